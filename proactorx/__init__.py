@@ -1,0 +1,67 @@
+"""proactorx: an asyncio event loop whose I/O goes through a completion port.
+
+    asyncio.run(main(), loop_factory=proactorx.new_event_loop)     # Python 3.12 and later
+    proactorx.run(main())                                          # every Python
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from proactorx.drivers import BackendError, BackendInfo
+from proactorx.loop.event_loop import EventLoop
+
+if TYPE_CHECKING:
+    from proactorx.loop.policy import EventLoopPolicy
+
+__all__ = ["BackendError", "BackendInfo", "EventLoop", "EventLoopPolicy", "install", "new_event_loop", "run"]
+__version__ = "0.1.0"
+
+_T = TypeVar("_T")
+
+
+def new_event_loop(backend: str | None = None, *, spin: float = 0) -> EventLoop:
+    """A new event loop; see ``EventLoop`` for the arguments and errors."""
+    return EventLoop(backend, spin=spin)
+
+
+def run(
+    main: Coroutine[Any, Any, _T], *, debug: bool | None = None, backend: str | None = None, spin: float = 0
+) -> _T:
+    """``asyncio.run`` on a proactorx loop.
+
+    Args:
+        main: the coroutine to run.
+        debug: debug mode, as in ``asyncio.run``.
+        backend: see ``EventLoop``.
+        spin: see ``EventLoop``.
+
+    Raises:
+        RuntimeError: a loop runs in this thread already.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(backend, spin=spin)) as runner:
+        return runner.run(main)
+
+
+def install() -> None:
+    """Make proactorx the loop of programs that name none, through an event loop policy.
+
+    Prefer ``loop_factory`` or ``run``: policies are deprecated in Python 3.14.
+
+    Raises:
+        RuntimeError: this Python has no policies (3.16 and later).
+    """
+    from proactorx.loop import policy
+
+    policy.install()
+
+
+def __getattr__(name: str) -> Any:
+    # Policies are deprecated in Python 3.14 and gone in 3.16: importing proactorx must not touch them.
+    if name == "EventLoopPolicy":
+        from proactorx.loop import policy
+
+        return policy.policy_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,176 @@
+"""The command line: ``python -m proactorx demo``, ``probe`` and ``run``.
+
+This file parses and dispatches; each command lives in the module of its name, imported only when it is asked for,
+so that ``run`` brings next to nothing into the program that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import proactorx
+from proactorx.cli.errors import CliError
+from proactorx.drivers import WORDS
+
+PROG = "python -m proactorx"
+BACKENDS = f"{', '.join(WORDS[:-1])} or {WORDS[-1]}; default: PROACTORX_BACKEND, else auto"
+MAX_SIZE = 16 * 1024 * 1024
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the result is the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    if not args:
+        parser.print_help()
+        return 2
+    program: list[str] = []
+    if args[0] == "run":
+        args, program = _split_run(args)
+    options = parser.parse_args(args)
+    try:
+        return _dispatch(options, program)
+    except CliError as error:
+        print(f"proactorx: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        if options.command == "run":  # the program's, and as visible as without us
+            raise
+        print("proactorx: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
+    if options.command == "demo":
+        from proactorx.cli.demo import demo
+
+        return demo(
+            connections=options.connections, seconds=options.seconds, size=options.size, backend=options.backend
+        )
+    if options.command == "probe":
+        from proactorx.cli.probe import probe
+
+        return probe(as_json=options.json)
+    from proactorx.cli.run import run
+
+    return run(program, as_module=options.module is not None, backend=options.backend)
+
+
+def _split_run(args: list[str]) -> tuple[list[str], list[str]]:
+    """Where the program starts, everything is the program's: ``run --backend epoll script.py --help``.
+
+    Gives our own words, with a stand-in for the program (its absence is argparse's error to report), and the
+    program's.
+    """
+    at = 1
+    while at < len(args):
+        word = args[at]
+        if word == "--backend":
+            at += 2
+        elif word == "-m":
+            return args[: at + 2], args[at + 1 :]
+        elif word.startswith("-m"):
+            return args[: at + 1], [word[2:], *args[at + 1 :]]
+        elif word == "--":
+            return [*args[:at], *(["SCRIPT"] if args[at + 1 :] else [])], args[at + 1 :]
+        elif word.startswith("-") and word != "-":
+            at += 1
+        else:
+            return [*args[:at], "SCRIPT"], args[at:]
+    return args, []
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="An asyncio event loop on a completion port.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"proactorx {proactorx.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_probe(commands)
+    _add_run(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="measure an echo server on this loop beside stock asyncio",
+        description="Starts an echo server on this loop and one on stock asyncio, drives both over loopback TCP with "
+        "the same client, round by round in turn, and shows requests per second, latency and the server's CPU time "
+        "per request.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--connections", type=_whole(1, 20_000), default=300, metavar="N", help="open connections (default: 300)")
+    add(
+        "--seconds",
+        type=_seconds,
+        default=6.0,
+        metavar="S",
+        help="seconds of load on each of the two servers, over all rounds (default: 6)",
+    )
+    add("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
+    add(
+        "--size",
+        type=_whole(1, MAX_SIZE),
+        default=1024,
+        metavar="BYTES",
+        help="bytes of a request, and of its answer (default: 1024)",
+    )
+
+
+def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "probe",
+        help="show which drivers can run here and, for each that cannot, why",
+        description="Shows which drivers can run here and, for each that cannot, why; the kernel, the feature tier, "
+        "the ops and setup flags. Exit code 1 if the loop cannot start as things are (PROACTORX_BACKEND included).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        usage=f"{PROG} run [-h] [--backend B] (SCRIPT | -m MODULE) [ARG ...]",
+        help="run an unchanged asyncio program on this loop",
+        description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, except that the "
+        "loops asyncio makes for it are this package's. A loop that the program names itself (loop_factory=, a "
+        "policy of its own) is left to it, and so are the processes that it starts.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-m", dest="module", metavar="MODULE", help="run a module, found on sys.path")
+    what.add_argument(
+        "script", nargs="?", metavar="SCRIPT", help="run a file, or a directory or zip with a __main__.py"
+    )
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
+        return value
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 3600")
+    return value

@@ -1,0 +1,285 @@
+"""``demo``: an echo server on this loop and on stock asyncio, the same load on both, the figures side by side.
+
+Three or more processes: one server for each loop, and the clients. Each round loads one server while the other is
+idle; the rounds alternate, so that what else happens on the machine meets both. CPU time is the server process's own
+count, read while it is idle just before and just after a round, so it belongs to exactly the requests counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proactorx.cli.errors import NO_RICH, CliError
+
+LOOPS = ("proactorx", "asyncio")
+MAX_ROUNDS = 5
+MIN_ROUND = 0.5  # seconds
+SPARE_FDS = 40  # descriptors a server or client needs beside its connections
+START_TIME = 20.0  # seconds for a child's first answer
+ANSWER_TIME = 60.0  # seconds for an answer beyond the time the load itself takes
+FINISH_TIME = 5.0  # seconds for a child's end
+BUSY = 0.85  # share of a core from which a process counts as kept busy
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of load on one server gave."""
+
+    rate: float  # requests per second
+    p50: float  # seconds
+    p90: float
+    p99: float
+    cpu: float  # seconds of the server per request
+    server_busy: float  # share of a core
+    client_busy: float  # of the busiest client
+    others: float | None  # cores used by everything else on the machine
+
+
+@dataclass(slots=True)
+class Result:
+    """All that :mod:`render` shows."""
+
+    connections: int
+    size: int
+    seconds: float  # of one round
+    rounds: dict[str, list[Round]] = field(default_factory=lambda: {name: [] for name in LOOPS})
+    servers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def median(self, loop: str, figure: str) -> float:
+        return float(statistics.median(getattr(one, figure) for one in self.rounds[loop]))
+
+    @property
+    def loaded(self) -> bool:
+        """Whether both servers were kept busy, so that requests per second and latency are theirs."""
+        return all(self.median(loop, "server_busy") >= BUSY for loop in LOOPS)
+
+
+class Child:
+    """A process that is asked by JSON lines on its standard input and answers in kind."""
+
+    def __init__(self, module: str, *args: str) -> None:
+        self.name = module
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in stop()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"proactorx.cli.{module}", *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C is ours; the end of its standard input ends the child
+        )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def ask(self, **message: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # answer() tells why
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def answer(self, timeout: float = ANSWER_TIME) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=timeout)
+        except queue.Empty:
+            raise CliError(f"the demo's {self.name} did not answer within {timeout:.0f} s") from None
+        if not line:
+            raise CliError(f"the demo's {self.name} ended early:\n{self._last_words()}")
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise CliError(message["error"], 2 if message.get("usage") else 1)
+        return message
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace").strip()[-2000:] or f"exit code {self._process.poll()}"
+
+    def finish(self) -> None:
+        """Let it end by itself; what it complained of is passed on."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            code = self._process.wait(FINISH_TIME)
+        except subprocess.TimeoutExpired:
+            raise CliError(f"the demo's {self.name} does not end") from None
+        if code:
+            raise CliError(f"the demo's {self.name} failed at its end:\n{self._last_words()}")
+        if self._errors.tell():
+            print(f"proactorx: the demo's {self.name} says:\n{self._last_words()}", file=sys.stderr)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        for file in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(BrokenPipeError):
+                file and file.close()
+
+
+@contextlib.contextmanager
+def _child(module: str, *args: str) -> Iterator[Child]:
+    child = Child(module, *args)
+    try:
+        yield child
+        child.finish()
+    finally:
+        child.close()
+
+
+def demo(*, connections: int, seconds: float, size: int, backend: str | None) -> int:
+    try:
+        from proactorx.cli import render
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "rich":
+            raise
+        raise CliError(NO_RICH, 2) from None
+    rounds = max(1, min(MAX_ROUNDS, int(seconds / MIN_ROUND)))
+    result = Result(connections, size, seconds / rounds)
+    _fit_descriptors(result)
+    with contextlib.ExitStack() as stack:
+        show = stack.enter_context(render.progress(2 * rounds))
+        _measure(result, rounds, backend, stack, show)
+    _note_limits(result)
+    render.show_demo(result)
+    return 0
+
+
+def _measure(
+    result: Result, rounds: int, backend: str | None, stack: contextlib.ExitStack, show: Callable[[str], None]
+) -> None:
+    show("starting")
+    chosen = ["--backend", backend] if backend is not None else []
+    start = stack.enter_context
+    servers = {
+        "proactorx": start(_child("echo_server", "--loop", "proactorx", *chosen)),
+        "asyncio": start(_child("echo_server", "--loop", "asyncio")),
+    }
+    clients = [start(_child("load")) for _ in range(_client_count(result.connections))]
+    for name, server in servers.items():
+        result.servers[name] = server.answer(START_TIME)
+    for number in range(rounds):
+        for name, server in servers.items():
+            show(f"round {number + 1} of {rounds}: {name}")
+            result.rounds[name].append(_round(result, server, result.servers[name]["port"], clients))
+
+
+def _client_count(connections: int) -> int:
+    """One client cannot keep a server busy that costs less than itself; where there are cores to spare, use three."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(3, cores - 1, connections))
+
+
+def _round(result: Result, server: Child, port: int, clients: Sequence[Child]) -> Round:
+    share = [len(range(at, result.connections, len(clients))) for at in range(len(clients))]
+    _all(clients, ({"do": "open", "port": port, "connections": n, "size": result.size} for n in share))
+    machine, cpu = _machine_busy(), _cpu(server)
+    got = _all(clients, ({"do": "go", "seconds": result.seconds} for _ in clients), result.seconds)
+    cpu = _cpu(server) - cpu
+    now = _machine_busy()
+    _all(clients, ({"do": "close"} for _ in clients))
+    requests = sum(one["requests"] for one in got)
+    wall = max(one["wall"] for one in got)
+    p50, p90, p99 = _percentiles(got)
+    others = None
+    if machine is not None and now is not None:
+        others = max(0.0, (now - machine - cpu - sum(one["cpu"] for one in got)) / wall)
+    client_busy = max(one["cpu"] / one["wall"] for one in got)
+    return Round(requests / wall, p50, p90, p99, cpu / requests, cpu / wall, client_busy, others)
+
+
+def _all(clients: Sequence[Child], commands: Iterator[dict[str, Any]], seconds: float = 0.0) -> list[dict[str, Any]]:
+    for client, command in zip(clients, commands, strict=True):
+        client.ask(**command)
+    return [client.answer(seconds + ANSWER_TIME) for client in clients]
+
+
+def _cpu(server: Child) -> float:
+    server.ask()
+    return float(server.answer()["cpu"])
+
+
+def _percentiles(got: list[dict[str, Any]]) -> list[float]:
+    """The median and the 90th and 99th percentile, in seconds, over all clients."""
+    times: Counter[int] = Counter()
+    for one in got:
+        times.update({int(micros): count for micros, count in one["latencies"].items()})
+    total = times.total()
+    out, seen = [], 0
+    wanted = [0.50, 0.90, 0.99]
+    for micros in sorted(times):
+        seen += times[micros]
+        while wanted and seen >= wanted[0] * total:
+            out.append(micros / 1e6)
+            del wanted[0]
+    return out
+
+
+def _machine_busy() -> float | None:
+    """Seconds of CPU time that the machine has spent on anything, or None where it does not tell."""
+    try:
+        with open("/proc/stat", "rb") as file:
+            user, nice, system, _idle, _wait, irq, soft, steal = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return None
+    return (user + nice + system + irq + soft + steal) / float(os.sysconf("SC_CLK_TCK"))
+
+
+def _fit_descriptors(result: Result) -> None:
+    """Raise the limit of open files as far as it goes, and do with fewer connections where it is still too low."""
+    try:
+        import resource
+    except ImportError:
+        return
+    need = result.connections + SPARE_FDS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    limit = need if hard == resource.RLIM_INFINITY else min(need, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, soft), hard))
+    except (OSError, ValueError):
+        limit = soft
+    if limit < need:
+        fewer = max(1, limit - SPARE_FDS)
+        result.notes.append(
+            f"Connections cut from {result.connections} to {fewer}: a process here may open only {limit} files "
+            "(ulimit -Hn)."
+        )
+        result.connections = fewer
+
+
+def _note_limits(result: Result) -> None:
+    """What the reader must know to read the figures rightly."""
+    others = [one.others for loop in LOOPS for one in result.rounds[loop] if one.others is not None]
+    taken = statistics.median(others) if others else 0.0
+    if taken >= 0.25:
+        result.notes.append(f"Other programs took {taken:.1f} of the machine's {os.cpu_count()} cores meanwhile.")
+    if not result.loaded:
+        busy = " and ".join(f"{result.median(loop, 'server_busy'):.0%}" for loop in LOOPS)
+        client = max(result.median(loop, "client_busy") for loop in LOOPS)
+        limit = ", the bottleneck" if client >= BUSY else ""
+        result.notes.append(
+            f"The servers were busy only {busy} of the time (the client: {client:.0%}{limit}), so requests/s and "
+            "latency are the client's and the machine's as well. Compare CPU per request."
+        )

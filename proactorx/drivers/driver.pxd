@@ -1,0 +1,42 @@
+from libc.stdint cimport int64_t, uint32_t
+from proactorx.port.op cimport Op, Packet, PacketQueue
+
+cdef class Driver:
+    cdef PacketQueue queue
+    cdef readonly list inflight      # the driver's references: one for each op that is not done
+    cdef public bint closed
+    cdef public bint forked        # we are a forked child: nothing of this driver may be touched
+    cdef public str name
+    cdef bint edge                   # READY packets report edges: bytes left behind must be asked for again
+    cdef public int64_t spin_ns      # how long a wait may look for packets before it sleeps; 0: not at all
+    cdef int spin_pause              # how many waits still go without
+    cdef int spin_penalty
+    cdef object __weakref__
+
+    # What every driver does.
+    cdef int submit(self, Op op) except -1
+    cdef int cancel(self, Op op) except -1
+    cdef int wait(self, int64_t timeout_ns) except -1
+    cdef int wake(self) noexcept nogil
+    cdef bint due(self, uint32_t callbacks) noexcept
+    cdef int start(self) except -1
+    cdef int stop(self) except -1
+
+    # How a packet is finished when its turn comes.
+    cdef int perform(self, Op op, Packet *packet) except -1
+    cdef int continues(self, Op op, Packet *packet) except -1
+    cdef void give_back(self, Packet *packet) noexcept
+    cdef int quiesce(self, Op op) except -1
+    cdef int resume(self, Op op) except -1
+    cdef int prefer_direct(self, Op op) except -1
+    cdef int forget(self, int fd) except -1
+    cdef int settle(self) except -1
+
+    cdef int more_data(self, Op op, int res) except -1
+
+    # Shared.
+    cdef bint may_spin(self) noexcept
+    cdef void spun(self, bint hit) noexcept
+    cdef int push(self, Op op, int res, uint32_t flags, char *data=*, uint32_t buffer=*) except -1
+    cdef int track(self, Op op) except -1
+    cdef int untrack(self, Op op) except -1

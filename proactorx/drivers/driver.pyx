@@ -1,0 +1,154 @@
+"""What a driver is: the one place where packets are made, on one facility of the operating system.
+
+A driver imports the definition of the op and nothing else of this package.  The port submits and cancels ops, asks it
+to ``wait`` (which fills the packet queue and dispatches nothing), and finishes each packet when its turn comes.
+"""
+
+from cpython.ref cimport Py_INCREF
+from proactorx.port.op cimport IN_FLIGHT, queue_count, queue_free, queue_grow, queue_init
+
+import os
+import weakref
+
+cdef object _drivers = weakref.WeakSet()
+
+
+cdef class Driver:
+    """The interface of ``architecture``: submit, cancel, wait, wake, close; and how ready packets are finished."""
+
+    def __cinit__(self, *args, **kwargs):
+        queue_init(&self.queue)
+        self.inflight = []
+        _drivers.add(self)
+
+    def __dealloc__(self):
+        queue_free(&self.queue)
+
+    cdef int submit(self, Op op) except -1:
+        """Start `op`.  Its packets come through the queue, also when it could be done at once."""
+        raise NotImplementedError("Driver.submit")
+
+    cdef int cancel(self, Op op) except -1:
+        """Ask that `op` end soon.  Its last packet still comes, and may report success."""
+        raise NotImplementedError("Driver.cancel")
+
+    cdef int wait(self, int64_t timeout_ns) except -1:
+        """Queue the packets there are, waiting for the first one at most `timeout_ns` (-1: without limit)."""
+        raise NotImplementedError("Driver.wait")
+
+    cdef int wake(self) noexcept nogil:
+        """End a `wait` in another thread.  Any thread may call this; 0, or -1 where the wake-up failed."""
+        return -1
+
+    cdef bint due(self, uint32_t callbacks) noexcept:
+        """Whether `wait(0)` may find something, after `callbacks` more have run since it was last asked."""
+        return True
+
+    cdef int start(self) except -1:
+        """This thread will drive the loop from now on."""
+        return 0
+
+    cdef int stop(self) except -1:
+        """This thread will not drive the loop any more."""
+        return 0
+
+    cdef int perform(self, Op op, Packet *packet) except -1:
+        """Finish a PACKET_READY: make the system call.  0 when there is nothing to tell the op."""
+        raise NotImplementedError("Driver.perform")
+
+    cdef int continues(self, Op op, Packet *packet) except -1:
+        """A packet without MORE has come for an op that nobody cancelled.
+
+        0: the op is done.  1: it goes on, tell it what the packet says.  2: it goes on, the packet says nothing.
+        """
+        return 0
+
+    cdef void give_back(self, Packet *packet) noexcept:
+        """The bytes of a PACKET_BUFFER have been used."""
+
+    cdef int quiesce(self, Op op) except -1:
+        """A paused op got a packet: stop listening on its behalf until `resume`."""
+        return 0
+
+    cdef int resume(self, Op op) except -1:
+        """The op's owner wants packets again."""
+        return 0
+
+    cdef int prefer_direct(self, Op op) except -1:
+        """The op's owner wants to make its recv(2) itself from now on (``op.direct``)."""
+        return 0
+
+    cdef int forget(self, int fd) except -1:
+        """`fd`, on which no op is in flight, is about to be closed."""
+        return 0
+
+    cdef int settle(self) except -1:
+        """Have the kernel act on cancel requests now, without waiting and without dispatching anything."""
+        return 0
+
+    def close(self):
+        """Free what the driver holds.  Ops must have ended; those that have not are leaked, with a log line."""
+        raise NotImplementedError("Driver.close")
+
+    def after_fork_in_child(self):
+        """Drop what is shared with the parent without telling the kernel anything on its behalf."""
+        self.forked = True
+
+    cdef int more_data(self, Op op, int res) except -1:
+        """A stream packet of `res` bytes with MORE is being dispatched: is this still the best way to receive?"""
+        return 0
+
+    cdef bint may_spin(self) noexcept:
+        if self.spin_pause:
+            self.spin_pause -= 1
+            return False
+        return True
+
+    cdef void spun(self, bint hit) noexcept:
+        # Spinning pays while packets come soon.  After a miss it is left out of ever more waits (up to 64): a fixed
+        # spin halves the throughput when the client shares the core.
+        if hit:
+            self.spin_penalty = 0
+        else:
+            self.spin_penalty = min(2 * self.spin_penalty + 1, 64)
+            self.spin_pause = self.spin_penalty
+
+    cdef int push(self, Op op, int res, uint32_t flags, char *data=NULL, uint32_t buffer=0) except -1:
+        cdef Packet *packet
+        if queue_count(&self.queue) > self.queue.mask:
+            queue_grow(&self.queue)
+        packet = &self.queue.items[self.queue.tail & self.queue.mask]
+        Py_INCREF(op)
+        packet.op = <void *>op
+        packet.res = res
+        packet.flags = flags
+        packet.data = data
+        packet.buffer = buffer
+        self.queue.tail += 1
+        return 0
+
+    cdef int track(self, Op op) except -1:
+        op.slot = <int>len(self.inflight)
+        self.inflight.append(op)
+        op.state = IN_FLIGHT
+        return 0
+
+    cdef int untrack(self, Op op) except -1:
+        cdef Op last
+        if op.slot < 0:
+            return 0
+        last = <Op>self.inflight.pop()
+        if last is not op:
+            last.slot = op.slot
+            self.inflight[op.slot] = last
+        op.slot = -1
+        return 0
+
+
+def _after_fork_in_child():
+    for driver in list(_drivers):
+        driver.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,137 @@
+"""The epoll driver: one level-triggered epoll set, woken by an eventfd.
+
+See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-outs are rounded up to milliseconds).
+"""
+
+from proactorx.port.errnos cimport EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPERM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport close, read, write
+from proactorx.drivers.readiness cimport ReadinessDriver
+from proactorx.port.op cimport queue_count
+
+import os
+
+cdef extern from "epoll.h":
+    ctypedef struct px_event:
+        uint32_t events
+        int fd
+    enum: PX_EVENTS
+    int px_epoll_create() nogil
+    int px_epoll_ctl(int epfd, int op, int fd, uint32_t events) nogil
+    int px_epoll_wait(int epfd, px_event *events, int64_t timeout_ns) nogil
+    int px_eventfd() nogil
+    int64_t px_now_ns() nogil
+
+cdef extern from "<sys/epoll.h>":
+    enum: EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
+
+
+# A turn with callbacks ready asks the kernel for I/O only this often: epoll has no flag to read for free.
+cdef enum:
+    CALLBACKS_BETWEEN_POLLS = 64
+    NS_BETWEEN_POLLS = 50_000
+
+
+cdef class EpollDriver(ReadinessDriver):
+    cdef int epfd
+    cdef int wake_fd
+    cdef px_event events[PX_EVENTS]
+    cdef uint32_t callbacks
+    cdef int64_t polled_at
+
+    def __cinit__(self):
+        self.epfd = self.wake_fd = -1
+        self.name = "epoll"
+
+    def __init__(self):
+        self.epfd = px_epoll_create()
+        if self.epfd < 0:
+            raise OSError(-self.epfd, os.strerror(-self.epfd))
+        self.wake_fd = px_eventfd()
+        if self.wake_fd < 0:
+            raise OSError(-self.wake_fd, os.strerror(-self.wake_fd))
+        self.set_interest(self.wake_fd, 0, 1)
+
+    cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
+        # POLLIN and POLLOUT are EPOLLIN and EPOLLOUT (both follow poll(2)'s bits on Linux).
+        cdef int op = EPOLL_CTL_ADD if not before else EPOLL_CTL_MOD if after else EPOLL_CTL_DEL
+        cdef int error = px_epoll_ctl(self.epfd, op, fd, after)
+        if error == -ENOENT and op != EPOLL_CTL_ADD:
+            # The descriptor was closed and its number given to another file: epoll has forgotten it.
+            error = px_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, after) if after else 0
+        elif error == -EEXIST and op == EPOLL_CTL_ADD:
+            error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after)
+        elif error == -EBADF and op == EPOLL_CTL_DEL:
+            error = 0
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        return 0
+
+    cdef bint due(self, uint32_t callbacks) noexcept:
+        self.callbacks += callbacks
+        return self.callbacks >= CALLBACKS_BETWEEN_POLLS or px_now_ns() - self.polled_at >= NS_BETWEEN_POLLS
+
+    cdef int wait(self, int64_t timeout_ns) except -1:
+        cdef int n, i
+        cdef uint64_t count
+        if timeout_ns == 0:
+            n = px_epoll_wait(self.epfd, self.events, 0)
+        elif self.spin_ns and self.may_spin():
+            n = self._spin()
+            self.spun(n != 0)
+            if n == 0:
+                with nogil:
+                    n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+        else:
+            with nogil:
+                n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+        self.callbacks = 0
+        self.polled_at = px_now_ns()
+        if n < 0:
+            if n == -EINTR:
+                return 0
+            raise OSError(-n, os.strerror(-n))
+        for i in range(n):
+            if self.events[i].fd == self.wake_fd:
+                read(self.wake_fd, &count, sizeof(count))
+            else:
+                self.ready(self.events[i].fd, self.events[i].events)
+        return 0
+
+    cdef int _spin(self):
+        cdef int64_t until = px_now_ns() + self.spin_ns
+        cdef int n = 0
+        with nogil:
+            while n == 0 and px_now_ns() < until:
+                n = px_epoll_wait(self.epfd, self.events, 0)
+        return n
+
+    cdef int wake(self) noexcept nogil:
+        cdef uint64_t one = 1
+        # EAGAIN: the counter is full, so the wake-up is pending anyway, eventfd(2).
+        write(self.wake_fd, &one, sizeof(one))
+        return 0
+
+    def close(self):
+        self.closed = True
+        self._drop()
+
+    def after_fork_in_child(self):
+        # The epoll set is shared with the parent: close our descriptors of it and change nothing in it.
+        self.forked = True
+        self._drop()
+
+    cdef _drop(self):
+        cdef int epfd = self.epfd, wake_fd = self.wake_fd
+        self.epfd = self.wake_fd = -1
+        if epfd >= 0:
+            close(epfd)
+        if wake_fd >= 0:
+            close(wake_fd)
+
+    def __dealloc__(self):
+        if self.epfd >= 0:
+            close(self.epfd)
+        if self.wake_fd >= 0:
+            close(self.wake_fd)

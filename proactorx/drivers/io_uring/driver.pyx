@@ -1,0 +1,691 @@
+"""The io_uring driver: one ring, submitted and reaped by the thread that drives the loop.
+
+How the kernel sees an op: the address of the ``Op`` is the ``user_data`` of at most one entry in flight.  Completions
+of the driver's own entries (cancel requests, the wake-up) carry small odd or zero values, which no address can be.
+
+How a stream is received.  Small and medium messages: a multishot receive that takes buffers from a buffer ring; they
+are copied out and given back at once.  Large ones: a message that fills buffers becomes many completions, which loses
+against a plain recv(2), so a connection that fills a buffer is switched to a multishot poll and recv(2) into one hot
+buffer, and back when it has calmed down.  Multishot ends by itself at any time (no buffers, CQ overflow, errors); it
+is re-armed from its last packet, never assumed armed.
+
+A multishot poll reports edges, not levels: after a READY packet the driver reads until a short read, and on to the
+end of file where the peer has shut down.
+
+See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), io_uring_provided_buffers(7).
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from proactorx.port.errnos cimport (
+    EAGAIN, EBADF, EBUSY, ECANCELED, EEXIST, EINTR, EINVAL, ENOBUFS, ENOMEM, EOPNOTSUPP, ETIME,
+)
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memset
+from posix.unistd cimport close, read, write
+from proactorx.drivers.driver cimport Driver
+from proactorx.drivers.readiness cimport perform_call
+from proactorx.port.op cimport (
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, POLL,
+    Packet, RECV, RECV_INTO, RECV_STREAM, SEND, queue_count,
+)
+
+import logging
+import os
+import socket
+import threading
+
+logger = logging.getLogger("proactorx")
+
+cdef extern from "../sockio.h":
+    enum: PX_HOT_SIZE
+    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
+
+cdef extern from "../epoll/epoll.h":
+    int px_eventfd() nogil
+    int64_t px_now_ns() nogil
+
+cdef extern from "<poll.h>":
+    enum: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP
+
+cdef enum:
+    BY_RECEIVE = 0       # Op.mode: multishot receive with the buffer ring
+    BY_POLL = 1          # multishot poll and recv(2)
+    CALM_BYTES = 8192    # a read of at most this much is calm
+    CALM_READS = 64      # so many calm reads in a row, and a stream is received by multishot again
+    WAKE = 1             # user_data of the poll on the eventfd
+    ENTER_TRIES = 100
+
+# PACKET_READY packets that the driver makes itself say "read to the end", as if the peer had shut down.
+cdef uint32_t READ_ON = POLLIN | POLLRDHUP
+
+
+cdef class UringDriver(Driver):
+    cdef px_ring ring
+    cdef px_buffers buffers
+    cdef list retired            # buffer memory of a ring that was replaced, while packets still point to it
+    cdef char *hot
+    cdef int wake_fd
+    cdef bint enabled
+    cdef bint multishot
+    cdef object owner
+    cdef uint32_t entries, cq_entries, buffer_count, buffer_size
+    cdef readonly int rebuilds
+    cdef readonly int starved    # how often a receive ended for want of buffers
+
+    def __cinit__(self, *args, **kwargs):
+        px_ring_clear(&self.ring)
+        memset(&self.buffers, 0, sizeof(px_buffers))
+        self.wake_fd = -1
+        self.name = "io_uring"
+        self.edge = True
+        self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
+        if self.hot == NULL:
+            raise MemoryError
+
+    def __init__(self, *, uint32_t entries=256, uint32_t cq_entries=0, uint32_t buffers=64,
+                 uint32_t buffer_size=16384, bint multishot=True):
+        self.entries = entries
+        self.cq_entries = cq_entries or 4 * entries
+        self.buffer_count = buffers
+        self.buffer_size = buffer_size
+        self.multishot = multishot
+        self.retired = []
+        self.wake_fd = px_eventfd()
+        if self.wake_fd < 0:
+            raise OSError(-self.wake_fd, os.strerror(-self.wake_fd))
+        self._open()
+
+    cdef _open(self):
+        """A ring as large as the memory limits allow, and its buffers."""
+        cdef int error
+        while True:
+            error = px_ring_open(&self.ring, self.entries, self.cq_entries)
+            if error != -ENOMEM or self.entries <= 64:
+                break
+            self.entries //= 2
+            self.cq_entries = 4 * self.entries
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        if self.multishot and self.buffer_count:
+            error = px_buffers_open(&self.buffers, &self.ring, self.buffer_count, self.buffer_size)
+            if error < 0:
+                px_ring_free(&self.ring, 1)
+                raise OSError(-error, os.strerror(-error))
+        self.enabled = False
+
+    # ------------------------------------------------------------------------------------------------- threads
+
+    cdef int start(self) except -1:
+        """The thread that calls this owns the ring: SINGLE_ISSUER answers EEXIST to all others."""
+        cdef object me = threading.get_ident()
+        cdef int error
+        if self.closed or self.forked:
+            return 0
+        if self.enabled and self.owner != me and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
+            self._rebuild()
+        if not self.enabled:
+            error = px_ring_enable(&self.ring)
+            if error < 0:
+                raise OSError(-error, os.strerror(-error))
+            self.enabled = True
+            self._arm_wake()
+        self.owner = me
+        px_ring_register(&self.ring)
+        return 0
+
+    cdef int stop(self) except -1:
+        # A registration would keep the ring alive until the thread ends.
+        if self.ring.fd >= 0 and not self.forked:
+            px_ring_unregister(&self.ring)
+        return 0
+
+    cdef _rebuild(self):
+        """Move to a new ring, because another thread drives the loop now.  Nothing is lost.
+
+        With DEFER_TASKRUN a request is only ever executed inside an enter of the owner.  So what is not in the
+        completion ring by now has not happened, and never will: it is cancelled when the old ring goes, and is
+        submitted to the new one.
+        """
+        cdef Op op
+        cdef Packet *packet
+        cdef uint32_t i
+        cdef set ended = set()
+        self._reap()
+        i = self.queue.head
+        while i != self.queue.tail:
+            packet = &self.queue.items[i & self.queue.mask]
+            i += 1
+            if packet.flags & PACKET_BUFFER:
+                packet.flags &= ~<uint32_t>PACKET_BUFFER
+            if not packet.flags & PACKET_MORE:
+                ended.add(<uintptr_t>packet.op)
+        if self.buffers.memory != NULL:
+            self.retired.append((<uintptr_t>self.buffers.memory, self.buffers.memory_size))
+        self.buffers.memory = NULL
+        px_ring_unregister(&self.ring)
+        px_ring_free(&self.ring, 1)
+        self.rebuilds += 1
+        self._open()
+        for op in self.inflight:
+            if not op.armed or <uintptr_t><void *>op in ended:
+                continue
+            op.armed = op.in_kernel = False
+            if op.state == IN_FLIGHT:
+                if not op.quiet:
+                    self.arm(op)
+            else:
+                self.push(op, -ECANCELED, 0)
+
+    cdef _free_retired(self):
+        cdef px_buffers old
+        memset(&old, 0, sizeof(px_buffers))
+        for address, size in self.retired:
+            old.memory = <char *><uintptr_t>address
+            old.memory_size = size
+            px_buffers_free(&old, 1)
+        self.retired.clear()
+
+    # ---------------------------------------------------------------------------------------------- submission
+
+    cdef px_sqe *sqe(self) except NULL:
+        """A free entry.  When there is none, what is prepared is submitted first."""
+        cdef px_sqe *entry = px_ring_sqe(&self.ring)
+        cdef int tries = 0
+        while entry == NULL:
+            if not self.enabled:
+                self.start()
+            self._enter(0, 0)
+            entry = px_ring_sqe(&self.ring)
+            tries += 1
+            if entry == NULL and tries == ENTER_TRIES:
+                raise OSError(EBUSY, "the kernel takes no more submissions")
+        return entry
+
+    cdef int _enter(self, int wait, int64_t timeout_ns) except -1:
+        cdef int error
+        if wait:
+            with nogil:
+                error = px_ring_enter(&self.ring, wait, timeout_ns)
+        else:
+            error = px_ring_enter(&self.ring, 0, 0)
+        self._reap()
+        # EBUSY, EAGAIN: completions wait outside the full ring (CQ overflow), or memory is short; they have been
+        # taken out now, and what was not submitted is tried again by the next enter.
+        if error and error != -ETIME and error != -EINTR and error != -EBUSY and error != -EAGAIN:
+            if error == -EEXIST:
+                raise RuntimeError("the ring is driven by another thread")
+            raise OSError(-error, f"io_uring_enter: {os.strerror(-error)}")
+        return 0
+
+    cdef _arm_wake(self):
+        cdef px_sqe *entry = self.sqe()
+        entry.opcode = PX_OP_POLL_ADD
+        entry.fd = self.wake_fd
+        entry.op_flags = POLLIN
+        entry.len = PX_POLL_ADD_MULTI if self.multishot else 0
+        entry.user_data = WAKE
+
+    cdef int arm(self, Op op) except -1:
+        """Prepare the entry of `op`."""
+        cdef px_sqe *entry = self.sqe()
+        cdef int kind = op.kind
+        entry.fd = op.fd
+        entry.user_data = <uint64_t><uintptr_t><void *>op
+        if kind == RECV_STREAM:
+            op.mode = BY_POLL if self.buffers.memory == NULL else <unsigned char>op.events
+            if op.mode == BY_RECEIVE:
+                entry.opcode = PX_OP_RECV
+                entry.ioprio = PX_RECV_MULTISHOT
+                entry.flags = PX_SQE_BUFFER_SELECT
+            else:
+                entry.opcode = PX_OP_POLL_ADD
+                entry.op_flags = POLLIN | POLLRDHUP
+                entry.len = PX_POLL_ADD_MULTI if self.multishot else 0
+        elif kind == POLL:
+            entry.opcode = PX_OP_POLL_ADD
+            entry.op_flags = op.events
+        elif kind == RECV:
+            if self.buffers.memory != NULL and op.want() <= <ssize_t>self.buffers.size:
+                op.mode = BY_RECEIVE
+                entry.opcode = PX_OP_RECV
+                entry.flags = PX_SQE_BUFFER_SELECT
+                entry.len = <uint32_t>op.want()
+            else:
+                op.mode = BY_POLL
+                entry.opcode = PX_OP_POLL_ADD
+                entry.op_flags = POLLIN
+        elif kind == RECV_INTO:
+            entry.opcode = PX_OP_RECV
+            entry.addr = <uint64_t><uintptr_t>op.buffer()
+            entry.len = <uint32_t>min(op.want(), 0x7ffff000)
+        elif kind == SEND:
+            # Without MSG_WAITALL: a partial count is always reported, also to a ring that is replaced.
+            entry.opcode = PX_OP_SEND
+            entry.addr = <uint64_t><uintptr_t>op.buffer()
+            entry.len = <uint32_t>min(op.want(), 0x7ffff000)
+            entry.op_flags = MSG_NOSIGNAL
+        elif kind == ACCEPT or kind == ACCEPT_ONE:
+            entry.opcode = PX_OP_ACCEPT
+            entry.op_flags = SOCK_CLOEXEC | SOCK_NONBLOCK
+            if kind == ACCEPT and self.multishot:
+                entry.ioprio = PX_ACCEPT_MULTISHOT
+        else:  # CONNECT
+            entry.opcode = PX_OP_CONNECT
+            entry.addr = <uint64_t><uintptr_t>op.buffer()
+            entry.off = <uint64_t>op.want()
+        op.armed = op.in_kernel = True
+        op.cancel_sent = False
+        return 0
+
+    cdef int submit(self, Op op) except -1:
+        if op.state != NEW:
+            raise RuntimeError("an operation is submitted once")
+        if op.fd < 0:
+            raise ValueError(f"Invalid file descriptor: {op.fd}")
+        op.quiet = op.pending_ready = False
+        if op.kind == RECV_STREAM:
+            op.events = BY_POLL if op.direct else BY_RECEIVE
+        self.arm(op)
+        self.track(op)
+        return 0
+
+    cdef int _send_cancel(self, Op op) except -1:
+        cdef px_sqe *entry
+        if op.cancel_sent:
+            return 0
+        entry = self.sqe()
+        entry.opcode = PX_OP_ASYNC_CANCEL
+        entry.addr = <uint64_t><uintptr_t><void *>op
+        if self.ring.features & PX_FEAT_CQE_SKIP:
+            entry.flags = PX_SQE_CQE_SKIP_SUCCESS
+        op.cancel_sent = True
+        return 0
+
+    cdef int cancel(self, Op op) except -1:
+        if op.state != IN_FLIGHT:
+            return 0
+        op.state = CANCELLING
+        if op.armed:
+            self._send_cancel(op)
+        else:
+            self.push(op, -ECANCELED, 0)
+        return 0
+
+    cdef int settle(self) except -1:
+        if self.enabled and not self.closed and not self.forked:
+            self._enter(0, 0)
+        return 0
+
+    # ------------------------------------------------------------------------------------------------- reaping
+
+    cdef bint due(self, uint32_t callbacks) noexcept:
+        return px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring)
+
+    cdef int wait(self, int64_t timeout_ns) except -1:
+        if self.retired:
+            self._free_retired()
+        if not self.enabled:
+            self.start()
+        if timeout_ns != 0 and not px_ring_ready(&self.ring):
+            if self.spin_ns and self.may_spin():
+                self.spun(self._spin())
+                if px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
+                    return self._enter(0, 0)
+            return self._enter(1, timeout_ns)
+        if px_ring_unsent(&self.ring) or px_ring_pending(&self.ring):
+            return self._enter(0, 0)
+        return self._reap()
+
+    cdef bint _spin(self):
+        """Look at the rings, without system calls, until something comes or the time is over."""
+        cdef int64_t until = px_now_ns() + self.spin_ns
+        cdef bint hit = False
+        if px_ring_unsent(&self.ring):
+            self._enter(0, 0)
+        with nogil:
+            while True:
+                if px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
+                    hit = True
+                    break
+                if px_now_ns() >= until:
+                    break
+        return hit
+
+    cdef int _reap(self) except -1:
+        cdef uint32_t head = self.ring.k_cq_head[0], tail = px_load(self.ring.k_cq_tail)
+        cdef px_cqe *cqe
+        if head == tail:
+            return 0
+        try:
+            while head != tail:
+                cqe = &self.ring.cqes[head & self.ring.cq_mask]
+                head += 1
+                if cqe.user_data > WAKE:
+                    self._packet(<Op><void *><uintptr_t>cqe.user_data, cqe.res, cqe.flags)
+                elif cqe.user_data == WAKE:
+                    self._woken(cqe.flags)
+        finally:
+            px_store(self.ring.k_cq_head, head)
+        return 0
+
+    cdef _woken(self, uint32_t flags):
+        cdef uint64_t count
+        read(self.wake_fd, &count, sizeof(count))
+        if not flags & PX_CQE_MORE:
+            self._arm_wake()
+
+    cdef int _packet(self, Op op, int res, uint32_t cqe_flags) except -1:
+        cdef uint32_t flags = PACKET_MORE if cqe_flags & PX_CQE_MORE else 0
+        cdef uint32_t bid = 0
+        cdef char *data = NULL
+        op.in_kernel = flags != 0
+        if cqe_flags & PX_CQE_BUFFER:
+            bid = cqe_flags >> PX_CQE_BUFFER_SHIFT
+            data = self.buffers.buffers + <size_t>bid * self.buffers.size
+            flags |= PACKET_BUFFER
+        if op.kind == RECV_STREAM or op.kind == RECV:
+            if op.mode == BY_POLL and res >= 0:
+                flags |= PACKET_READY
+        elif res > 0 and (op.kind == SEND or op.kind == RECV_INTO):
+            op.again = op.took(res)
+        return self.push(op, res, flags, data, bid)
+
+    cdef void give_back(self, Packet *packet) noexcept:
+        px_buffers_give(&self.buffers, packet.buffer)
+
+    # -------------------------------------------------------------------------------------- finishing a packet
+
+    cdef int perform(self, Op op, Packet *packet) except -1:
+        cdef uint32_t mask = <uint32_t>packet.res
+        cdef ssize_t n
+        if op.kind != RECV_STREAM:
+            if not perform_call(op, packet, self.hot):
+                self.arm(op)
+                return 0
+            return 1
+        if op.direct:
+            packet.flags = PACKET_READY | PACKET_MORE
+            if not op.armed:
+                self.arm(op)
+            return 1
+        n = px_recv(op.fd, self.hot, PX_HOT_SIZE)
+        if n <= 0 and n != -EAGAIN:
+            packet.res = <int>n
+            if op.armed:
+                # The end, of which the poll knows nothing: take it out of the kernel before the last packet.
+                op.state = CANCELLING
+                self._send_cancel(op)
+                packet.flags = PACKET_MORE
+            else:
+                packet.flags = 0
+            return 1
+        if not op.armed:
+            self.arm(op)
+        if n == -EAGAIN:
+            return 0
+        if n == PX_HOT_SIZE or mask & (POLLRDHUP | POLLHUP | POLLERR):
+            self.push(op, mask, PACKET_READY | PACKET_MORE)
+        self._calm(op, n)
+        packet.res = <int>n
+        packet.data = self.hot
+        packet.flags = PACKET_MORE
+        return 1
+
+    cdef int _calm(self, Op op, ssize_t n) except -1:
+        if n > CALM_BYTES or self.buffers.memory == NULL:
+            op.calm = 0
+            return 0
+        op.calm += 1
+        if op.calm == CALM_READS and op.mode == BY_POLL:
+            op.events = BY_RECEIVE
+            if op.armed:
+                self._send_cancel(op)
+        return 0
+
+    cdef int continues(self, Op op, Packet *packet) except -1:
+        cdef int kind = op.kind, res = packet.res
+        if res == -ECANCELED and kind != CONNECT:
+            # Not cancelled by its owner: a change of mode, a pause, or the end of the thread that submitted it.
+            return self._again(op, 2)
+        if res == -ENOBUFS and (kind == RECV_STREAM or kind == RECV):
+            # The data is still in the socket, and by now the buffers of the packets before this one are back.
+            self.starved += 1
+            return self._again(op, 2)
+        if kind == RECV_STREAM:
+            if res > 0:
+                self._full(op, res)
+                return self._again(op, 1)
+            if (res == -EINVAL or res == -EOPNOTSUPP) and op.mode == BY_RECEIVE:
+                logger.warning("io_uring: multishot receive: %s; polling instead", os.strerror(-res))
+                op.events = BY_POLL
+                return self._again(op, 2)
+            return 0
+        if kind == POLL and op.direct:
+            return self._again(op, 1) if res >= 0 else 0
+        if kind == ACCEPT:
+            return self._again(op, 1) if res >= 0 else 0
+        if kind == SEND and op.again:
+            op.again = False
+            return self._again(op, 2)
+        return 0
+
+    cdef int _again(self, Op op, int answer) except -1:
+        if not op.quiet:
+            self.arm(op)
+        return answer
+
+    cdef int more_data(self, Op op, int res) except -1:
+        self._full(op, res)
+        return 0
+
+    cdef int _full(self, Op op, int res) except -1:
+        if res == <int>self.buffers.size and op.events == BY_RECEIVE:
+            op.events = BY_POLL
+            op.calm = 0
+            if op.armed and not op.quiet:
+                self._send_cancel(op)
+        return 0
+
+    cdef int prefer_direct(self, Op op) except -1:
+        if op.events == BY_RECEIVE:
+            op.events = BY_POLL
+            op.calm = 0
+            if op.armed:
+                self._send_cancel(op)
+        return 0
+
+    cdef int quiesce(self, Op op) except -1:
+        op.quiet = True
+        if op.armed and op.mode == BY_RECEIVE:
+            self._send_cancel(op)
+        return 0
+
+    cdef int resume(self, Op op) except -1:
+        op.quiet = False
+        if op.state != IN_FLIGHT:
+            op.pending_ready = False
+            return 0
+        if op.pending_ready:
+            op.pending_ready = False
+            self.push(op, READ_ON, PACKET_READY | PACKET_MORE)
+        if not op.armed:
+            self.arm(op)
+        return 0
+
+    # ------------------------------------------------------------------------------------------ wake and close
+
+    cdef int wake(self) noexcept nogil:
+        cdef uint64_t one = 1
+        # EAGAIN: the counter is full, so the wake-up is pending anyway, eventfd(2).
+        write(self.wake_fd, &one, sizeof(one))
+        return 0
+
+    def close(self):
+        self.closed = True
+        if self.inflight:
+            # The kernel may still write to this memory: leak it (io_uring exit is asynchronous).
+            self.buffers.memory = NULL
+        px_ring_unregister(&self.ring)
+        px_ring_free(&self.ring, 1)
+        px_buffers_free(&self.buffers, 1)
+        self._free_retired()
+        self._close_wake()
+
+    def after_fork_in_child(self):
+        # The mappings were not inherited (MADV_DONTFORK); the descriptors are shared with the parent, and closing
+        # ours submits nothing.
+        self.forked = True
+        px_ring_free(&self.ring, 0)
+        memset(&self.buffers, 0, sizeof(px_buffers))
+        self._close_wake()
+
+    cdef _close_wake(self):
+        cdef int fd = self.wake_fd
+        self.wake_fd = -1
+        if fd >= 0:
+            close(fd)
+
+    def __dealloc__(self):
+        if not self.forked:
+            px_ring_free(&self.ring, 1)
+            px_buffers_free(&self.buffers, 1)
+        if self.wake_fd >= 0:
+            close(self.wake_fd)
+        PyMem_Free(self.hot)
+
+    def describe(self):
+        """Sizes and flags of this ring, as data."""
+        return {
+            "entries": self.ring.sq_entries,
+            "completions": self.ring.cq_entries,
+            "buffers": self.buffers.count if self.buffers.memory != NULL else 0,
+            "buffer_size": self.buffers.size if self.buffers.memory != NULL else 0,
+            "setup_flags": _names(self.ring.setup_flags, _SETUP),
+            "features": _names(self.ring.features, _FEATURES),
+        }
+
+
+# ------------------------------------------------------------------------------------------------------- the probe
+
+_SETUP = {
+    "SUBMIT_ALL": PX_SETUP_SUBMIT_ALL,
+    "COOP_TASKRUN": PX_SETUP_COOP_TASKRUN,
+    "TASKRUN_FLAG": PX_SETUP_TASKRUN_FLAG,
+    "SINGLE_ISSUER": PX_SETUP_SINGLE_ISSUER,
+    "DEFER_TASKRUN": PX_SETUP_DEFER_TASKRUN,
+    "NO_SQARRAY": PX_SETUP_NO_SQARRAY,
+}
+_FEATURES = {
+    "SINGLE_MMAP": PX_FEAT_SINGLE_MMAP,
+    "NODROP": PX_FEAT_NODROP,
+    "EXT_ARG": PX_FEAT_EXT_ARG,
+    "CQE_SKIP": PX_FEAT_CQE_SKIP,
+    "RECVSEND_BUNDLE": PX_FEAT_RECVSEND_BUNDLE,
+    "MIN_TIMEOUT": PX_FEAT_MIN_TIMEOUT,
+    "NO_IOWAIT": PX_FEAT_NO_IOWAIT,
+}
+
+
+def _names(uint32_t bits, dict table):
+    return tuple(name for name, bit in table.items() if bits & <uint32_t>bit)
+
+
+def probe_ring():
+    """Make a small ring and ask it what it can do.
+
+    Returns a dict: ``setup_flags``, ``features`` (names), ``ops`` (opcodes), ``multishot_recv``, ``multishot_accept``.
+
+    Raises:
+        OSError: io_uring_setup or a needed step failed, with the kernel's errno.
+    """
+    cdef px_ring ring
+    cdef px_buffers buffers
+    cdef px_probe *probe = <px_probe *>PyMem_Malloc(sizeof(px_probe))
+    cdef int error, i
+    cdef list ops = []
+    if probe == NULL:
+        raise MemoryError
+    memset(probe, 0, sizeof(px_probe))
+    memset(&buffers, 0, sizeof(px_buffers))
+    error = px_ring_open(&ring, 8, 32)
+    try:
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        if px_register(ring.fd, PX_REGISTER_PROBE, probe, 256) >= 0:
+            for i in range(probe.ops_len):
+                if probe.ops[i].flags & PX_OP_SUPPORTED:
+                    ops.append(probe.ops[i].op)
+        has_buffers = px_buffers_open(&buffers, &ring, 2, 4096) == 0
+        error = px_ring_enable(&ring)
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        return {
+            "setup_flags": _names(ring.setup_flags, _SETUP),
+            "features": _names(ring.features, _FEATURES),
+            "ops": tuple(ops),
+            "buffers": has_buffers,
+            "multishot_recv": has_buffers and _try_multishot_recv(&ring),
+            "multishot_accept": _try_multishot_accept(&ring),
+        }
+    finally:
+        px_ring_free(&ring, 1)
+        px_buffers_free(&buffers, 1)
+        PyMem_Free(probe)
+
+
+cdef bint _more(px_ring *ring):
+    """Whether the first completion that comes says that more will follow."""
+    cdef uint32_t head
+    cdef px_cqe *cqe
+    px_ring_enter(ring, 1, 1_000_000_000)
+    if not px_ring_ready(ring):
+        return False
+    head = ring.k_cq_head[0]
+    cqe = &ring.cqes[head & ring.cq_mask]
+    more = cqe.res >= 0 and cqe.flags & PX_CQE_MORE != 0
+    if cqe.user_data == 2 and cqe.res >= 0:
+        close(cqe.res)
+    px_store(ring.k_cq_head, head + 1)
+    return more
+
+
+cdef _try_multishot_recv(px_ring *ring):
+    # There is no feature bit: submit one and look for MORE.
+    cdef px_sqe *entry
+    a, b = socket.socketpair()
+    with a, b:
+        a.send(b"x")
+        entry = px_ring_sqe(ring)
+        entry.opcode = PX_OP_RECV
+        entry.fd = b.fileno()
+        entry.ioprio = PX_RECV_MULTISHOT
+        entry.flags = PX_SQE_BUFFER_SELECT
+        entry.user_data = 1
+        more = _more(ring)
+        a.shutdown(socket.SHUT_RDWR)
+        _drain(ring)
+        return more
+
+
+cdef _try_multishot_accept(px_ring *ring):
+    cdef px_sqe *entry
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind("")  # an abstract name of the kernel's choice, unix(7)
+        listener.listen(1)
+        client.connect(listener.getsockname())
+        entry = px_ring_sqe(ring)
+        entry.opcode = PX_OP_ACCEPT
+        entry.fd = listener.fileno()
+        entry.ioprio = PX_ACCEPT_MULTISHOT
+        entry.op_flags = SOCK_CLOEXEC
+        entry.user_data = 2
+        more = _more(ring)
+        listener.shutdown(socket.SHUT_RDWR)
+        _drain(ring)
+        return more
+
+
+cdef _drain(px_ring *ring):
+    """Let the multishot end before the ring goes."""
+    px_ring_enter(ring, 1, 1_000_000_000)
+    px_store(ring.k_cq_head, px_load(ring.k_cq_tail))

@@ -1,0 +1,247 @@
+/* One ring: set-up, submission, reaping.  No Python here.
+ *
+ * Everything runs in the thread that drives the loop (SINGLE_ISSUER); other threads only write to an eventfd that the
+ * ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside io_uring_enter with GETEVENTS,
+ * so the kernel never interrupts Python; TASKRUN_FLAG says whether such a call would bring anything.
+ */
+#ifndef PROACTORX_URING_RING_H
+#define PROACTORX_URING_RING_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "abi.h"
+
+typedef struct {
+    int fd;            /* -1: no ring */
+    int enter_fd;      /* fd, or its index when it is registered with this thread */
+    uint32_t setup_flags, features, enter_flags;
+    uint32_t sq_entries, sq_mask, cq_entries, cq_mask;
+    uint32_t sq_tail;  /* ours; published to the kernel before an enter */
+    uint32_t sq_sent;  /* what the kernel has consumed of it */
+    uint32_t *k_sq_head, *k_sq_tail, *k_sq_flags, *k_cq_head, *k_cq_tail, *k_sq_array;
+    struct px_sqe *sqes;
+    struct px_cqe *cqes;
+    void *rings, *cq_rings;
+    size_t rings_size, cq_rings_size, sqes_size;
+} px_ring;
+
+typedef struct {
+    struct px_buf *ring;
+    char *memory;      /* of the ring of entries, and then of the buffers */
+    size_t memory_size;
+    char *buffers;
+    uint32_t count, size, mask;
+    uint16_t tail;
+} px_buffers;
+
+#define px_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define px_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+
+static inline int px_setup(uint32_t entries, struct px_params *params) {
+    long fd = syscall(PX_NR_SETUP, entries, params);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+static inline int px_register(int fd, unsigned op, void *arg, unsigned count) {
+    long n = syscall(PX_NR_REGISTER, fd, op, arg, count);
+    return n < 0 ? -errno : (int)n;
+}
+
+static inline void px_ring_clear(px_ring *r) {
+    memset(r, 0, sizeof *r);
+    r->fd = r->enter_fd = -1;
+}
+
+static void px_ring_free(px_ring *r, int unmap) {
+    if (r->fd < 0) return;
+    if (unmap) {
+        if (r->sqes) munmap(r->sqes, r->sqes_size);
+        if (r->cq_rings && r->cq_rings != r->rings) munmap(r->cq_rings, r->cq_rings_size);
+        if (r->rings) munmap(r->rings, r->rings_size);
+    }
+    close(r->fd);
+    px_ring_clear(r);
+}
+
+static void *px_ring_map(int fd, size_t size, uint64_t offset) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+    if (p == MAP_FAILED) return NULL;
+    (void)madvise(p, size, MADV_DONTFORK); /* a forked child must not touch the parent's ring */
+    return p;
+}
+
+static int px_ring_map_all(px_ring *r, struct px_params *p) {
+    size_t sq = p->sq_off.array + p->sq_entries * sizeof(uint32_t);
+    size_t cq = p->cq_off.cqes + p->cq_entries * sizeof(struct px_cqe);
+    char *s, *c;
+    r->rings_size = (p->features & PX_FEAT_SINGLE_MMAP) && cq > sq ? cq : sq;
+    if (!(r->rings = px_ring_map(r->fd, r->rings_size, 0))) return -errno;
+    if (p->features & PX_FEAT_SINGLE_MMAP) r->cq_rings = r->rings;
+    else {
+        r->cq_rings_size = cq;
+        if (!(r->cq_rings = px_ring_map(r->fd, cq, 0x8000000ull))) return -errno;
+    }
+    r->sqes_size = p->sq_entries * sizeof(struct px_sqe);
+    if (!(r->sqes = px_ring_map(r->fd, r->sqes_size, 0x10000000ull))) return -errno;
+    s = r->rings, c = r->cq_rings;
+    r->k_sq_head = (uint32_t *)(s + p->sq_off.head);
+    r->k_sq_tail = (uint32_t *)(s + p->sq_off.tail);
+    r->k_sq_flags = (uint32_t *)(s + p->sq_off.flags);
+    r->k_sq_array = (uint32_t *)(s + p->sq_off.array);
+    r->k_cq_head = (uint32_t *)(c + p->cq_off.head);
+    r->k_cq_tail = (uint32_t *)(c + p->cq_off.tail);
+    r->cqes = (struct px_cqe *)(c + p->cq_off.cqes);
+    r->sq_entries = p->sq_entries, r->sq_mask = p->sq_entries - 1;
+    r->cq_entries = p->cq_entries, r->cq_mask = p->cq_entries - 1;
+    return 0;
+}
+
+/* Create a ring of `entries` with as many of the wanted flags as this kernel has: on EINVAL they are given up in the
+ * order DEFER_TASKRUN (with SINGLE_ISSUER, which it needs), NO_SQARRAY, COOP_TASKRUN.  0 or -errno. */
+static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries) {
+    static const uint32_t steps[] = {
+        0,
+        PX_SETUP_NO_SQARRAY,
+        PX_SETUP_NO_SQARRAY | PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER,
+        PX_SETUP_NO_SQARRAY | PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER | PX_SETUP_COOP_TASKRUN
+            | PX_SETUP_TASKRUN_FLAG | PX_SETUP_SUBMIT_ALL,
+    };
+    const uint32_t base = PX_SETUP_CQSIZE | PX_SETUP_CLAMP | PX_SETUP_R_DISABLED;
+    const uint32_t wanted = PX_SETUP_NO_SQARRAY | PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER
+        | PX_SETUP_COOP_TASKRUN | PX_SETUP_TASKRUN_FLAG | PX_SETUP_SUBMIT_ALL;
+    struct px_params p;
+    uint32_t i;
+    int fd = -EINVAL, error;
+    px_ring_clear(r);
+    for (i = 0; i < sizeof steps / sizeof *steps && fd == -EINVAL; i++) {
+        memset(&p, 0, sizeof p);
+        p.flags = base | (wanted & ~steps[i]);
+        p.cq_entries = cq_entries;
+        fd = px_setup(entries, &p);
+    }
+    if (fd < 0) return fd;
+    r->fd = r->enter_fd = fd;
+    r->setup_flags = p.flags;
+    r->features = p.features;
+    if ((error = px_ring_map_all(r, &p)) < 0) {
+        px_ring_free(r, 1);
+        return error;
+    }
+    if (!(p.flags & PX_SETUP_NO_SQARRAY))
+        for (i = 0; i < r->sq_entries; i++) r->k_sq_array[i] = i;
+    if (r->features & PX_FEAT_NO_IOWAIT) r->enter_flags = PX_ENTER_NO_IOWAIT;
+    return 0;
+}
+
+/* The thread that enables the ring owns it. */
+static inline int px_ring_enable(px_ring *r) { return px_register(r->fd, PX_REGISTER_ENABLE_RINGS, NULL, 0); }
+
+/* A registered ring costs a fifth less per enter; the registration belongs to the thread. */
+static void px_ring_register(px_ring *r) {
+    struct px_fd_update u = {.offset = (uint32_t)-1, .data = (uint64_t)r->fd};
+    if (r->enter_fd == r->fd && px_register(r->fd, PX_REGISTER_RING_FDS, &u, 1) == 1) {
+        r->enter_fd = (int)u.offset;
+        r->enter_flags |= PX_ENTER_REGISTERED_RING;
+    }
+}
+
+static void px_ring_unregister(px_ring *r) {
+    struct px_fd_update u = {.offset = (uint32_t)r->enter_fd};
+    if (!(r->enter_flags & PX_ENTER_REGISTERED_RING)) return;
+    (void)px_register(r->fd, PX_UNREGISTER_RING_FDS, &u, 1);
+    r->enter_fd = r->fd;
+    r->enter_flags &= ~(uint32_t)PX_ENTER_REGISTERED_RING;
+}
+
+static inline uint32_t px_ring_unsent(px_ring *r) { return r->sq_tail - r->sq_sent; }
+static inline uint32_t px_ring_ready(px_ring *r) { return px_load(r->k_cq_tail) - *r->k_cq_head; }
+
+/* Whether an enter could bring completions that are not in the ring yet. */
+static inline int px_ring_pending(px_ring *r) {
+    return !(r->setup_flags & PX_SETUP_TASKRUN_FLAG)
+        || (px_load(r->k_sq_flags) & (PX_SQ_TASKRUN | PX_SQ_CQ_OVERFLOW)) != 0;
+}
+
+/* The next free entry, zeroed; NULL when the submission ring is full. */
+static inline struct px_sqe *px_ring_sqe(px_ring *r) {
+    struct px_sqe *sqe;
+    if (r->sq_tail - px_load(r->k_sq_head) >= r->sq_entries) return NULL;
+    sqe = &r->sqes[r->sq_tail & r->sq_mask];
+    r->sq_tail++;
+    memset(sqe, 0, sizeof *sqe);
+    return sqe;
+}
+
+/* Submit what is prepared and collect completions; wait for one when `wait` is set, at most `timeout_ns` (< 0: without
+ * limit).  0, or -errno: -ETIME and -EINTR are normal ends of a wait. */
+static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
+    struct px_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    struct px_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&ts};
+    uint32_t flags = PX_ENTER_GETEVENTS | r->enter_flags;
+    long n;
+    px_store(r->k_sq_tail, r->sq_tail);
+    if (wait && timeout_ns >= 0)
+        n = syscall(PX_NR_ENTER, r->enter_fd, px_ring_unsent(r), 1, flags | PX_ENTER_EXT_ARG, &arg, sizeof arg);
+    else
+        n = syscall(PX_NR_ENTER, r->enter_fd, px_ring_unsent(r), wait, flags, NULL, (size_t)8);
+    if (n < 0) {
+        int error = errno;
+        r->sq_sent = px_load(r->k_sq_head);
+        return -error;
+    }
+    r->sq_sent = px_load(r->k_sq_head);
+    return 0;
+}
+
+/* ---------------------------------------------------------------- the buffer ring (io_uring_register_buf_ring(3)) */
+
+static void px_buffers_free(px_buffers *b, int unmap) {
+    if (b->memory && unmap) munmap(b->memory, b->memory_size);
+    memset(b, 0, sizeof *b);
+}
+
+static inline void px_buffers_give(px_buffers *b, uint32_t bid) {
+    struct px_buf *entry = &b->ring[b->tail & b->mask];
+    entry->addr = (uint64_t)(uintptr_t)(b->buffers + (size_t)bid * b->size);
+    entry->len = b->size;
+    entry->bid = (uint16_t)bid;
+    b->tail++;
+    px_store(&b->ring[0].resv, b->tail);
+}
+
+/* `count` (a power of two) buffers of `size` bytes as group 0 of the ring.  Our memory, not IOU_PBUF_RING_MMAP. */
+static int px_buffers_open(px_buffers *b, px_ring *r, uint32_t count, uint32_t size) {
+    size_t entries = (count * sizeof(struct px_buf) + 4095) & ~(size_t)4095;
+    struct px_buf_reg reg = {.ring_entries = count};
+    uint32_t i;
+    int error;
+    memset(b, 0, sizeof *b);
+    b->memory_size = entries + (size_t)count * size;
+    b->memory = mmap(NULL, b->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (b->memory == MAP_FAILED) {
+        b->memory = NULL;
+        return -errno;
+    }
+    /* After a fork the child must not share these pages: the kernel has pinned the parent's. */
+    (void)madvise(b->memory, b->memory_size, MADV_DONTFORK);
+    b->ring = (struct px_buf *)b->memory;
+    b->buffers = b->memory + entries;
+    b->count = count, b->mask = count - 1, b->size = size;
+    reg.ring_addr = (uint64_t)(uintptr_t)b->ring;
+    if ((error = px_register(r->fd, PX_REGISTER_PBUF_RING, &reg, 1)) < 0) {
+        px_buffers_free(b, 1);
+        return error;
+    }
+    for (i = 0; i < count; i++) px_buffers_give(b, i);
+    return 0;
+}
+
+#endif

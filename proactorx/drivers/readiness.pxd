@@ -1,0 +1,25 @@
+from libc.stdint cimport int64_t, uint32_t
+from proactorx.drivers.driver cimport Driver
+from proactorx.port.op cimport Op, Packet
+
+cdef struct FdSlot:
+    void *readers        # the first op that waits for input; the others hang on its fd_next
+    void *writers
+    uint32_t registered  # what the operating system has been asked for
+
+cdef class ReadinessDriver(Driver):
+    cdef FdSlot *slots
+    cdef int slot_count
+    cdef char *hot
+
+    cdef FdSlot *slot_of(self, int fd) except NULL
+    cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1
+    cdef int ready(self, int fd, uint32_t mask) except -1
+    cdef int update(self, int fd) except -1
+    cdef int enqueue(self, Op op) except -1
+    cdef int unlink(self, Op op) except -1
+
+cdef int perform_call(Op op, Packet *packet, char *hot) except -1
+
+cdef class PythonReadinessDriver(ReadinessDriver):
+    pass

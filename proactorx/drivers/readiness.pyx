@@ -1,0 +1,259 @@
+"""Completions made of readiness: what epoll and select have in common.
+
+An op is tried at once; where the kernel answers EAGAIN it waits in line on its descriptor and direction.  When the
+descriptor is ready, the first in line gets a PACKET_READY, and the system call is made when that packet's turn comes
+(``perform``), so that received bytes pass through one hot buffer and never wait in memory of the driver's.
+
+Readiness is level-triggered: an op that is not served in this turn is reported again in the next one.
+"""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.bytes cimport PyBytes_AS_STRING
+from proactorx.port.errnos cimport EAGAIN, ECANCELED, EINPROGRESS, EWOULDBLOCK
+from libc.string cimport memset
+from posix.types cimport *
+from proactorx.port.op cimport (
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, RECV,
+    RECV_INTO, RECV_STREAM, SEND,
+)
+
+cdef extern from "sockio.h":
+    enum: PX_HOT_SIZE
+    struct sockaddr:
+        pass
+    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
+    ssize_t px_send(int fd, const char *buffer, size_t size) nogil
+    int px_accept(int fd) nogil
+    int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
+    int px_socket_error(int fd) nogil
+
+cdef extern from "<poll.h>":
+    enum: POLLIN, POLLOUT, POLLERR, POLLHUP
+
+
+cdef inline bint waits_to_write(Op op) noexcept:
+    if op.kind == POLL:
+        return not op.events & POLLIN
+    return op.kind == SEND or op.kind == CONNECT
+
+
+cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
+    """Make the system call of a ready op.  0: nothing came of it; 1: `packet` tells what."""
+    cdef int kind = op.kind
+    cdef ssize_t n
+    cdef uint32_t mask = <uint32_t>packet.res
+    if kind == RECV_STREAM:
+        if op.direct:
+            packet.flags = PACKET_READY | PACKET_MORE
+            return 1
+        n = px_recv(op.fd, hot, PX_HOT_SIZE)
+        packet.data = hot
+        packet.flags = PACKET_MORE if n > 0 else 0
+    elif kind == POLL:
+        n = mask
+        packet.flags = PACKET_MORE if op.direct else 0
+    elif kind == RECV:
+        n = px_recv(op.fd, hot, min(op.want(), PX_HOT_SIZE))
+        packet.data = hot
+        packet.flags = 0
+    elif kind == RECV_INTO:
+        n = px_recv(op.fd, op.buffer(), op.want())
+        if n > 0:
+            op.took(n)
+        packet.flags = 0
+    elif kind == SEND:
+        n = px_send(op.fd, op.buffer(), op.want())
+        if n >= 0 and op.took(n):
+            return 0
+        packet.flags = 0
+    elif kind == ACCEPT:
+        n = px_accept(op.fd)
+        packet.flags = PACKET_MORE if n >= 0 else 0
+    elif kind == ACCEPT_ONE:
+        n = px_accept(op.fd)
+        packet.flags = 0
+    else:  # CONNECT
+        n = px_socket_error(op.fd)
+        packet.flags = 0
+    if n == -EAGAIN or n == -EWOULDBLOCK:
+        return 0
+    packet.res = <int>n
+    return 1
+
+
+cdef class ReadinessDriver(Driver):
+    """A driver whose facility says which descriptors are ready."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.slot_count = 64
+        self.slots = <FdSlot *>PyMem_Calloc(self.slot_count, sizeof(FdSlot))
+        self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
+        if self.slots == NULL or self.hot == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.slots)
+        PyMem_Free(self.hot)
+
+    cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
+        """Ask the facility for `after` (POLLIN, POLLOUT) on `fd`, where it was asked for `before`."""
+        raise NotImplementedError("ReadinessDriver.set_interest")
+
+    cdef FdSlot *slot_of(self, int fd) except NULL:
+        cdef int size = self.slot_count
+        cdef FdSlot *slots
+        if fd < 0:
+            raise ValueError(f"Invalid file descriptor: {fd}")
+        if fd >= size:
+            while size <= fd:
+                size *= 2
+            slots = <FdSlot *>PyMem_Realloc(self.slots, size * sizeof(FdSlot))
+            if slots == NULL:
+                raise MemoryError
+            memset(&slots[self.slot_count], 0, (size - self.slot_count) * sizeof(FdSlot))
+            self.slots = slots
+            self.slot_count = size
+        return &self.slots[fd]
+
+    cdef int update(self, int fd) except -1:
+        """Bring the facility's idea of `fd` in line with the ops that wait on it."""
+        cdef FdSlot *slot = &self.slots[fd]
+        cdef uint32_t mask = 0, before = slot.registered
+        if slot.readers != NULL and not (<Op>slot.readers).quiet:
+            mask |= POLLIN
+        if slot.writers != NULL:
+            mask |= POLLOUT
+        if mask != before:
+            self.set_interest(fd, before, mask)
+            self.slots[fd].registered = mask
+        return 0
+
+    cdef int enqueue(self, Op op) except -1:
+        cdef FdSlot *slot = self.slot_of(op.fd)
+        cdef void **place = &slot.writers if waits_to_write(op) else &slot.readers
+        op.fd_next = NULL
+        while place[0] != NULL:
+            place = &(<Op>place[0]).fd_next
+        place[0] = <void *>op
+        op.armed = True
+        try:
+            self.update(op.fd)
+        except BaseException:
+            place[0] = NULL
+            op.armed = False
+            raise
+        return 0
+
+    cdef int unlink(self, Op op) except -1:
+        cdef FdSlot *slot
+        cdef void **place
+        if not op.armed:
+            return 0
+        slot = &self.slots[op.fd]
+        place = &slot.writers if waits_to_write(op) else &slot.readers
+        while place[0] != NULL and place[0] != <void *>op:
+            place = &(<Op>place[0]).fd_next
+        if place[0] != NULL:
+            place[0] = op.fd_next
+        op.fd_next = NULL
+        op.armed = False
+        self.update(op.fd)
+        return 0
+
+    cdef int submit(self, Op op) except -1:
+        cdef FdSlot *slot = self.slot_of(op.fd)
+        cdef Packet packet
+        cdef bint first = (slot.writers if waits_to_write(op) else slot.readers) == NULL
+        cdef int n
+        if op.state != NEW:
+            raise RuntimeError("an operation is submitted once")
+        op.cancel_sent = op.quiet = op.pending_ready = False
+        if op.kind == CONNECT:
+            n = px_connect(op.fd, <const sockaddr *>op.buffer(), <unsigned int>op.want())
+            if n != -EINPROGRESS:
+                self.track(op)
+                return self.push(op, n, PACKET_LATE)
+        elif first and (op.kind == RECV or op.kind == RECV_INTO or op.kind == SEND or op.kind == ACCEPT_ONE):
+            # In line already, and tried as a packet of this turn: the call is made when its turn comes.
+            self.enqueue(op)
+            self.track(op)
+            return self.push(op, 0, PACKET_READY | PACKET_MORE)
+        self.enqueue(op)
+        self.track(op)
+        return 0
+
+    cdef int cancel(self, Op op) except -1:
+        if op.state != IN_FLIGHT:
+            return 0
+        op.state = CANCELLING
+        if op.armed:
+            self.unlink(op)
+            self.push(op, -ECANCELED, PACKET_LATE)
+        return 0
+
+    cdef int ready(self, int fd, uint32_t mask) except -1:
+        """`fd` is ready: the first op in line of each direction gets its packet."""
+        cdef FdSlot *slot
+        cdef Op op
+        if fd >= self.slot_count:
+            return 0
+        slot = &self.slots[fd]
+        if mask & (POLLIN | POLLERR | POLLHUP) and slot.readers != NULL:
+            self.push(<Op>slot.readers, mask, PACKET_READY | PACKET_MORE)
+        if mask & (POLLOUT | POLLERR | POLLHUP) and slot.writers != NULL:
+            self.push(<Op>slot.writers, mask, PACKET_READY | PACKET_MORE)
+        return 0
+
+    cdef int perform(self, Op op, Packet *packet) except -1:
+        cdef int told
+        if not op.armed:
+            return 0
+        told = perform_call(op, packet, self.hot)
+        if not told:
+            return 0
+        if not packet.flags & PACKET_MORE:
+            self.unlink(op)
+        elif op.kind == ACCEPT:
+            # Others are likely to be in the backlog: go on until EAGAIN.
+            self.push(op, 0, PACKET_READY | PACKET_MORE)
+        return 1
+
+    cdef int quiesce(self, Op op) except -1:
+        op.quiet = True
+        if op.armed:
+            self.update(op.fd)
+        return 0
+
+    cdef int resume(self, Op op) except -1:
+        op.quiet = op.pending_ready = False
+        if op.armed:
+            self.update(op.fd)
+        return 0
+
+    cdef int forget(self, int fd) except -1:
+        # A duplicate of the descriptor would keep the registration alive after close(2), epoll(7).
+        if fd < self.slot_count and self.slots[fd].registered:
+            self.set_interest(fd, self.slots[fd].registered, 0)
+            self.slots[fd].registered = 0
+        return 0
+
+
+cdef class PythonReadinessDriver(ReadinessDriver):
+    """A readiness driver written in Python: subclasses give ``_interest``, ``_poll`` and ``_wake``."""
+
+    cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
+        self._interest(fd, before, after)
+        return 0
+
+    cdef int wait(self, int64_t timeout_ns) except -1:
+        for fd, mask in self._poll(None if timeout_ns < 0 else timeout_ns / 1e9):
+            self.ready(fd, mask)
+        return 0
+
+    cdef int wake(self) noexcept nogil:
+        with gil:
+            try:
+                self._wake()
+            except OSError:
+                return -1
+        return 0

@@ -1,0 +1,85 @@
+"""The select driver: completions made of readiness, on the standard library's ``selectors``.
+
+For macOS, BSD and anything else without a driver of its own; complete, not fast.  ``selectors.DefaultSelector`` is
+kqueue there, epoll on Linux.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Iterable
+
+from proactorx.drivers.readiness import PythonReadinessDriver
+from proactorx.port.constants import POLLIN, POLLOUT
+
+
+class SelectDriver(PythonReadinessDriver):
+    """A readiness driver on ``selectors.DefaultSelector``, woken through a socket pair."""
+
+    def __init__(self) -> None:
+        self.name = "select"
+        self._selector = selectors.DefaultSelector()
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._selector.register(self._reader, selectors.EVENT_READ)
+
+    def _interest(self, fd: int, before: int, after: int) -> None:
+        events = (selectors.EVENT_READ if after & POLLIN else 0) | (selectors.EVENT_WRITE if after & POLLOUT else 0)
+        try:
+            if not events:
+                self._selector.unregister(fd)
+            elif fd in self._selector.get_map():
+                self._selector.modify(fd, events)
+            else:
+                self._selector.register(fd, events)
+        except KeyError:
+            # Closed by its owner and forgotten already.
+            return
+        except FileNotFoundError:
+            # Closed by its owner, and its number given to another file: the selector's registration is stale.
+            self._selector.unregister(fd)
+            self._selector.register(fd, events)
+
+    def _poll(self, timeout: float | None) -> Iterable[tuple[int, int]]:
+        try:
+            ready = self._selector.select(timeout)
+        except InterruptedError:
+            return []
+        found = []
+        for key, events in ready:
+            if key.fileobj is self._reader:
+                self._drain()
+                continue
+            mask = (POLLIN if events & selectors.EVENT_READ else 0) | (POLLOUT if events & selectors.EVENT_WRITE else 0)
+            found.append((key.fd, mask))
+        return found
+
+    def _drain(self) -> None:
+        try:
+            while self._reader.recv(4096):
+                pass
+        except (BlockingIOError, InterruptedError):
+            return
+
+    def _wake(self) -> None:
+        try:
+            self._writer.send(b"\0")
+        except (BlockingIOError, InterruptedError):
+            return  # the pipe is full, so a wake-up is pending
+
+    def close(self) -> None:
+        """Free the selector and the wake-up pair."""
+        self.closed = True
+        self._drop()
+
+    def after_fork_in_child(self) -> None:
+        """Close this process's descriptors; the parent's selector does not notice."""
+        self.forked = True
+        self._drop()
+
+    def _drop(self) -> None:
+        self._selector.close()
+        self._reader.close()
+        self._writer.close()

@@ -1,0 +1,77 @@
+/* The system calls that drivers and transports make on non-blocking sockets, with one convention:
+ * the result, or -errno.  EINTR is retried here: none of these calls waits. */
+#ifndef PROACTORX_SOCKIO_H
+#define PROACTORX_SOCKIO_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+/* The buffer that large receives go to: hot in the cache, so that no page is faulted in for an operation. */
+#define PX_HOT_SIZE (256 * 1024)
+
+static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
+    ssize_t n;
+    do n = recv(fd, buffer, size, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static inline ssize_t px_send(int fd, const char *buffer, size_t size) {
+    ssize_t n;
+    do n = send(fd, buffer, size, MSG_DONTWAIT | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static inline ssize_t px_sendv(int fd, struct iovec *vector, int count) {
+    struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)count};
+    ssize_t n;
+    do n = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static inline int px_accept(int fd) {
+    int n;
+#ifdef __linux__
+    do n = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); while (n < 0 && errno == EINTR);
+#else
+    do n = accept(fd, NULL, NULL); while (n < 0 && errno == EINTR);
+    if (n >= 0) {
+        (void)fcntl(n, F_SETFD, FD_CLOEXEC);
+        (void)fcntl(n, F_SETFL, fcntl(n, F_GETFL) | O_NONBLOCK);
+    }
+#endif
+    return n < 0 ? -errno : n;
+}
+
+static inline int px_connect(int fd, const struct sockaddr *address, socklen_t size) {
+    int n = connect(fd, address, size);
+    /* EINTR: the attempt goes on in the kernel, connect(2); its outcome is in SO_ERROR when writable. */
+    if (n < 0) return errno == EINTR ? -EINPROGRESS : -errno;
+    return 0;
+}
+
+static inline int px_socket_error(int fd) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 ? -errno : -error;
+}
+
+/* getpeername(2) or getsockname(2); the size of the address, or -errno. */
+static inline int px_name(int fd, int peer, void *name, size_t room) {
+    socklen_t size = (socklen_t)room;
+    int n = peer ? getpeername(fd, (struct sockaddr *)name, &size) : getsockname(fd, (struct sockaddr *)name, &size);
+    return n < 0 ? -errno : (int)size;
+}
+
+#endif

@@ -1,0 +1,1 @@
+"""The asyncio face: one file per family of ``AbstractEventLoop`` methods."""

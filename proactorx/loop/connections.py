@@ -1,0 +1,164 @@
+"""Connections and servers: what runs once per connection, on asyncio's own plumbing.
+
+``create_connection``, ``create_server``, ``connect_accepted_socket`` and ``start_tls`` are ``BaseEventLoop``'s; what is
+here is what they ask of a loop: transports made of sockets, and accepting.  The Unix forms are those of asyncio's own
+Unix loop, of which this class borrows the two methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from asyncio import sslproto
+from collections.abc import Callable
+from typing import Any
+
+from proactorx.port.port import Port
+from proactorx.transports.stream import Listener, StreamTransport
+
+logger = logging.getLogger("asyncio")
+
+_TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def no_delay(sock: socket.socket) -> None:
+    """Set TCP_NODELAY on a TCP socket, whatever ``sock.proto`` says: it is 0 on many."""
+    if sock.family in _TCP_FAMILIES and sock.type == socket.SOCK_STREAM:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            # A stream socket that is not TCP (SCTP, for one) has no such option.
+            return
+
+
+class Connections(asyncio.BaseEventLoop):
+    """The connection family of ``AbstractEventLoop``."""
+
+    _port: Port
+    _listeners: dict[int, Listener]
+    _unix_server_sockets: dict[socket.socket, int]
+
+    def _init_connections(self) -> None:
+        self._listeners = {}
+        self._unix_server_sockets = {}
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[Any] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> StreamTransport:
+        self._check_socket(sock)
+        no_delay(sock)
+        transport = StreamTransport(self, self._port, sock.fileno(), protocol, sock=sock, extra=extra, server=server)
+        transport._start(waiter)
+        return transport
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: asyncio.Future[Any] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        tls = sslproto.SSLProtocol(  # type: ignore[call-arg]
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        return tls._app_transport  # type: ignore[attr-defined]
+
+    def _check_socket(self, sock: socket.socket) -> None:
+        if self.get_debug() and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+        if sock.fileno() < 0:
+            raise OSError(9, "the socket is closed")
+
+    # ---------------------------------------------------------------------------------------------------- servers
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Any = None,
+    ) -> None:
+        make_tls = None
+        if sslcontext is not None:
+
+            def make_tls(conn: socket.socket, protocol: asyncio.BaseProtocol) -> None:
+                conn.setblocking(False)
+                self._make_ssl_transport(
+                    conn,
+                    protocol,
+                    sslcontext,
+                    server_side=True,
+                    server=server,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                )
+
+        # Accepted sockets inherit the option on Linux, tcp(7); elsewhere it is set on each.
+        no_delay(sock)
+        listener = Listener(self, self._port, sock, protocol_factory, server, make_tls)
+        listener.start()
+        self._listeners[sock.fileno()] = listener
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        # `create_unix_server` notes the sockets whose files go with them (3.13 and later).
+        inode = self._unix_server_sockets.pop(sock, None)
+        path = sock.getsockname() if inode is not None else None
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is None:
+            sock.close()
+        else:
+            listener.close()
+        if path is None:
+            return
+        try:
+            if os.stat(path).st_ino == inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+
+    # ------------------------------------------------------------------------------------------------- Unix sockets
+
+    if hasattr(socket, "AF_UNIX"):
+        _unix = asyncio.SelectorEventLoop
+        create_unix_connection = _unix.create_unix_connection
+        create_unix_server = _unix.create_unix_server
+        del _unix
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        """asyncio's own hook: refuse a socket that a transport uses.  Ops queue in order, so there is no danger."""

@@ -1,0 +1,610 @@
+"""What runs per callback: handles, the ready queue, timers, wake-ups from other threads, and the turn of the loop.
+
+One turn: flush what was written, wait for packets (not at all where callbacks are ready), dispatch them, move due
+timers to the ready queue, run the callbacks that were ready by then.
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from proactorx.port.port cimport Port
+
+import logging
+import sys
+import time as _time
+from asyncio import base_events, events, format_helpers, futures, tasks
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyContext_CopyCurrent()
+    object PyObject_CallNoArgs(object callback)
+    object PyObject_CallOneArg(object callback, object arg)
+    object PyObject_Call(object callback, object args, PyObject *kwargs)
+    int PyErr_CheckSignals() except -1
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef extern from "inbox.h":
+    void px_inbox_push(void **head, void *item, void **next) nogil
+    void *px_inbox_take(void **head) nogil
+    int px_exchange(int *flag, int value) nogil
+    void *px_peek(void **head) nogil
+    double px_monotonic() nogil
+
+logger = logging.getLogger("asyncio")
+
+cdef object Future = futures.Future
+cdef object Task = tasks.Task
+cdef object extract_stack = format_helpers.extract_stack
+cdef object getframe = sys._getframe
+cdef double MAX_WAIT = 24 * 3600.0
+cdef enum:
+    FEW_TIMERS = 64       # below this many cancelled timers nothing is swept
+
+
+@cython.freelist(512)
+cdef class Handle:
+    """asyncio's ``Handle``: a scheduled call that can be cancelled."""
+
+    def get_context(self):
+        """The ``contextvars.Context`` that the callback runs in."""
+        return self._context
+
+    def cancel(self):
+        """Do not call the callback; no effect when it has run already."""
+        if not self._cancelled:
+            self._cancelled = True
+            if self._loop._debug:
+                # For the logs: the callback itself goes now, so that it can be freed.
+                self._repr = repr(self)
+            self._callback = None
+            self._args = None
+
+    def cancelled(self):
+        """Whether ``cancel`` was called."""
+        return self._cancelled
+
+    cdef int run(self) except -1:
+        cdef object callback = self._callback
+        cdef object args = self._args
+        try:
+            PyContext_Enter(self._context)
+            try:
+                if PyTuple_GET_SIZE(args) == 0:
+                    PyObject_CallNoArgs(callback)
+                elif PyTuple_GET_SIZE(args) == 1:
+                    PyObject_CallOneArg(callback, <object>PyTuple_GET_ITEM(args, 0))
+                else:
+                    PyObject_Call(callback, args, NULL)
+            finally:
+                PyContext_Exit(self._context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._report(callback, args, exc)
+        return 0
+
+    def _run(self):
+        self.run()
+
+    def _report(self, callback, args, exc):
+        source = _format_callback(callback, args, self._loop._debug)
+        context = {"message": f"Exception in callback {source}", "exception": exc, "handle": self}
+        if self._source_traceback:
+            context["source_traceback"] = self._source_traceback
+        self._loop.call_exception_handler(context)
+
+    def _repr_info(self):
+        info = [type(self).__name__]
+        if self._cancelled:
+            info.append("cancelled")
+        if self._callback is not None:
+            info.append(_format_callback(self._callback, self._args, self._loop._debug))
+        if self._source_traceback:
+            frame = self._source_traceback[-1]
+            info.append(f"created at {frame[0]}:{frame[1]}")
+        return info
+
+    def __repr__(self):
+        if self._repr is not None:
+            return self._repr
+        return "<{}>".format(" ".join(self._repr_info()))
+
+
+def _format_callback(callback, args, debug):
+    # The functions of asyncio's that do this got a keyword argument `debug` in 3.12.8, 3.13.1 and 3.14.
+    try:
+        return format_helpers._format_callback_source(callback, args, debug=debug)
+    except TypeError:
+        return format_helpers._format_callback_source(callback, args)
+
+
+cdef class TimerHandle(Handle):
+    """asyncio's ``TimerHandle``: a call scheduled for a time of ``loop.time()``."""
+
+    def when(self):
+        """When the callback is due, in seconds of ``loop.time()``."""
+        return self._when
+
+    def cancel(self):
+        """Do not call the callback; no effect when it has run already."""
+        cdef LoopCore loop = self._loop
+        if not self._cancelled:
+            Handle.cancel(self)
+            if self._scheduled:
+                loop.timer_cancelled += 1
+                if loop.timer_cancelled > FEW_TIMERS and 2 * loop.timer_cancelled > loop.timer_count:
+                    loop.compact_timers()
+
+    def _repr_info(self):
+        info = Handle._repr_info(self)
+        info.insert(2 if self._cancelled else 1, f"when={self._when}")
+        return info
+
+    def __hash__(self):
+        return hash(self._when)
+
+    def __lt__(self, other):
+        if isinstance(other, TimerHandle):
+            return self._when < (<TimerHandle>other)._when
+        return NotImplemented
+
+    def __le__(self, other):
+        if isinstance(other, TimerHandle):
+            return self._when < (<TimerHandle>other)._when or self.__eq__(other)
+        return NotImplemented
+
+    def __gt__(self, other):
+        if isinstance(other, TimerHandle):
+            return self._when > (<TimerHandle>other)._when
+        return NotImplemented
+
+    def __ge__(self, other):
+        if isinstance(other, TimerHandle):
+            return self._when > (<TimerHandle>other)._when or self.__eq__(other)
+        return NotImplemented
+
+    def __eq__(self, other):
+        cdef TimerHandle that
+        if isinstance(other, TimerHandle):
+            that = <TimerHandle>other
+            return (self._when == that._when and self._callback == that._callback and self._args == that._args
+                    and self._cancelled == that._cancelled)
+        return NotImplemented
+
+
+cdef inline bint earlier(Timer *a, Timer *b) noexcept nogil:
+    return a.when < b.when or (a.when == b.when and a.order < b.order)
+
+
+cdef void sift_up(Timer *heap, Py_ssize_t i) noexcept nogil:
+    cdef Timer item = heap[i]
+    cdef Py_ssize_t parent
+    while i > 0:
+        parent = (i - 1) >> 1
+        if not earlier(&item, &heap[parent]):
+            break
+        heap[i] = heap[parent]
+        i = parent
+    heap[i] = item
+
+
+cdef void sift_down(Timer *heap, Py_ssize_t count, Py_ssize_t i) noexcept nogil:
+    cdef Timer item = heap[i]
+    cdef Py_ssize_t child
+    while True:
+        child = 2 * i + 1
+        if child >= count:
+            break
+        if child + 1 < count and earlier(&heap[child + 1], &heap[child]):
+            child += 1
+        if not earlier(&heap[child], &item):
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = item
+
+
+cdef class LoopCore:
+    """The compiled half of ``proactorx.EventLoop``."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.ready = <void **>malloc(256 * sizeof(void *))
+        self.timers = <Timer *>malloc(64 * sizeof(Timer))
+        if self.ready == NULL or self.timers == NULL:
+            raise MemoryError
+        self.ready_mask = 255
+        self.timer_room = 64
+        self._closed = True  # until BaseEventLoop.__init__ has run
+        self.slow_callback_duration = 0.1
+
+    def __dealloc__(self):
+        self._drop_handles()
+        free(self.ready)
+        free(self.timers)
+
+    def _drop_handles(self):
+        """Forget every scheduled call, and free what they refer to."""
+        cdef object handle
+        cdef void *item
+        cdef void *next
+        while self.ready_head != self.ready_tail:
+            handle = <object>self.ready[self.ready_head & self.ready_mask]
+            self.ready_head += 1
+            Py_DECREF(handle)
+            handle = None
+        while self.timer_count:
+            self.timer_count -= 1
+            handle = <object>self.timers[self.timer_count].handle
+            (<TimerHandle>handle)._scheduled = False
+            Py_DECREF(handle)
+            handle = None
+        self.timer_cancelled = 0
+        item = px_inbox_take(&self.inbox)
+        while item != NULL:
+            handle = <object>item
+            next = (<Handle>handle).next
+            Py_DECREF(handle)
+            handle = None
+            item = next
+
+    # ------------------------------------------------------------------------------------------------ scheduling
+
+    cdef int push_ready(self, Handle handle) except -1:
+        cdef uint32_t count = self.ready_tail - self.ready_head, i
+        cdef void **bigger
+        if count > self.ready_mask:
+            bigger = <void **>malloc(2 * (self.ready_mask + 1) * sizeof(void *))
+            if bigger == NULL:
+                raise MemoryError
+            for i in range(count):
+                bigger[i] = self.ready[(self.ready_head + i) & self.ready_mask]
+            free(self.ready)
+            self.ready = bigger
+            self.ready_mask = 2 * (self.ready_mask + 1) - 1
+            self.ready_head = 0
+            self.ready_tail = count
+        Py_INCREF(handle)
+        self.ready[self.ready_tail & self.ready_mask] = <void *>handle
+        self.ready_tail += 1
+        return 0
+
+    cdef int add_soon(self, Handle handle) except -1:
+        # A call from a wrong thread is an error of the caller's (debug mode says so), but must corrupt nothing.
+        if self.thread and self.thread != PyThread_get_thread_ident():
+            self.post(handle)
+            return 0
+        if px_peek(&self.inbox) != NULL:
+            self.drain_inbox()  # what was posted before this call runs before it
+        return self.push_ready(handle)
+
+    cdef void post(self, Handle handle) noexcept:
+        Py_INCREF(handle)
+        px_inbox_push(&self.inbox, <void *>handle, &handle.next)
+        if px_exchange(&self.sleeping, 0):
+            self._port.driver.wake()
+
+    cdef int drain_inbox(self) except -1:
+        cdef void *item = px_inbox_take(&self.inbox)
+        cdef void *first = NULL
+        cdef void *next
+        cdef object handle
+        # The stack has the last one on top: turn it over.
+        while item != NULL:
+            next = (<Handle>item).next
+            (<Handle>item).next = first
+            first = item
+            item = next
+        while first != NULL:
+            handle = <object>first
+            next = (<Handle>handle).next
+            self.push_ready(<Handle>handle)
+            Py_DECREF(handle)
+            first = next
+        return 0
+
+    def _check_callback(self, callback, method):
+        import asyncio
+
+        if asyncio.iscoroutine(callback) or _iscoroutinefunction(callback):
+            raise TypeError(f"coroutines cannot be used with {method}()")
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
+
+    cdef Handle new_handle(self, callback, tuple args, context):
+        cdef Handle handle = <Handle>Handle.__new__(Handle)
+        handle._loop = self
+        handle._callback = callback
+        handle._args = args
+        handle._context = PyContext_CopyCurrent() if context is None else context
+        if self._debug:
+            handle._source_traceback = extract_stack(getframe(0))
+        return handle
+
+    def call_soon(self, callback, *args, context=None):
+        """Call `callback` with `args` in the next turn.
+
+        Args:
+            callback: what to call.
+            context: the ``contextvars.Context`` to call it in; default: a copy of the current one.
+
+        Returns:
+            Handle: to cancel the call with.
+
+        Raises:
+            RuntimeError: the loop is closed; in debug mode also when called from another thread.
+        """
+        cdef Handle handle
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if self._debug:
+            self._check_thread()
+            self._check_callback(callback, "call_soon")
+        handle = self.new_handle(callback, args, context)
+        self.add_soon(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        """``call_soon`` for other threads and signal handlers; wakes the loop where it sleeps.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        cdef Handle handle
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if self._debug:
+            self._check_callback(callback, "call_soon_threadsafe")
+        handle = self.new_handle(callback, args, context)
+        if self.thread == PyThread_get_thread_ident():
+            self.add_soon(handle)
+        else:
+            self.post(handle)
+        return handle
+
+    def call_later(self, delay, callback, *args, context=None):
+        """Call `callback` after `delay` seconds.
+
+        Raises:
+            TypeError: `delay` is None.
+            RuntimeError: the loop is closed.
+        """
+        if delay is None:
+            raise TypeError("delay must not be None")
+        return self._call_at(self.now() + <double>delay, callback, args, context, "call_later")
+
+    def call_at(self, when, callback, *args, context=None):
+        """Call `callback` at `when`, in seconds of ``loop.time()``; equal times are called in the order of the calls.
+
+        Raises:
+            TypeError: `when` is None.
+            RuntimeError: the loop is closed.
+        """
+        if when is None:
+            raise TypeError("when cannot be None")
+        return self._call_at(<double>when, callback, args, context, "call_at")
+
+    cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method):
+        cdef TimerHandle handle
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if self._debug:
+            self._check_thread()
+            self._check_callback(callback, method)
+        handle = <TimerHandle>TimerHandle.__new__(TimerHandle)
+        handle._loop = self
+        handle._callback = callback
+        handle._args = args
+        handle._context = PyContext_CopyCurrent() if context is None else context
+        handle._when = when
+        if self._debug:
+            handle._source_traceback = extract_stack(getframe(0))
+        self.push_timer(handle)
+        return handle
+
+    def _make_handle(self, callback, args):
+        return self.new_handle(callback, args, None)
+
+    def _add_callback(self, Handle handle not None):
+        if not handle._cancelled:
+            self.add_soon(handle)
+
+    def _add_callback_signalsafe(self, Handle handle not None):
+        self.post(handle)
+
+    def _timer_handle_cancelled(self, handle):
+        """asyncio's own hook; our handles count for themselves."""
+
+    def time(self):
+        """The time of the loop's clock, in seconds: CLOCK_MONOTONIC, clock_gettime(2)."""
+        return px_monotonic()
+
+    cdef double now(self) except? -1:
+        return <double>self.clock() if self.clock is not None else px_monotonic()
+
+    def is_running(self):
+        """Whether the loop runs now."""
+        return self._thread_id is not None
+
+    def is_closed(self):
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def create_future(self):
+        """A new ``asyncio.Future`` of this loop."""
+        return Future(loop=self)
+
+    # ---------------------------------------------------------------------------------------------------- timers
+
+    cdef int push_timer(self, TimerHandle handle) except -1:
+        cdef Timer *bigger
+        cdef Timer *item
+        if self.timer_count == self.timer_room:
+            bigger = <Timer *>realloc(self.timers, 2 * self.timer_room * sizeof(Timer))
+            if bigger == NULL:
+                raise MemoryError
+            self.timers = bigger
+            self.timer_room *= 2
+        item = &self.timers[self.timer_count]
+        item.when = handle._when
+        item.order = self.timer_order
+        item.handle = <void *>handle
+        Py_INCREF(handle)
+        handle._scheduled = True
+        self.timer_order += 1
+        self.timer_count += 1
+        sift_up(self.timers, self.timer_count - 1)
+        return 0
+
+    cdef TimerHandle pop_timer(self):
+        cdef TimerHandle handle = <TimerHandle>self.timers[0].handle
+        self.timer_count -= 1
+        if self.timer_count:
+            self.timers[0] = self.timers[self.timer_count]
+            sift_down(self.timers, self.timer_count, 0)
+        handle._scheduled = False
+        Py_DECREF(handle)
+        if handle._cancelled:
+            self.timer_cancelled -= 1
+        return handle
+
+    cdef int compact_timers(self) except -1:
+        """Drop the cancelled timers: they are never more than half of all, and so cost O(1) each."""
+        cdef Py_ssize_t i, count = 0, dropped = 0
+        cdef TimerHandle handle
+        cdef list garbage = []
+        for i in range(self.timer_count):
+            handle = <TimerHandle>self.timers[i].handle
+            if handle._cancelled:
+                handle._scheduled = False
+                garbage.append(handle)
+                Py_DECREF(handle)
+            else:
+                self.timers[count] = self.timers[i]
+                count += 1
+        self.timer_count = count
+        self.timer_cancelled = 0
+        for i in range(count // 2 - 1, -1, -1):
+            sift_down(self.timers, count, i)
+        return 0
+
+    cdef int due_timers(self) except -1:
+        cdef double now
+        cdef TimerHandle handle
+        if not self.timer_count:
+            return 0
+        now = self.now()
+        while self.timer_count and self.timers[0].when <= now:
+            handle = self.pop_timer()
+            if not handle._cancelled:
+                self.push_ready(handle)
+        return 0
+
+    # -------------------------------------------------------------------------------------------------- the turn
+
+    cdef int turn(self) except -1:
+        cdef Port port = self._port
+        cdef uint32_t count
+        cdef double delay
+        cdef int64_t timeout = -1
+        PyErr_CheckSignals()
+        self.drain_inbox()
+        port.flush()
+        if self.ready_head != self.ready_tail or self._stopping or port.queued():
+            timeout = 0
+        elif self.timer_count:
+            while self.timer_count and (<TimerHandle>self.timers[0].handle)._cancelled:
+                self.pop_timer()
+            if self.timer_count:
+                delay = self.timers[0].when - self.now()
+                timeout = 0 if delay <= 0 else <int64_t>(min(delay, MAX_WAIT) * 1e9) + 1
+        count = self.ready_tail - self.ready_head
+        if timeout == 0:
+            if not port.queued() and (not self.polled or port.driver.due(count)):
+                self.polled = True
+                port.wait(0)
+        else:
+            # Others post first and look at `sleeping` then; we the other way round: one of us sees the other.
+            px_exchange(&self.sleeping, 1)
+            if px_peek(&self.inbox) == NULL:
+                self.polled = True
+                port.wait(timeout)
+            px_exchange(&self.sleeping, 0)
+            PyErr_CheckSignals()
+        count = port.queued()
+        if count:
+            port.dispatch(count)
+        if px_peek(&self.inbox) != NULL:
+            self.drain_inbox()
+        self.due_timers()
+        return self.run_ready(self.ready_tail - self.ready_head)
+
+    cdef int run_ready(self, uint32_t count) except -1:
+        cdef Handle handle
+        if self._debug:
+            return self._run_ready_debug(count)
+        while count:
+            count -= 1
+            if self.ready_head == self.ready_tail:
+                break
+            handle = <Handle>self.ready[self.ready_head & self.ready_mask]
+            self.ready_head += 1
+            Py_DECREF(handle)
+            if not handle._cancelled:
+                handle.run()
+        return 0
+
+    cdef int _run_ready_debug(self, uint32_t count) except -1:
+        cdef Handle handle
+        cdef double before, took
+        while count:
+            count -= 1
+            if self.ready_head == self.ready_tail:
+                break
+            handle = <Handle>self.ready[self.ready_head & self.ready_mask]
+            self.ready_head += 1
+            Py_DECREF(handle)
+            if handle._cancelled:
+                continue
+            self._current_handle = handle
+            before = px_monotonic()
+            try:
+                handle.run()
+            finally:
+                self._current_handle = None
+            took = px_monotonic() - before
+            if took >= self.slow_callback_duration:
+                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)
+        return 0
+
+    def _run_once(self):
+        self.turn()
+
+    def _run_until_stopped(self, clock):
+        """Turn until ``stop`` is called.  `clock`: what replaces ``LoopCore.time``, or None."""
+        self.thread = PyThread_get_thread_ident()
+        self.clock = clock
+        self.polled = False
+        try:
+            self._port.driver.start()
+            while True:
+                self.turn()
+                if self._stopping:
+                    break
+            self._port.flush()
+        finally:
+            self.thread = 0
+            self.clock = None
+            self._port.driver.stop()
+
+    def _set_port(self, Port port not None):
+        self._port = port
+
+
+def _iscoroutinefunction(callback):
+    import inspect
+
+    return inspect.iscoroutinefunction(callback)

@@ -1,0 +1,120 @@
+"""``proactorx.EventLoop``: the compiled loop core with asyncio's own machinery on top."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import warnings
+from asyncio import events
+from typing import Any
+
+from proactorx import drivers
+from proactorx.loop.connections import Connections
+from proactorx.loop.core import LoopCore
+from proactorx.loop.readers import Readers
+from proactorx.loop.signals import Signals
+from proactorx.loop.sockets import Sockets
+from proactorx.port.port import Port
+
+
+class EventLoop(LoopCore, Connections, Sockets, Readers, Signals, asyncio.BaseEventLoop):
+    """An asyncio event loop whose I/O goes through a completion port.
+
+    Args:
+        backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``, or ``auto``.
+        spin: seconds for which the loop may look for I/O before it sleeps.  It does so only while that pays; it
+            lowers latency where a core is free for it, and costs CPU time.  0: never.
+
+    Raises:
+        ValueError: `backend` is not a word of the above, or `spin` is negative.
+        BackendError: the named backend cannot run here; the message says why.
+    """
+
+    def __init__(self, backend: str | None = None, *, spin: float = 0) -> None:
+        if not 0 <= spin <= 1:
+            raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
+        driver, self._backend_info = drivers.open_driver(backend)
+        driver.spin_ns = round(spin * 1e9)
+        self._set_port(Port(driver))
+        asyncio.BaseEventLoop.__init__(self)
+        self._init_connections()
+        self._init_sockets()
+        self._init_readers()
+        self._init_signals()
+
+    def backend_info(self) -> drivers.BackendInfo:
+        """What runs underneath, and why it was chosen."""
+        return self._backend_info
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} backend={self._backend_info.name} running={self.is_running()} "
+            f"closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
+    # ---------------------------------------------------------------------------------------------------- running
+
+    def run_forever(self) -> None:
+        """Run until ``stop`` is called.
+
+        Raises:
+            RuntimeError: the loop is closed, or running, or another loop runs in this thread, or the loop belongs to
+                the parent of this (forked) process.
+        """
+        self._check_closed()
+        self._check_running()
+        if self._port.driver.forked:
+            raise RuntimeError("this loop belongs to the parent process; make a new one after fork()")
+        self._set_coroutine_origin_tracking(self._debug)
+        old_hooks = sys.get_asyncgen_hooks()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+            events._set_running_loop(self)
+            with self._signals_wake_us():
+                self._run_until_stopped(self._own_clock())
+        finally:
+            self._stopping = False
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*old_hooks)
+
+    def _own_clock(self) -> Any:
+        # A subclass or a test may have its own idea of time.
+        if "time" in self.__dict__ or type(self).time is not LoopCore.time:
+            return self.time
+        return None
+
+    def close(self) -> None:
+        """Close the loop: cancel what is in flight, wait for it to end, and free everything.
+
+        Twice is allowed.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        self._close_signals()
+        asyncio.BaseEventLoop.close(self)
+        self._close_listeners()
+        self._port.close()
+        self._drop_handles()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self.is_closed():
+            return
+        _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        if not self.is_running():
+            self.close()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switch debug mode, also while the loop runs."""
+        self._debug = enabled
+        if self.is_running():
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+

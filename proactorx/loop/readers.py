@@ -1,0 +1,74 @@
+"""``add_reader`` and ``add_writer``: readiness, for libraries that make their own system calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from proactorx.loop.core import Handle
+from proactorx.port.constants import POLLIN, POLLOUT
+from proactorx.port.op import Watch
+from proactorx.port.port import Port
+
+
+def _fileno(file: Any) -> int:
+    fd = file if isinstance(file, int) else None
+    if fd is None:
+        try:
+            fd = int(file.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {file!r}") from None
+    if fd < 0:
+        raise ValueError(f"Invalid file descriptor: {fd}")
+    return fd
+
+
+class Readers(asyncio.BaseEventLoop):
+    """The readiness family of ``AbstractEventLoop``."""
+
+    _port: Port
+
+    def _init_readers(self) -> None:
+        self._watches: dict[tuple[int, int], tuple[Watch, Handle]] = {}
+
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Handle:
+        """Call `callback` in each turn in which `fd` (an int, or an object with ``fileno()``) can be read.
+
+        Raises:
+            ValueError: `fd` is not a descriptor.
+            OSError: the descriptor cannot be waited for (a regular file, for one).
+        """
+        return self._watch(_fileno(fd), POLLIN, callback, args)
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Undo ``add_reader``; whether there was a callback."""
+        return self._unwatch(_fileno(fd), POLLIN)
+
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Handle:
+        """Call `callback` in each turn in which `fd` can be written; see ``add_reader``."""
+        return self._watch(_fileno(fd), POLLOUT, callback, args)
+
+    def remove_writer(self, fd: Any) -> bool:
+        """Undo ``add_writer``; whether there was a callback."""
+        return self._unwatch(_fileno(fd), POLLOUT)
+
+    def _watch(self, fd: int, events: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> Handle:
+        self._check_closed()
+        # Always a new op: the number may belong to another file by now.
+        self._unwatch(fd, events)
+        handle = self._make_handle(callback, args)
+        watch = Watch(fd, events, lambda: self._add_callback(handle))
+        self._port.start(watch)
+        self._watches[fd, events] = (watch, handle)
+        return handle
+
+    def _unwatch(self, fd: int, events: int) -> bool:
+        if self.is_closed():
+            return False
+        watch, handle = self._watches.pop((fd, events), (None, None))
+        if watch is None or handle is None:
+            return False
+        handle.cancel()
+        self._port.stop(watch)
+        return True

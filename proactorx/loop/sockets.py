@@ -1,0 +1,146 @@
+"""``loop.sock_*``: operations on sockets of the user's, as overlapped ops.
+
+An op that is cancelled may have succeeded all the same.  A receive's bytes are kept for the next receive on that
+socket, an accepted connection is closed; until the cancelled op has ended, the next one of its kind waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from proactorx.port import names
+from proactorx.port.constants import ACCEPT_ONE, CONNECT, RECV, RECV_INTO, SEND
+from proactorx.port.op import Overlapped
+from proactorx.port.port import Port
+
+
+class Sockets(asyncio.BaseEventLoop):
+    """The socket family of ``AbstractEventLoop``."""
+
+    _port: Port
+
+    def _init_sockets(self) -> None:
+        # What cancelled receives brought, and the receives that were cancelled and have not ended.
+        self._received: weakref.WeakKeyDictionary[socket.socket, bytes] = weakref.WeakKeyDictionary()
+        self._ending: weakref.WeakKeyDictionary[socket.socket, asyncio.Future[None]] = weakref.WeakKeyDictionary()
+
+    def _check_nonblocking(self, sock: socket.socket) -> None:
+        if self.get_debug() and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+        if sock.fileno() < 0:
+            raise OSError(9, os.strerror(9))
+
+    async def _run_op(self, op: Overlapped, late: Callable[[Overlapped], None] | None = None) -> Any:
+        """Submit `op` and wait for it.  When the wait is cancelled, so is the op; `late` gets it when it has ended."""
+        future: asyncio.Future[Any] = self.create_future()
+
+        def finished(op: Overlapped) -> None:
+            if future.done():
+                if late is not None:
+                    late(op)
+            elif op.error:
+                future.set_exception(OSError(op.error, os.strerror(op.error)))
+            else:
+                future.set_result(op.result())
+
+        op.owner = finished
+        self._port.start(op)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._port.stop(op)
+            raise
+
+    async def _receive(self, sock: socket.socket, op: Overlapped) -> Any:
+        """One receive; if it is cancelled, the next one on `sock` waits for its end and gets its bytes."""
+        ending: asyncio.Future[None] = self.create_future()
+
+        def late(op: Overlapped) -> None:
+            if not op.error:
+                data = op.result() if isinstance(op.result(), bytes) else op.received()
+                self._received[sock] = self._received.get(sock, b"") + data
+            if self._ending.get(sock) is ending:
+                del self._ending[sock]
+            if not ending.done():
+                ending.set_result(None)
+
+        try:
+            return await self._run_op(op, late)
+        except asyncio.CancelledError:
+            if not op.done:
+                self._ending[sock] = ending
+            raise
+
+    async def _left_over(self, sock: socket.socket, nbytes: int) -> bytes:
+        """At most `nbytes` of what cancelled receives have brought."""
+        while (ending := self._ending.get(sock)) is not None:
+            await asyncio.shield(ending)
+        data = self._received.pop(sock, b"")
+        if len(data) > nbytes:
+            self._received[sock] = data[nbytes:]
+        return data[:nbytes]
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive at most `n` bytes, b"" at the end of the stream: recv(2)."""
+        self._check_nonblocking(sock)
+        if (self._ending or self._received) and (data := await self._left_over(sock, n)):
+            return data
+        result: bytes = await self._receive(sock, Overlapped(RECV, sock.fileno(), size=n))
+        return result
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        """Receive into `buf`; the number of bytes, 0 at the end of the stream: recv(2)."""
+        self._check_nonblocking(sock)
+        if self._ending or self._received:
+            view = memoryview(buf).cast("B")
+            if data := await self._left_over(sock, len(view)):
+                view[: len(data)] = data
+                return len(data)
+        result: int = await self._receive(sock, Overlapped(RECV_INTO, sock.fileno(), data=buf))
+        return result
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """Send all of `data`: send(2).  It must not be changed before the call has returned."""
+        self._check_nonblocking(sock)
+        if memoryview(data).nbytes:
+            await self._run_op(Overlapped(SEND, sock.fileno(), data=data))
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect `sock` to `address`: connect(2).
+
+        Raises:
+            OSError: the connection failed.
+        """
+        self._check_nonblocking(sock)
+        family = sock.family
+        if family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(  # type: ignore[attr-defined]
+                address, family=family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = resolved[0][4]
+        op = Overlapped(CONNECT, sock.fileno(), data=names.pack(family, address))
+        try:
+            await self._run_op(op)
+        except OSError as exc:
+            raise OSError(exc.errno, f"Connect call failed {address}") from None
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept one connection: (its non-blocking socket, the peer's address), accept(2)."""
+        self._check_nonblocking(sock)
+
+        def late(op: Overlapped) -> None:
+            if not op.error:
+                os.close(op.result())
+
+        while True:
+            conn = socket.socket(fileno=await self._run_op(Overlapped(ACCEPT_ONE, sock.fileno()), late))
+            conn.setblocking(False)
+            try:
+                return conn, conn.getpeername()
+            except OSError:
+                conn.close()  # reset before it was accepted: accept(2) would have said ECONNABORTED

@@ -1,0 +1,10 @@
+"""The kinds of op and the bits of poll(2), for code that is not compiled."""
+
+from __future__ import annotations
+
+import select
+
+POLL, RECV_STREAM, RECV, RECV_INTO, SEND, ACCEPT, ACCEPT_ONE, CONNECT = range(8)
+
+POLLIN: int = getattr(select, "POLLIN", 1)
+POLLOUT: int = getattr(select, "POLLOUT", 4)

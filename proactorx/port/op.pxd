@@ -1,0 +1,84 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+cdef enum Kind:
+    POLL            # wait until the fd is ready for `events`
+    RECV_STREAM     # multishot: bytes as they come, in memory of the driver's
+    RECV            # one receive of at most `size` bytes, as a new bytes object
+    RECV_INTO       # one receive into the op's own buffer
+    SEND            # the whole of the op's own buffer
+    ACCEPT          # multishot: connected descriptors
+    ACCEPT_ONE      # one connected descriptor
+    CONNECT         # to the op's own address
+
+cdef enum State:
+    NEW
+    IN_FLIGHT
+    CANCELLING
+    DONE
+
+cdef enum:
+    PACKET_MORE = 1      # the op stays in flight, more packets follow
+    PACKET_READY = 2     # the fd is ready: the system call is still to be made (Driver.perform)
+    PACKET_BUFFER = 4    # `data` is memory of a buffer ring, to be given back after the dispatch
+    PACKET_LATE = 8      # made by the driver for an op that is not in the kernel
+
+cdef struct Packet:
+    void *op             # a reference of its own
+    char *data
+    int res              # bytes, a descriptor, a poll mask; or -errno
+    uint32_t flags
+    uint32_t buffer      # PACKET_BUFFER: which
+
+cdef struct PacketQueue:
+    Packet *items
+    uint32_t head
+    uint32_t tail
+    uint32_t mask
+
+cdef int queue_init(PacketQueue *queue) except -1
+cdef void queue_free(PacketQueue *queue) noexcept
+cdef int queue_grow(PacketQueue *queue) except -1
+
+cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
+    return queue.tail - queue.head
+
+
+cdef class Op:
+    cdef readonly int fd
+    cdef uint32_t events
+    cdef uint8_t kind
+    cdef uint8_t state
+    cdef bint paused         # its owner wants no packets now
+    cdef bint direct         # RECV_STREAM: the owner makes the recv(2) itself, at PACKET_READY; POLL: never ends
+    cdef bint again          # direct: the owner left bytes behind
+    # The driver's own notes.
+    cdef bint armed          # the driver waits for the kernel's last word on this op
+    cdef bint in_kernel      # io_uring: that word has not come yet
+    cdef bint cancel_sent
+    cdef bint quiet          # paused, and the driver has stopped listening
+    cdef bint pending_ready  # paused while ready
+    cdef uint8_t mode
+    cdef uint8_t calm
+    cdef int slot            # its place in Driver.inflight
+    cdef void *fd_next       # the next op that waits on the same fd and direction
+    cdef int on_packet(self, Packet *packet) except -1
+    cdef Py_ssize_t want(self) noexcept
+    cdef char *buffer(self) noexcept
+    cdef int took(self, Py_ssize_t nbytes) except -1
+
+
+cdef class Watch(Op):
+    cdef object callback
+
+
+cdef class Overlapped(Op):
+    cdef public object owner # who hears of completion: a callable, or None
+    cdef object value
+    cdef readonly int error  # the errno of a failed op, 0 of one that succeeded
+    cdef Py_ssize_t size
+    cdef Py_ssize_t offset
+    cdef object view         # keeps the exporter locked until the last packet
+    cdef char *memory
+    cdef object __weakref__
+    cdef _descriptor(self, int fd)
+    cdef int set_buffer(self, object data, bint writable) except -1

@@ -1,0 +1,221 @@
+"""The op: one overlapped operation, from submit to its last packet.
+
+    NEW --submit--> IN_FLIGHT --last packet--> DONE
+                      |  ^ packet with MORE (multishot): stays IN_FLIGHT
+                      `--cancel()--> CANCELLING --last packet (aborted, failed, or success after all)--> DONE
+
+Three rules keep memory and descriptors safe:
+
+* The op's address is its identity in the kernel.  The driver holds one reference from submit to the last packet
+  (``Driver.inflight``) and each queued packet holds one more, so no packet can find its op gone.
+* The op owns its buffer until the last packet, as a buffer export and never as a bare pointer: an asyncio future may
+  be cancelled at once, while the kernel still writes.
+* Cancelling is a request.  Whoever owns an op must be ready for success after all: an accepted descriptor that nobody
+  wants is closed here, and received bytes are handed to ``owner``.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from proactorx.port.errnos cimport ECANCELED
+from posix.unistd cimport close
+
+cdef int queue_init(PacketQueue *queue) except -1:
+    queue.items = <Packet *>PyMem_Malloc(256 * sizeof(Packet))
+    if queue.items == NULL:
+        raise MemoryError
+    queue.head = queue.tail = 0
+    queue.mask = 255
+    return 0
+
+
+cdef void queue_free(PacketQueue *queue) noexcept:
+    cdef Packet *packet
+    if queue.items == NULL:
+        return
+    while queue.head != queue.tail:
+        packet = &queue.items[queue.head & queue.mask]
+        queue.head += 1
+        Py_DECREF(<object>packet.op)
+    PyMem_Free(queue.items)
+    queue.items = NULL
+
+
+cdef int queue_grow(PacketQueue *queue) except -1:
+    cdef uint32_t count = queue.tail - queue.head, size = 2 * (queue.mask + 1), i
+    cdef Packet *items = <Packet *>PyMem_Malloc(size * sizeof(Packet))
+    if items == NULL:
+        raise MemoryError
+    for i in range(count):
+        items[i] = queue.items[(queue.head + i) & queue.mask]
+    PyMem_Free(queue.items)
+    queue.items = items
+    queue.mask = size - 1
+    queue.head = 0
+    queue.tail = count
+    return 0
+
+
+cdef class Op:
+    """One overlapped operation.  Subclasses say what a packet means to them (``on_packet``)."""
+
+    def __cinit__(self):
+        self.fd = -1
+        self.slot = -1
+        self.state = NEW
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        raise NotImplementedError("Op.on_packet")
+
+    cdef Py_ssize_t want(self) noexcept:
+        """How many bytes the op would move now."""
+        return 0
+
+    cdef char *buffer(self) noexcept:
+        """Where they are, or go."""
+        return NULL
+
+    cdef int took(self, Py_ssize_t nbytes) except -1:
+        """`nbytes` were moved; 1 when the op wants to go on (a send that was short)."""
+        return 0
+
+    @property
+    def state_name(self):
+        return ("NEW", "IN_FLIGHT", "CANCELLING", "DONE")[self.state]
+
+
+cdef class Watch(Op):
+    """Calls `callback` each time that `fd` is ready for `events` (poll(2) bits), until it is cancelled."""
+
+    def __init__(self, int fd, uint32_t events, callback):
+        self.kind = POLL
+        self.fd = fd
+        self.events = events
+        self.direct = True
+        self.callback = callback
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        callback = self.callback
+        if not packet.flags & PACKET_MORE:
+            self.callback = None
+        # An error is readiness too: the caller's own system call will say which.
+        if callback is not None and packet.res != -ECANCELED:
+            callback()
+        return 0
+
+
+cdef class Overlapped(Op):
+    """One op with a result, as its user sees it: ``done``, ``result()``, ``error``.
+
+    ``owner`` is called with the op at its last packet, once.
+    """
+
+    def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, owner=None):
+        self.kind = <uint8_t>kind
+        self.fd = fd
+        self.size = size
+        self.events = events
+        self.owner = owner
+        if data is not None:
+            self.set_buffer(data, kind == RECV_INTO)
+
+    cdef int set_buffer(self, object data, bint writable) except -1:
+        cdef Py_buffer *view
+        # A memoryview is a Py_buffer export with a safe owner: the exporter cannot resize or free its memory.
+        self.view = memoryview(data)
+        if writable and self.view.readonly:
+            raise TypeError("a receive needs a writable buffer")
+        if not self.view.c_contiguous:
+            raise BufferError("the buffer is not contiguous")
+        view = PyMemoryView_GET_BUFFER(self.view)
+        self.memory = <char *>view.buf
+        self.size = view.len
+        return 0
+
+    @property
+    def done(self):
+        """Whether the last packet has come."""
+        return self.state == DONE
+
+    @property
+    def nbytes(self):
+        """Bytes moved so far; defined also for a send that was cancelled half-way."""
+        return self.offset
+
+    def result(self):
+        """What the op brought: bytes (RECV), a count (RECV_INTO, SEND), a descriptor (ACCEPT_ONE), a mask (POLL).
+
+        Raises:
+            OSError: the op failed; ``errno`` is ECANCELED when it was cancelled in time.
+            RuntimeError: the last packet has not come yet.
+        """
+        import os
+
+        if self.state != DONE:
+            raise RuntimeError("the operation is still in flight")
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        return self.value
+
+    def received(self):
+        """The bytes that RECV_INTO has put into its buffer, while ``owner`` is being called."""
+        return bytes(self.view.cast("B")[: self.offset])
+
+    cdef Py_ssize_t want(self) noexcept:
+        return self.size - self.offset
+
+    cdef char *buffer(self) noexcept:
+        return self.memory + self.offset if self.memory != NULL else NULL
+
+    cdef int took(self, Py_ssize_t nbytes) except -1:
+        self.offset += nbytes
+        return 1 if self.kind == SEND and self.offset < self.size else 0
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef int res = packet.res
+        if self.kind == ACCEPT and res >= 0:
+            self._descriptor(res)
+            if packet.flags & PACKET_MORE:
+                return 0
+        elif res < 0:
+            self.error = -res
+        elif self.kind == RECV:
+            self.value = PyBytes_FromStringAndSize(packet.data, res)
+            self.offset = res
+        elif self.kind == ACCEPT_ONE:
+            self._descriptor(res)
+        elif self.kind == POLL or self.kind == CONNECT:
+            self.value = res
+        else:
+            self.value = self.offset
+        if not packet.flags & PACKET_MORE:
+            try:
+                if self.owner is not None:
+                    owner, self.owner = self.owner, None
+                    owner(self)
+            finally:
+                self.view = None
+                self.memory = NULL
+        return 0
+
+    cdef _descriptor(self, int fd):
+        # Success after all: nobody waits for this descriptor any more, so nobody else will close it.
+        if self.owner is None:
+            close(fd)
+            self.error = ECANCELED
+        elif self.kind == ACCEPT:
+            self.owner(fd)
+        else:
+            self.value = fd
+
+    def __dealloc__(self):
+        if self.state == IN_FLIGHT or self.state == CANCELLING:
+            # The driver went away with this op in the kernel: leak the memory rather than let the kernel
+            # write to it after it was freed.
+            if self.view is not None:
+                Py_INCREF(self.view)
+
+
+cdef extern from "Python.h":
+    Py_buffer *PyMemoryView_GET_BUFFER(object view)

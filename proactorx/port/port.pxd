@@ -1,0 +1,19 @@
+from libc.stdint cimport int64_t, uint32_t
+from proactorx.drivers.driver cimport Driver
+from proactorx.port.op cimport Op
+
+cdef class Flushable:
+    cdef bint dirty
+    cdef int flush(self) except -1
+
+cdef class Port:
+    cdef readonly Driver driver
+    cdef list dirty
+    cdef int submit(self, Op op) except -1
+    cdef int cancel(self, Op op) except -1
+    cdef int resume(self, Op op) except -1
+    cdef int mark(self, Flushable item) except -1
+    cdef int flush(self) except -1
+    cdef int wait(self, int64_t timeout_ns) except -1
+    cdef int dispatch(self, uint32_t budget) except -1
+    cdef uint32_t queued(self) noexcept

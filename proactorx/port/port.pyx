@@ -1,0 +1,194 @@
+"""The loop's completion port: ops go in, packets come out, in the order in which they were queued.
+
+Packets are queued by the driver and dispatched here, never from inside the reaper: a callback may submit, cancel and
+close whatever it likes.  A dispatch takes at most the packets that were queued when it began, so that a stream which
+never stops cannot starve timers and callbacks.
+"""
+
+from cpython.ref cimport Py_DECREF
+from proactorx.port.errnos cimport ECANCELED
+from libc.stdint cimport int64_t, uint32_t
+from proactorx.drivers.driver cimport Driver
+from proactorx.port.op cimport (
+    CANCELLING, DONE, IN_FLIGHT, NEW, Op, Overlapped, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, queue_count,
+)
+
+import logging
+import time
+
+logger = logging.getLogger("proactorx")
+
+# How long close() waits for packets of cancelled ops before it leaks their memory.
+CLOSE_DEADLINE = 5.0
+
+
+cdef class Flushable:
+    """Something that collects writes during a turn and sends them at its end."""
+
+    cdef int flush(self) except -1:
+        raise NotImplementedError("Flushable.flush")
+
+
+cdef class Port:
+    """One driver, its packets, and what must be flushed before the next wait."""
+
+    def __init__(self, Driver driver not None):
+        self.driver = driver
+        self.dirty = []
+
+    cdef uint32_t queued(self) noexcept:
+        return queue_count(&self.driver.queue)
+
+    cdef int submit(self, Op op) except -1:
+        if self.driver.closed or self.driver.forked:
+            raise RuntimeError("Event loop is closed" if self.driver.closed else "the loop belongs to the parent process")
+        return self.driver.submit(op)
+
+    cdef int cancel(self, Op op) except -1:
+        if op.state != IN_FLIGHT or self.driver.closed or self.driver.forked:
+            return 0
+        return self.driver.cancel(op)
+
+    cdef int resume(self, Op op) except -1:
+        op.paused = False
+        if op.quiet or op.pending_ready:
+            self.driver.resume(op)
+        return 0
+
+    cdef int mark(self, Flushable item) except -1:
+        item.dirty = True
+        self.dirty.append(item)
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef list dirty
+        cdef Flushable item
+        while self.dirty:
+            dirty = self.dirty
+            self.dirty = []
+            for item in dirty:
+                if item.dirty:
+                    item.flush()
+        return 0
+
+    cdef int wait(self, int64_t timeout_ns) except -1:
+        return self.driver.wait(timeout_ns)
+
+    cdef int dispatch(self, uint32_t budget) except -1:
+        cdef Driver driver = self.driver
+        cdef Packet packet
+        cdef Op op
+        cdef int going
+        while budget and queue_count(&driver.queue):
+            budget -= 1
+            packet = driver.queue.items[driver.queue.head & driver.queue.mask]
+            driver.queue.head += 1
+            op = <Op>packet.op
+            Py_DECREF(op)  # the packet's reference; `op` holds one
+            try:
+                if packet.flags & PACKET_READY:
+                    if not packet.flags & PACKET_MORE:
+                        op.armed = False
+                    if op.state != IN_FLIGHT:
+                        if op.state == DONE or packet.flags & PACKET_MORE:
+                            continue
+                        packet.res = -ECANCELED
+                        packet.flags = 0
+                    elif op.paused:
+                        op.pending_ready = True
+                        driver.quiesce(op)
+                        continue
+                    elif not driver.perform(op, &packet):
+                        continue
+                elif op.state == IN_FLIGHT and packet.flags & PACKET_BUFFER:
+                    if op.paused and not op.quiet:
+                        driver.quiesce(op)
+                    elif packet.flags & PACKET_MORE:
+                        driver.more_data(op, packet.res)
+                if not packet.flags & PACKET_MORE:
+                    op.armed = False
+                    going = driver.continues(op, &packet) if op.state == IN_FLIGHT else 0
+                    if going == 0:
+                        op.state = DONE
+                        driver.untrack(op)
+                    else:
+                        packet.flags |= PACKET_MORE
+                        if going == 2:
+                            continue
+                op.on_packet(&packet)
+                if op.again and op.direct:
+                    op.again = False
+                    if driver.edge and op.state == IN_FLIGHT:
+                        driver.push(op, packet.res, PACKET_READY | PACKET_MORE)
+            finally:
+                if packet.flags & PACKET_BUFFER:
+                    driver.give_back(&packet)
+        return 0
+
+    def close(self):
+        """Cancel everything, dispatch what comes of it, then free the driver.  Twice is allowed."""
+        cdef Driver driver = self.driver
+        cdef Op op
+        if driver.closed or driver.forked:
+            return
+        deadline = time.monotonic() + CLOSE_DEADLINE
+        for op in list(driver.inflight):
+            op.paused = False
+            driver.cancel(op)
+        self.dirty.clear()
+        while driver.inflight or self.queued():
+            if not self.queued():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    logger.error("closing %s: %d operations did not end within %.0f s; their memory is leaked",
+                                 driver.name, len(driver.inflight), CLOSE_DEADLINE)
+                    break
+                driver.wait(<int64_t>(left * 1e9))
+            self.dispatch(self.queued())
+        driver.close()
+
+    # What tests and the first users of a port see of it.
+
+    def start(self, Op op not None):
+        """Submit `op`; its owner hears of its last packet."""
+        self.submit(op)
+        return op
+
+    def stop(self, Op op not None):
+        """Ask for the end of `op`; whether there was anything to cancel."""
+        cdef bint live = op.state == IN_FLIGHT
+        self.cancel(op)
+        return live
+
+    def run(self, timeout=0.0):
+        """Wait at most `timeout` seconds (None: without limit) for packets and dispatch them; how many there were."""
+        cdef uint32_t count
+        if not self.queued():
+            self.wait(-1 if timeout is None else <int64_t>(timeout * 1e9))
+        count = self.queued()
+        self.dispatch(count)
+        return count
+
+    def wake(self):
+        """End a ``run`` in another thread."""
+        self.driver.wake()
+
+    def pause(self, Op op not None):
+        """Ask a stream for no more packets; what the kernel has already taken still comes."""
+        op.paused = True
+
+    def unpause(self, Op op not None):
+        """The counterpart of ``pause``."""
+        self.resume(op)
+
+    def attach_thread(self):
+        """This thread will wait on the port from now on."""
+        self.driver.start()
+
+    def detach_thread(self):
+        """This thread will not wait on the port any more."""
+        self.driver.stop()
+
+    def forget(self, int fd):
+        """`fd` is about to be closed."""
+        self.driver.forget(fd)

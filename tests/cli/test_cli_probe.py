@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+import proactorx
+
+Cli = Callable[..., CompletedProcess[str]]
+
+DRIVER_KEYS = {"name", "available", "suitable", "reason", "tier", "kernel", "features", "setup_flags", "ops"}
+
+
+def report(done: CompletedProcess[str]) -> dict[str, Any]:
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def drivers(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {driver["name"]: driver for driver in found["drivers"]}
+
+
+def test_json_says_what_can_run_and_why_the_rest_cannot(cli: Cli) -> None:
+    done = cli("probe", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = report(done)
+    assert found["proactorx"] == proactorx.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3])) or sys.version_info.releaselevel != "final"
+    assert {"implementation", "system", "kernel", "machine"} <= found.keys()
+    assert len(drivers(found)) == len(found["drivers"]) >= 3
+    for driver in found["drivers"]:
+        assert driver.keys() == DRIVER_KEYS
+        assert (driver["available"] and driver["suitable"]) is (driver["reason"] == "")
+        assert all(isinstance(word, str) for key in ("features", "setup_flags", "ops") for word in driver[key])
+    assert drivers(found)["select"]["available"]
+
+
+def test_json_tells_the_choice(cli: Cli) -> None:
+    found = report(cli("probe", "--json"))
+    assert found["error"] == ""
+    assert found["chosen"].keys() == {"name", "reason", "tier"}
+    assert drivers(found)[found["chosen"]["name"]]["available"]
+
+
+def test_the_choice_follows_the_environment(cli: Cli, driver_name: str) -> None:
+    done = cli("probe", "--json", PROACTORX_BACKEND=driver_name)
+    assert done.returncode == 0
+    assert report(done)["chosen"]["name"] == driver_name
+
+
+@pytest.mark.parametrize("word", ["abacus", "iocp"])
+def test_a_choice_that_cannot_start_is_the_exit_code(cli: Cli, word: str) -> None:
+    if sys.platform == "win32":
+        pytest.skip("iocp starts here")
+    done = cli("probe", "--json", PROACTORX_BACKEND=word)
+    found = report(done)
+    assert (done.returncode, found["chosen"]) == (1, None)
+    assert word in found["error"]
+    assert drivers(found)["select"]["available"]  # the rest is told all the same
+    done = cli("probe", PROACTORX_BACKEND=word)
+    assert done.returncode == 1
+    assert word in done.stdout
+
+
+def test_tables(cli: Cli) -> None:
+    done = cli("probe")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    for word in ("chosen", "runs here", "why not", "select", "yes"):
+        assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_without_rich_it_is_plain_text(cli: Cli, no_rich: str) -> None:
+    done = cli("probe", PYTHONPATH=no_rich)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "\nselect: can run here\n" in done.stdout
+    assert f"proactorx: {proactorx.__version__}\n" in done.stdout
+    assert report(cli("probe", "--json", PYTHONPATH=no_rich))["chosen"]

@@ -1,0 +1,342 @@
+"""Debug mode."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .helpers import Factory, in_thread, run_script, script_environment, socket_pair, step
+
+WRONG_THREAD = r"^Non-thread-safe operation invoked on an event loop other than the current one$"
+
+
+@pytest.fixture
+def debugged(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    loop.set_debug(True)
+    return loop
+
+
+def slow_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "asyncio" and r.levelno == logging.WARNING]
+
+
+def be_slow(duration: float = 0.02) -> None:
+    time.sleep(duration)
+
+
+# switching
+
+
+def test_off_by_default_and_switched(loop: asyncio.AbstractEventLoop) -> None:
+    assert loop.get_debug() is (sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG")))
+    loop.set_debug(True)
+    assert loop.get_debug() is True
+    loop.set_debug(False)
+    assert loop.get_debug() is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "expected"), [((), "1", "True"), (("-X", "dev"), "", "True"), ((), "", "False")]
+)
+def test_switched_from_outside(loop_factory: Factory, flags: tuple[str, ...], variable: str, expected: str) -> None:
+    source = "loop = new_loop(); print(loop.get_debug()); loop.close()"
+    environment = script_environment(PYTHONASYNCIODEBUG=variable)
+    assert run_script(loop_factory, source, *flags, env=environment) == f"{expected}\n"
+
+
+def test_coroutine_origins_are_tracked_while_it_runs(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> list[int]:
+        depths = [sys.get_coroutine_origin_tracking_depth()]
+        for enabled in (True, True, False):
+            loop.set_debug(enabled)
+            await asyncio.sleep(0.001)
+            depths.append(sys.get_coroutine_origin_tracking_depth())
+        return depths
+
+    outside = sys.get_coroutine_origin_tracking_depth()
+    first, *others = loop.run_until_complete(main())
+    assert first == outside
+    assert [depth > outside for depth in others] == [True, True, False]
+    loop.set_debug(True)
+    assert sys.get_coroutine_origin_tracking_depth() == outside, "not running: nothing is tracked"
+    step(loop)
+    assert sys.get_coroutine_origin_tracking_depth() == outside
+
+
+def test_a_coroutine_that_was_never_awaited_says_where_it_was_made(debugged: asyncio.AbstractEventLoop) -> None:
+    async def forgotten() -> None:
+        pass
+
+    async def main() -> None:
+        forgotten()  # type: ignore[unused-coroutine]
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        debugged.run_until_complete(main())
+        gc.collect()
+    (text,) = (str(w.message) for w in caught if "never awaited" in str(w.message))
+    assert "Coroutine created at" in text
+    assert "in main" in text
+
+
+# slow callbacks
+
+
+def test_the_default_is_a_tenth_of_a_second(loop: asyncio.AbstractEventLoop) -> None:
+    assert loop.slow_callback_duration == 0.1
+
+
+def test_a_slow_callback_is_named(debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture) -> None:
+    debugged.slow_callback_duration = 0.01
+    debugged.call_soon(be_slow)
+    debugged.call_soon(int)
+    step(debugged)
+    (text,) = slow_warnings(caplog)
+    assert text.startswith("Executing <Handle be_slow()")
+    assert "took 0.0" in text
+    assert "seconds" in text
+
+
+def test_a_slow_task_is_named(debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        await asyncio.sleep(0)
+        be_slow()
+        await asyncio.sleep(0)
+
+    debugged.slow_callback_duration = 0.01
+    debugged.run_until_complete(debugged.create_task(main(), name="the slow task"))
+    (text,) = slow_warnings(caplog)
+    assert text.startswith("Executing <Task")
+    assert "the slow task" in text
+    assert "main" in text
+
+
+def test_slow_timers_and_readers_are_named(
+    debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_slowly() -> None:
+        be_slow()
+        debugged.remove_reader(left)
+
+    def tick_slowly() -> None:
+        be_slow()
+
+    debugged.slow_callback_duration = 0.01
+    with socket_pair() as (left, right):
+        debugged.add_reader(left, read_slowly)
+        right.send(b"x")
+        debugged.call_later(0, tick_slowly)
+        step(debugged, 2)
+    assert sorted("read_slowly" in text for text in slow_warnings(caplog)) == [False, True]
+    assert sorted("tick_slowly" in text for text in slow_warnings(caplog)) == [False, True]
+
+
+def test_slow_callbacks_are_named_from_the_moment_debug_is_on(
+    loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.slow_callback_duration = 0.01
+    loop.call_soon(be_slow)
+    loop.call_soon(loop.set_debug, True)
+    loop.call_soon(be_slow, 0.021)
+    loop.call_soon(loop.set_debug, False)
+    loop.call_soon(be_slow)
+    step(loop)
+    (text,) = slow_warnings(caplog)
+    assert "0.021" in text or "0.02" in text
+
+
+def test_a_slow_callback_that_fails_is_reported(
+    debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture, errors: list[dict[str, Any]]
+) -> None:
+    def body() -> None:
+        be_slow()
+        raise LookupError
+
+    debugged.slow_callback_duration = 0.01
+    debugged.call_soon(body)
+    step(debugged)
+    assert len(errors) == 1
+    assert len(slow_warnings(caplog)) == 1
+
+
+# threads
+
+UNSAFE: dict[str, Callable[[asyncio.AbstractEventLoop], Any]] = {
+    "call_soon": lambda loop: loop.call_soon(int),
+    "call_later": lambda loop: loop.call_later(0, int),
+    "call_at": lambda loop: loop.call_at(0, int),
+    "future": lambda loop: _resolve(loop),
+}
+
+
+def _resolve(loop: asyncio.AbstractEventLoop) -> None:
+    future = loop.create_future()
+    future.add_done_callback(id)
+    future.set_result(None)
+
+
+@pytest.mark.parametrize("call", list(UNSAFE))
+def test_calls_from_another_thread_are_caught(debugged: asyncio.AbstractEventLoop, call: str) -> None:
+    def intrude() -> None:
+        with pytest.raises(RuntimeError, match=WRONG_THREAD):
+            UNSAFE[call](debugged)
+
+    debugged.run_until_complete(asyncio.to_thread(intrude))
+    debugged.run_until_complete(debugged.shutdown_default_executor())
+
+
+def test_create_task_from_another_thread_is_caught(debugged: asyncio.AbstractEventLoop) -> None:
+    async def nothing() -> None:
+        pass
+
+    def intrude() -> None:
+        coro = nothing()
+        with pytest.raises(RuntimeError, match=WRONG_THREAD):
+            debugged.create_task(coro)
+        coro.close()
+
+    debugged.run_until_complete(asyncio.to_thread(intrude))
+    debugged.run_until_complete(debugged.shutdown_default_executor())
+
+
+def test_call_soon_threadsafe_is_allowed(debugged: asyncio.AbstractEventLoop) -> None:
+    debugged.run_in_executor(None, debugged.call_soon_threadsafe, debugged.stop)
+    debugged.run_forever()
+    debugged.run_until_complete(debugged.shutdown_default_executor())
+
+
+def test_a_loop_that_does_not_run_may_be_used_from_any_thread(debugged: asyncio.AbstractEventLoop) -> None:
+    seen: list[str] = []
+    in_thread(lambda: debugged.call_soon(seen.append, "soon"))
+    in_thread(lambda: debugged.call_later(0, seen.append, "later"))
+    step(debugged)
+    assert seen == ["soon", "later"]
+
+
+def test_without_debug_nothing_is_checked(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_until_complete(loop.run_in_executor(None, loop.call_soon, int))
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+# what may be called
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
+def test_coroutines_and_what_is_not_callable_are_refused(debugged: asyncio.AbstractEventLoop, method: str) -> None:
+    async def function() -> None:
+        pass
+
+    def schedule(callback: Any) -> None:
+        args = (0,) if method in ("call_later", "call_at") else ()
+        getattr(debugged, method)(*args, callback)
+
+    coro = function()
+    for wrong in (function, coro):
+        with pytest.raises(TypeError, match="coroutines cannot be used with"):
+            schedule(wrong)
+    with pytest.raises(TypeError, match="a callable object was expected by"):
+        schedule("text")
+    coro.close()
+    step(debugged)
+
+
+# where things came from
+
+
+def test_an_error_says_who_scheduled_the_callback(
+    debugged: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]
+) -> None:
+    def schedule_it(call: Callable[..., Any], *args: Any) -> None:
+        call(*args, divmod, 1, 0)
+
+    schedule_it(debugged.call_soon)
+    schedule_it(debugged.call_soon_threadsafe)
+    schedule_it(debugged.call_later, 0)
+    schedule_it(debugged.call_at, 0)
+    step(debugged)
+    assert len(errors) == 4
+    for error in errors:
+        assert error["source_traceback"][-1].name == "schedule_it"
+        assert error["source_traceback"][-1].filename == __file__
+        assert "created at" in repr(error["handle"])
+        assert "test_debug.py" in repr(error["handle"])
+
+
+def test_the_log_says_who_scheduled_the_callback(
+    debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    def schedule_it() -> None:
+        debugged.call_soon(divmod, 1, 0)
+
+    schedule_it()
+    step(debugged)
+    text = caplog.records[-1].getMessage()
+    assert "Object created at (most recent call last)" in text
+    assert "schedule_it" in text
+
+
+def test_errors_reported_from_within_a_callback_name_the_callbacks_origin(
+    debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    def schedule_it() -> None:
+        debugged.call_soon(debugged.call_exception_handler, {"message": "reported"})
+
+    schedule_it()
+    step(debugged)
+    text = caplog.records[-1].getMessage()
+    assert "Handle created at (most recent call last)" in text
+    assert "schedule_it" in text
+
+
+def test_tasks_and_futures_know_their_origin(debugged: asyncio.AbstractEventLoop) -> None:
+    task = debugged.create_task(asyncio.sleep(0))
+    assert "test_debug.py" in repr(task)
+    assert "created at" in repr(debugged.create_future())
+    debugged.run_until_complete(task)
+
+
+# the unclosed loop
+
+
+def test_an_unclosed_loop_is_warned_about(loop_factory: Factory) -> None:
+    loop = loop_factory()
+    loop.set_debug(True)
+    kept = [loop]
+    del loop
+
+    def forget() -> None:
+        kept.clear()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="unclosed event loop .*debug=True"):
+        forget()
+
+
+def test_everything_works_with_debug_on(debugged: asyncio.AbstractEventLoop) -> None:
+    async def main() -> bytes:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.read(100))
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"echo")
+            answer = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(int)
+        return answer
+
+    assert debugged.run_until_complete(main()) == b"echo"
+    debugged.run_until_complete(debugged.shutdown_default_executor())

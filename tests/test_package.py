@@ -1,0 +1,63 @@
+"""What importing and installing the package promises, whatever the loop does later."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import json
+import subprocess
+import sys
+import sysconfig
+from typing import Any
+
+import pytest
+
+import proactorx
+
+BUILD_ONLY = {"proactorx._build"}  # needs the build's own tools; nothing imports it
+
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+import proactorx
+names = [m.name for m in pkgutil.walk_packages(proactorx.__path__, "proactorx.")]
+names = [n for n in names if n not in SKIPPED and not n.endswith("__main__")]
+compiled = [n for n in names if importlib.import_module(n).__file__.endswith((".so", ".pyd"))]
+print(json.dumps({"compiled": compiled, "gil": getattr(sys, "_is_gil_enabled", lambda: True)()}))
+"""
+
+
+def _child(code: str) -> Any:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, timeout=30, check=True)
+    return json.loads(done.stdout)
+
+
+def _free_threaded() -> bool:
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def test_every_module_imports_and_a_free_threaded_python_stays_so() -> None:
+    """A compiled module that does not declare itself safe would switch the GIL on again, with a warning."""
+    found = _child(f"SKIPPED = {BUILD_ONLY!r}\n{IMPORT_ALL}")
+    assert "proactorx.loop.core" in found["compiled"]
+    assert found["gil"] is not _free_threaded()
+
+
+@pytest.mark.skipif(not _free_threaded(), reason="only a free-threaded Python can lose its freedom")
+def test_a_running_loop_leaves_the_gil_off() -> None:
+    code = "import asyncio, proactorx, sys; proactorx.run(asyncio.sleep(0)); print(int(sys._is_gil_enabled()))"
+    assert _child(code) == 0
+
+
+def test_import_is_light() -> None:
+    """The loop has no run-time dependency: the command line's tables and test tools are not pulled in."""
+    heavy = "rich", "setuptools", "Cython", "pytest", "uvloop"
+    code = f"import json, sys, proactorx; print(json.dumps([n for n in {heavy!r} if n in sys.modules]))"
+    assert _child(code) == []
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert proactorx.__version__ == importlib.metadata.version("proactorx")
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert importlib.resources.files(proactorx).joinpath("py.typed").is_file()

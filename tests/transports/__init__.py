@@ -1,0 +1,1 @@
+"""Tests of stream transports and servers, as their users and their peers see them."""
