@@ -42,6 +42,7 @@ find_python() {
 
 need_packages() {
   dpkg -s "$@" > /dev/null 2>&1 && return
+  apt-get update -qq || true # one unreachable source must not matter: the next line decides
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null
 }
 
@@ -80,7 +81,7 @@ binaries_from() {
 # unpack NAME: Debian's packages in $home/NAME, made to run where they are.
 unpack() {
   local tree=$home/$1 python=$home/$1/usr/bin/python$1 libraries package loader
-  need_packages patchelf
+  need_packages gcc patchelf
   binaries_from "python$1-venv" "python$1-dev"
   for package in "$work"/archives/*.deb; do dpkg -x "$package" "$tree"; done
   libraries=$tree/usr/lib/$(gcc -print-multiarch)

@@ -6,6 +6,7 @@ marked ``ours`` (it tests what stock asyncio does not have) is not run on stock 
 
     pytest tests                        every driver, and stock asyncio
     pytest tests --driver=epoll         one driver (or several: io_uring,select), and stock asyncio
+    pytest tests --driver=auto          what a program gets that names no driver
     pytest tests --no-stock             without stock asyncio
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 DRIVERS = ("io_uring", "epoll", "select")
+WORDS = (*DRIVERS, "auto")
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -31,7 +33,7 @@ def _ours(backend: str) -> Factory:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--driver", default="all", help="io_uring, epoll, select, a comma list of them, or all")
+    parser.addoption("--driver", default="all", help="io_uring, epoll, select, auto, a comma list of them, or all")
     parser.addoption("--no-stock", action="store_true", help="do not run the tests on stock asyncio too")
 
 
@@ -50,8 +52,8 @@ def _drivers(config: pytest.Config) -> list[str]:
         return []
     names = asked.split(",")
     for name in names:
-        if name not in DRIVERS:
-            raise pytest.UsageError(f"--driver: {name!r} is not one of {', '.join(DRIVERS)}")
+        if name not in WORDS:
+            raise pytest.UsageError(f"--driver: {name!r} is not one of {', '.join(WORDS)}")
     return names
 
 

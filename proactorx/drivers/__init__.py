@@ -6,6 +6,7 @@ first io_uring call it makes.  Probing happens once per process, when the first 
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
 
-__all__ = ["BackendError", "BackendInfo", "Probe", "open_driver", "probe", "probe_all"]
+__all__ = ["BackendError", "BackendInfo", "Choice", "Probe", "probe", "probe_all"]
 
 logger = logging.getLogger("proactorx")
 
@@ -96,13 +97,13 @@ def probe_all() -> list[Probe]:
     return [probe(name) for name in _DRIVERS]
 
 
-def _open(name: str) -> Driver:
+def _make(name: str) -> Driver:
     if name == "select":
         driver: Driver = import_module("proactorx.drivers.select.driver").SelectDriver()
     elif name == "epoll":
         driver = import_module("proactorx.drivers.epoll.driver").EpollDriver()
     else:
-        driver = import_module("proactorx.drivers.io_uring.probe").open_driver()
+        driver = import_module("proactorx.drivers.io_uring.probe").make_driver()
     return driver
 
 
@@ -111,55 +112,81 @@ def _info(name: str, reason: str, rejected: dict[str, str]) -> BackendInfo:
     return BackendInfo(name, reason, found.tier, found.kernel, found.features, rejected)
 
 
-def open_driver(backend: str | None = None) -> tuple[Driver, BackendInfo]:
-    """A driver of the kind that `backend` names, or the best one there is.
+class Choice:
+    """The driver of one loop, and why it was chosen.
+
+    The driver opens its facility when it is first needed.  Where the system then refuses (no memory for a ring), a
+    driver that ``auto`` had chosen gives way to the next one; a named one raises.
 
     Args:
         backend: one of ``WORDS``; None: what ``$PROACTORX_BACKEND`` says, else ``auto``.
 
     Raises:
         ValueError: an unknown word.
-        BackendError: the named driver cannot run here.  Only ``auto`` falls back to another one.
+        BackendError: the named driver cannot run here.
     """
-    word, source = backend, "backend argument"
-    if word is None:
-        word, source = os.environ.get("PROACTORX_BACKEND") or "auto", "PROACTORX_BACKEND"
-    if word not in WORDS:
-        raise ValueError(f"unknown backend {word!r} ({source}): one of {', '.join(WORDS)}")
-    if word != "auto":
-        return _open_named(word, source)
-    rejected: dict[str, str] = {}
-    for name in _DRIVERS:
-        found = probe(name)
-        if not found.available or not found.suitable:
-            rejected[name] = found.reason
-            continue
-        try:
-            driver = _open(name)
-        except OSError as exc:
-            import errno
 
-            if name == "select" or exc.errno in (errno.EMFILE, errno.ENFILE):
-                raise  # not a matter of the driver: no other would fare better
-            rejected[name] = f"{exc.strerror} when it was opened"
-            continue
-        info = _info(name, _reason(name, rejected), rejected)
-        _say_once(info)
-        return driver, info
-    raise AssertionError("select can always run")
+    driver: Driver
+    info: BackendInfo
+
+    def __init__(self, backend: str | None = None) -> None:
+        word, source = backend, "the backend argument"
+        if word is None:
+            word, source = os.environ.get("PROACTORX_BACKEND") or "auto", "$PROACTORX_BACKEND"
+        if word not in WORDS:
+            raise ValueError(f"unknown backend {word!r} in {source}: one of {', '.join(WORDS)}")
+        self._named = word != "auto"
+        self._source = source
+        self._rejected: dict[str, str] = {}
+        if self._named:
+            found = probe(word)
+            if not found.available:
+                raise BackendError(f"backend {word} (named by {source}) cannot run here: {found.reason}")
+            self.driver = _make(word)
+            self.info = _info(word, f"named by {source}", {})
+        else:
+            self._take_best()
+
+    def _take_best(self) -> None:
+        for name in _DRIVERS:
+            found = probe(name)
+            if name in self._rejected:
+                continue
+            if not found.available or not found.suitable:
+                self._rejected[name] = found.reason
+                continue
+            self.driver = _make(name)
+            self.info = _info(name, self._why(name), dict(self._rejected))
+            _say_once(self.info)
+            return
+        raise BackendError("no driver can run here: " + self._why(""))
+
+    def _why(self, name: str) -> str:
+        if self._rejected:
+            return "; ".join(f"{other}: {why}" for other, why in self._rejected.items())
+        tier = probe(name).tier
+        return f"tier {tier}" if tier else "the only one here"
+
+    def fall_back(self, error: OSError) -> Driver:
+        """The driver to use instead, now that this one could not be opened.
+
+        Raises:
+            OSError: `error` again: descriptors have run out, or there is no other driver.
+            BackendError: the driver was named.
+        """
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise error  # a real problem of the program's, which every driver would have
+        why = explain(error) if self.info.name == "io_uring" else f"{error.strerror} when it was opened"
+        if self._named:
+            raise BackendError(f"backend {self.info.name} (named by {self._source}) cannot run here: {why}") from error
+        self._rejected[self.info.name] = why
+        self._take_best()
+        return self.driver
 
 
-def _open_named(word: str, source: str) -> tuple[Driver, BackendInfo]:
-    found = probe(word)
-    if not found.available:
-        raise BackendError(f"backend {word} ({source}) cannot run here: {found.reason}")
-    return _open(word), _info(word, f"named by {source}", {})
-
-
-def _reason(name: str, rejected: dict[str, str]) -> str:
-    if rejected:
-        return "; ".join(f"{other}: {why}" for other, why in rejected.items() if why)
-    return f"tier {probe(name).tier}" if probe(name).tier else "first choice"
+def explain(error: OSError) -> str:
+    """The likely cause of a ring that could not be made, in words."""
+    return str(import_module("proactorx.drivers.io_uring.probe").explain(error.errno))
 
 
 _said: set[str] = set()

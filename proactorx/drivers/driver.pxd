@@ -4,6 +4,7 @@ from proactorx.port.op cimport Op, Packet, PacketQueue
 cdef class Driver:
     cdef PacketQueue queue
     cdef readonly list inflight      # the driver's references: one for each op that is not done
+    cdef bint opened                 # the facility of the operating system has been made
     cdef public bint closed
     cdef public bint forked        # we are a forked child: nothing of this driver may be touched
     cdef public str name
@@ -14,6 +15,7 @@ cdef class Driver:
     cdef object __weakref__
 
     # What every driver does.
+    cdef int open(self) except -1
     cdef int submit(self, Op op) except -1
     cdef int cancel(self, Op op) except -1
     cdef int wait(self, int64_t timeout_ns) except -1

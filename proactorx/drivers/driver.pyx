@@ -24,6 +24,14 @@ cdef class Driver:
     def __dealloc__(self):
         queue_free(&self.queue)
 
+    cdef int open(self) except -1:
+        """Make the facility, at the first op or the first wait: a loop that never needs I/O costs no descriptor.
+
+        Raises OSError where the system refuses; the port may then go on with another driver.
+        """
+        self.opened = True
+        return 0
+
     cdef int submit(self, Op op) except -1:
         """Start `op`.  Its packets come through the queue, also when it could be done at once."""
         raise NotImplementedError("Driver.submit")

@@ -87,13 +87,20 @@ cdef class ReadinessDriver(Driver):
     def __cinit__(self, *args, **kwargs):
         self.slot_count = 64
         self.slots = <FdSlot *>PyMem_Calloc(self.slot_count, sizeof(FdSlot))
-        self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
-        if self.slots == NULL or self.hot == NULL:
+        if self.slots == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         PyMem_Free(self.slots)
         PyMem_Free(self.hot)
+
+    cdef int open(self) except -1:
+        if self.hot == NULL:
+            self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
+            if self.hot == NULL:
+                raise MemoryError
+        self.opened = True
+        return 0
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         """Ask the facility for `after` (POLLIN, POLLOUT) on `fd`, where it was asked for `before`."""
@@ -239,11 +246,15 @@ cdef class ReadinessDriver(Driver):
 
 
 cdef class PythonReadinessDriver(ReadinessDriver):
-    """A readiness driver written in Python: subclasses give ``_interest``, ``_poll`` and ``_wake``."""
+    """A readiness driver written in Python: subclasses give ``_open``, ``_interest``, ``_poll`` and ``_wake``."""
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         self._interest(fd, before, after)
         return 0
+
+    cdef int open(self) except -1:
+        self._open()
+        return ReadinessDriver.open(self)
 
     cdef int wait(self, int64_t timeout_ns) except -1:
         for fd, mask in self._poll(None if timeout_ns < 0 else timeout_ns / 1e9):

@@ -61,6 +61,11 @@ static inline int px_connect(int fd, const struct sockaddr *address, socklen_t s
     return 0;
 }
 
+static inline int px_is_nonblocking(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && (flags & O_NONBLOCK);
+}
+
 static inline int px_socket_error(int fd) {
     int error = 0;
     socklen_t size = sizeof error;

@@ -44,6 +44,7 @@ cdef class LoopCore:
     cdef unsigned long thread
     cdef object clock        # a `time` of a subclass's or a patched one, else None
     cdef bint polled
+    cdef bint slept
     cdef object __weakref__
 
     cdef Handle new_handle(self, callback, tuple args, context)

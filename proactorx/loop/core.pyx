@@ -521,6 +521,12 @@ cdef class LoopCore:
             if self.timer_count:
                 delay = self.timers[0].when - self.now()
                 timeout = 0 if delay <= 0 else <int64_t>(min(delay, MAX_WAIT) * 1e9) + 1
+        if timeout != 0 and not self.slept:
+            self.slept = True
+            self._before_sleep()
+            PyErr_CheckSignals()  # one that came before the wake-up descriptor was set
+            if self.ready_head != self.ready_tail or px_peek(&self.inbox) != NULL:
+                timeout = 0
         count = self.ready_tail - self.ready_head
         if timeout == 0:
             if not port.queued() and (not self.polled or port.driver.due(count)):
@@ -587,7 +593,7 @@ cdef class LoopCore:
         """Turn until ``stop`` is called.  `clock`: what replaces ``LoopCore.time``, or None."""
         self.thread = PyThread_get_thread_ident()
         self.clock = clock
-        self.polled = False
+        self.polled = self.slept = False
         try:
             self._port.driver.start()
             while True:
@@ -599,6 +605,9 @@ cdef class LoopCore:
             self.thread = 0
             self.clock = None
             self._port.driver.stop()
+
+    def _before_sleep(self):
+        """Called before the first wait of each run."""
 
     def _set_port(self, Port port not None):
         self._port = port

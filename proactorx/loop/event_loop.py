@@ -18,7 +18,7 @@ from proactorx.loop.sockets import Sockets
 from proactorx.port.port import Port
 
 
-class EventLoop(LoopCore, Connections, Sockets, Readers, Signals, asyncio.BaseEventLoop):
+class EventLoop(Connections, Sockets, Readers, Signals, LoopCore, asyncio.BaseEventLoop):
     """An asyncio event loop whose I/O goes through a completion port.
 
     Args:
@@ -34,9 +34,9 @@ class EventLoop(LoopCore, Connections, Sockets, Readers, Signals, asyncio.BaseEv
     def __init__(self, backend: str | None = None, *, spin: float = 0) -> None:
         if not 0 <= spin <= 1:
             raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
-        driver, self._backend_info = drivers.open_driver(backend)
-        driver.spin_ns = round(spin * 1e9)
-        self._set_port(Port(driver))
+        self._choice = drivers.Choice(backend)
+        self._spin_ns = self._choice.driver.spin_ns = round(spin * 1e9)
+        self._set_port(Port(self._choice.driver, self._fall_back))
         asyncio.BaseEventLoop.__init__(self)
         self._init_connections()
         self._init_sockets()
@@ -45,11 +45,16 @@ class EventLoop(LoopCore, Connections, Sockets, Readers, Signals, asyncio.BaseEv
 
     def backend_info(self) -> drivers.BackendInfo:
         """What runs underneath, and why it was chosen."""
-        return self._backend_info
+        return self._choice.info
+
+    def _fall_back(self, error: OSError) -> Any:
+        driver = self._choice.fall_back(error)
+        driver.spin_ns = self._spin_ns
+        return driver
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} backend={self._backend_info.name} running={self.is_running()} "
+            f"<{type(self).__name__} backend={self._choice.info.name} running={self.is_running()} "
             f"closed={self.is_closed()} debug={self.get_debug()}>"
         )
 
@@ -72,9 +77,9 @@ class EventLoop(LoopCore, Connections, Sockets, Readers, Signals, asyncio.BaseEv
             self._thread_id = threading.get_ident()
             sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
             events._set_running_loop(self)
-            with self._signals_wake_us():
-                self._run_until_stopped(self._own_clock())
+            self._run_until_stopped(self._own_clock())
         finally:
+            self._release_signals()
             self._stopping = False
             self._thread_id = None
             events._set_running_loop(None)

@@ -12,7 +12,7 @@ import errno
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from proactorx.loop.core import Handle
@@ -34,24 +34,24 @@ class Signals(asyncio.BaseEventLoop):
         self._signal_handlers: dict[int, Handle] = {}
         self._signal_pair: tuple[socket.socket, socket.socket] | None = None
         self._signal_op: Overlapped | None = None
+        self._other_wakeup_fd = -1
 
     # ------------------------------------------------------------------------------------------ the wake-up descriptor
 
-    @contextlib.contextmanager
-    def _signals_wake_us(self) -> Iterator[None]:
-        """While the loop runs in the main thread, signals wake it."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        old = self._open_signal_pair()
-        try:
-            yield
-        finally:
-            # Whoever had the descriptor before gets it back; ours stays only for handlers that are still set.
+    def _before_sleep(self) -> None:
+        """The loop is about to sleep for the first time in this run: in the main thread, signals are to wake it."""
+        if threading.current_thread() is threading.main_thread():
+            old = self._open_signal_pair()
             if old != -1:
-                signal.set_wakeup_fd(old, warn_on_full_buffer=False)
-            elif not self._signal_handlers and self._signal_pair is not None:
-                signal.set_wakeup_fd(-1)
+                self._other_wakeup_fd = old
+
+    def _release_signals(self) -> None:
+        """The run is over: whoever had the wake-up descriptor before gets it back."""
+        if self._signal_pair is None or threading.current_thread() is not threading.main_thread():
+            return
+        other, self._other_wakeup_fd = self._other_wakeup_fd, -1
+        if other != -1 or not self._signal_handlers:
+            signal.set_wakeup_fd(other, warn_on_full_buffer=False)
 
     def _open_signal_pair(self) -> int:
         """Have signals written to us; the descriptor that was set before, if it is not ours."""

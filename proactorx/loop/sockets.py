@@ -1,7 +1,7 @@
 """``loop.sock_*``: operations on sockets of the user's, as overlapped ops.
 
 An op that is cancelled may have succeeded all the same.  A receive's bytes are kept for the next receive on that
-socket, an accepted connection is closed; until the cancelled op has ended, the next one of its kind waits.
+socket, and an accepted connection is closed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Sockets(asyncio.BaseEventLoop):
     _port: Port
 
     def _init_sockets(self) -> None:
-        # What cancelled receives brought, and the receives that were cancelled and have not ended.
+        # What cancelled receives have brought, and the ends of the receives in flight.
         self._received: weakref.WeakKeyDictionary[socket.socket, bytes] = weakref.WeakKeyDictionary()
-        self._ending: weakref.WeakKeyDictionary[socket.socket, asyncio.Future[None]] = weakref.WeakKeyDictionary()
+        self._receiving: weakref.WeakKeyDictionary[socket.socket, asyncio.Future[None]] = weakref.WeakKeyDictionary()
 
     def _check_nonblocking(self, sock: socket.socket) -> None:
         if self.get_debug() and sock.gettimeout() != 0:
@@ -56,31 +56,45 @@ class Sockets(asyncio.BaseEventLoop):
             self._port.stop(op)
             raise
 
-    async def _receive(self, sock: socket.socket, op: Overlapped) -> Any:
-        """One receive; if it is cancelled, the next one on `sock` waits for its end and gets its bytes."""
-        ending: asyncio.Future[None] = self.create_future()
+    async def _receive(self, sock: socket.socket, make: Callable[[], Overlapped]) -> Any:
+        """One receive, in line behind those before it; what a cancelled one has brought goes to the next.
+
+        One op at a time and socket: so bytes are never given to one receive while a later one waits in the kernel.
+        """
+        while (before := self._receiving.get(sock)) is not None:
+            await asyncio.shield(before)
+        if sock in self._received:
+            return None
+        ended: asyncio.Future[None] = self.create_future()
+        op = make()
 
         def late(op: Overlapped) -> None:
             if not op.error:
-                data = op.result() if isinstance(op.result(), bytes) else op.received()
-                self._received[sock] = self._received.get(sock, b"") + data
-            if self._ending.get(sock) is ending:
-                del self._ending[sock]
-            if not ending.done():
-                ending.set_result(None)
+                data = op.result() if op.is_bytes() else op.received()
+                if data:
+                    self._received[sock] = data
+            leave()
 
+        def leave() -> None:
+            del self._receiving[sock]
+            ended.set_result(None)
+
+        self._receiving[sock] = ended
         try:
-            return await self._run_op(op, late)
+            result = await self._run_op(op, late)
         except asyncio.CancelledError:
-            if not op.done:
-                self._ending[sock] = ending
+            if op.done:
+                leave()
             raise
+        except BaseException:
+            leave()
+            raise
+        leave()
+        return result
 
-    async def _left_over(self, sock: socket.socket, nbytes: int) -> bytes:
+    def _left_over(self, sock: socket.socket, nbytes: int) -> bytes:
         """At most `nbytes` of what cancelled receives have brought."""
-        while (ending := self._ending.get(sock)) is not None:
-            await asyncio.shield(ending)
-        data = self._received.pop(sock, b"")
+        data = self._received.pop(sock)
         if len(data) > nbytes:
             self._received[sock] = data[nbytes:]
         return data[:nbytes]
@@ -88,21 +102,19 @@ class Sockets(asyncio.BaseEventLoop):
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive at most `n` bytes, b"" at the end of the stream: recv(2)."""
         self._check_nonblocking(sock)
-        if (self._ending or self._received) and (data := await self._left_over(sock, n)):
-            return data
-        result: bytes = await self._receive(sock, Overlapped(RECV, sock.fileno(), size=n))
-        return result
+        data: bytes | None = await self._receive(sock, lambda: Overlapped(RECV, sock.fileno(), size=n))
+        return self._left_over(sock, n) if data is None else data
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into `buf`; the number of bytes, 0 at the end of the stream: recv(2)."""
         self._check_nonblocking(sock)
-        if self._ending or self._received:
-            view = memoryview(buf).cast("B")
-            if data := await self._left_over(sock, len(view)):
-                view[: len(data)] = data
-                return len(data)
-        result: int = await self._receive(sock, Overlapped(RECV_INTO, sock.fileno(), data=buf))
-        return result
+        count: int | None = await self._receive(sock, lambda: Overlapped(RECV_INTO, sock.fileno(), data=buf))
+        if count is not None:
+            return count
+        view = memoryview(buf).cast("B")
+        data = self._left_over(sock, len(view))
+        view[: len(data)] = data
+        return len(data)
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of `data`: send(2).  It must not be changed before the call has returned."""

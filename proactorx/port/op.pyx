@@ -158,6 +158,10 @@ cdef class Overlapped(Op):
             raise OSError(self.error, os.strerror(self.error))
         return self.value
 
+    def is_bytes(self):
+        """Whether the result is the bytes themselves."""
+        return self.kind == RECV
+
     def received(self):
         """The bytes that RECV_INTO has put into its buffer, while ``owner`` is being called."""
         return bytes(self.view.cast("B")[: self.offset])

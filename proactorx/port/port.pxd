@@ -9,6 +9,8 @@ cdef class Flushable:
 cdef class Port:
     cdef readonly Driver driver
     cdef list dirty
+    cdef object fallback     # makes another driver when this one cannot be opened, or None
+    cdef int open(self) except -1
     cdef int submit(self, Op op) except -1
     cdef int cancel(self, Op op) except -1
     cdef int resume(self, Op op) except -1

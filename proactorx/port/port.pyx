@@ -32,8 +32,9 @@ cdef class Flushable:
 cdef class Port:
     """One driver, its packets, and what must be flushed before the next wait."""
 
-    def __init__(self, Driver driver not None):
+    def __init__(self, Driver driver not None, fallback=None):
         self.driver = driver
+        self.fallback = fallback
         self.dirty = []
 
     cdef uint32_t queued(self) noexcept:
@@ -42,7 +43,20 @@ cdef class Port:
     cdef int submit(self, Op op) except -1:
         if self.driver.closed or self.driver.forked:
             raise RuntimeError("Event loop is closed" if self.driver.closed else "the loop belongs to the parent process")
+        if not self.driver.opened:
+            self.open()
         return self.driver.submit(op)
+
+    cdef int open(self) except -1:
+        """Open the driver; where the system refuses, what `fallback` makes of the error."""
+        try:
+            self.driver.open()
+        except OSError as exc:
+            if self.fallback is None:
+                raise
+            self.driver = self.fallback(exc)
+            self.driver.open()
+        return 0
 
     cdef int cancel(self, Op op) except -1:
         if op.state != IN_FLIGHT or self.driver.closed or self.driver.forked:
@@ -72,6 +86,10 @@ cdef class Port:
         return 0
 
     cdef int wait(self, int64_t timeout_ns) except -1:
+        if not self.driver.opened:
+            if timeout_ns == 0:
+                return 0  # nothing was ever submitted
+            self.open()
         return self.driver.wait(timeout_ns)
 
     cdef int dispatch(self, uint32_t budget) except -1:
@@ -131,6 +149,8 @@ cdef class Port:
         cdef Op op
         if driver.closed or driver.forked:
             return
+        if driver.inflight:
+            driver.start()
         deadline = time.monotonic() + CLOSE_DEADLINE
         for op in list(driver.inflight):
             op.paused = False

@@ -51,6 +51,16 @@ def cli(tmp_path: Path, environment: Environment) -> Cli:
 
 
 @pytest.fixture
+def running(driver_name: str) -> str:
+    """The driver that ``driver_name`` leads to; another word only for ``auto``."""
+    loop = proactorx.new_event_loop(driver_name)
+    try:
+        return loop.backend_info().name
+    finally:
+        loop.close()
+
+
+@pytest.fixture
 def no_rich(tmp_path: Path, environment: Environment) -> str:
     """A PYTHONPATH on which rich is not installed."""
     hidden = tmp_path / "hidden" / "rich"

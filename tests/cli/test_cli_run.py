@@ -153,14 +153,13 @@ def loops(done: CompletedProcess[str]) -> dict[str, list[str]]:
     return found
 
 
-def test_every_unnamed_loop_is_ours(cli: Cli, tmp_path: Path, driver_name: str) -> None:
+def test_every_unnamed_loop_is_ours(cli: Cli, tmp_path: Path, driver_name: str, running: str) -> None:
     write(tmp_path, "script.py", LOOPS)
     for done in (
-        cli("run", "--backend", driver_name, "script.py"),
         cli("run", f"--backend={driver_name}", "-m", "script"),
         cli("run", "script.py", PROACTORX_BACKEND=driver_name),
     ):
-        assert all(loop == ["proactorx", driver_name] for loop in loops(done).values())
+        assert all(loop == ["proactorx", running] for loop in loops(done).values())
 
 
 def test_the_option_beats_the_environment(cli: Cli, tmp_path: Path) -> None:
@@ -247,18 +246,21 @@ asyncio.run(main())
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_ctrl_c(tmp_path: Path, environment: Environment, driver_name: str) -> None:
     write(tmp_path, "script.py", SLEEPER)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "proactorx", "run", "--backend", driver_name, "script.py"],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            os.kill(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert (process.returncode, out) == (-signal.SIGINT, "cleaned up\n")
     assert err.splitlines()[-1] == "KeyboardInterrupt"
 

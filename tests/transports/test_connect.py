@@ -169,7 +169,7 @@ async def test_our_own_unix_socket() -> None:
     with peer:
         protocol = await connect(sock=ours)
         protocol.transport.write(b"hello")
-        assert peer.recv(10) == b"hello"
+        assert await asyncio.to_thread(peer.recv, 10) == b"hello"
         await leave(protocol)
 
 
@@ -184,7 +184,7 @@ async def test_an_accepted_socket() -> None:
         client.sendall(b"hello")
         assert await protocol.until_received(5) == b"hello"
         transport.write(b"world")
-        assert client.recv(10) == b"world"
+        assert await asyncio.to_thread(client.recv, 10) == b"world"
         await leave(protocol)
 
 

@@ -309,20 +309,25 @@ async def test_closing_a_server_with_clients_in_its_queue() -> None:
     await turns(5)
 
 
-@pytest.mark.ours  # stock asyncio drops the connection without a word
-async def test_closing_a_server_in_its_protocol_factory() -> None:
+async def test_closing_a_server_in_connection_made() -> None:
+    """A server for one connection."""
     made = Made()
 
     def factory() -> Recorder:
-        server.close()
-        return made()
+        protocol = made()
+        protocol.hooks["connection_made"] = lambda _: server.close()
+        return protocol
 
     server = await create(factory)
-    with dial(server.sockets[0].getsockname()) as client:
+    address = server.sockets[0].getsockname()
+    with dial(address) as client:
         await made.connected(1)
         client.sendall(b"last one")
         assert await made[0].until_received(8) == b"last one"
+        with pytest.raises(ConnectionRefusedError):
+            dial(address)
     await made[0].until_lost()
+    await asyncio.wait_for(server.wait_closed(), LIMIT)
 
 
 async def test_a_port_can_be_listened_on_again_and_again() -> None:

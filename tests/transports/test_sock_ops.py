@@ -141,9 +141,10 @@ async def test_sendall_to_a_peer_that_has_gone(pair: Pair) -> None:
         await asyncio.wait_for(task, LIMIT)
 
 
+@pytest.mark.ours  # stock asyncio loses what has been received when the cancellation comes
 @pytest.mark.parametrize("method", ["sock_recv", "sock_recv_into"])
 async def test_a_cancelled_receive_loses_no_byte(pair: Pair, method: str) -> None:
-    """Cancelled before, while and after the data comes."""
+    """Cancelled before, while and after the data comes, at every distance in turns."""
     ours, peer = pair
     got = bytearray()
     for i in range(60):
@@ -152,7 +153,7 @@ async def test_a_cancelled_receive_loses_no_byte(pair: Pair, method: str) -> Non
         await turns(i % 3)
         if i % 2:
             peer.sendall(b"%03d" % i)
-        await turns(i % 4)
+        await turns(i // 2 % 6)
         task.cancel()
         try:
             result = await task
@@ -163,6 +164,18 @@ async def test_a_cancelled_receive_loses_no_byte(pair: Pair, method: str) -> Non
     while not got.endswith(b"end"):
         got += await asyncio.wait_for(running().sock_recv(ours, 100), LIMIT)
     assert got == b"".join(b"%03d" % i for i in range(60) if i % 2) + b"end"
+
+
+async def test_a_receive_cancelled_while_it_waits_loses_no_byte(pair: Pair) -> None:
+    ours, peer = pair
+    for i in range(20):
+        task = asyncio.create_task(running().sock_recv(ours, 100))
+        await turns(1 + i % 4)
+        task.cancel()
+        peer.sendall(b"%03d" % i)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.wait_for(running().sock_recv(ours, 100), LIMIT) == b"%03d" % i
 
 
 async def test_a_receive_that_timed_out_can_be_tried_again(pair: Pair) -> None:
@@ -262,7 +275,7 @@ async def test_ssl_sockets_are_refused(call: str) -> None:
     }
     raw, peer = socket.socketpair()
     with peer, context.wrap_socket(raw, do_handshake_on_connect=False) as sock, pytest.raises(TypeError):
-        await getattr(running(), f"sock_{call}")(sock, *arguments[call])
+        await asyncio.wait_for(getattr(running(), f"sock_{call}")(sock, *arguments[call]), 1)
 
 
 async def test_debug_mode_insists_on_non_blocking_sockets(pair: Pair) -> None:

@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from .support import BIG, LIMIT, MIB, Recorder, collect_errors, linked, turns
+from .support import BIG, LIMIT, MIB, Recorder, collect_errors, linked, listening, turns
 
 each_kind = pytest.mark.parametrize("kind", ["tcp", "accepted", "unix"])
 SOURCE = bytes(range(256)) * 16
@@ -263,3 +263,41 @@ async def test_a_stream_of_requests_and_answers() -> None:
 
     async with linked("accepted", Recorder(data_received=answer)) as link:
         await asyncio.wait_for(asyncio.to_thread(talk, link.peer), LIMIT)
+
+
+@pytest.mark.parametrize("size", [5, BIG])
+def test_what_is_written_in_the_last_turn_goes_out(loop: asyncio.AbstractEventLoop, size: int) -> None:
+    """As much of it as the socket takes: the loop stops right after the write, and turns no more for now."""
+
+    async def write() -> Any:
+        transport, protocol = await loop.create_connection(Recorder, *listener.getsockname())
+        peer, _ = listener.accept()
+        transport.write(b"w" * size)
+        return transport, protocol, peer
+
+    with listening() as listener:
+        transport, protocol, peer = loop.run_until_complete(write())
+        with peer:
+            peer.settimeout(LIMIT)
+            assert peer.recv(5) == b"wwwww"
+            transport.abort()
+            loop.run_until_complete(protocol.until_lost())
+
+
+@pytest.mark.parametrize("step", ["write_eof", "close"])
+def test_what_ends_in_the_last_turn_goes_out(loop: asyncio.AbstractEventLoop, step: str) -> None:
+    async def write() -> Any:
+        transport, protocol = await loop.create_connection(Recorder, *listener.getsockname())
+        peer, _ = listener.accept()
+        transport.write(b"bye")
+        getattr(transport, step)()
+        return transport, protocol, peer
+
+    with listening() as listener:
+        transport, protocol, peer = loop.run_until_complete(write())
+        with peer:
+            peer.settimeout(LIMIT)
+            assert peer.recv(10) == b"bye"
+            transport.abort()
+            loop.run_until_complete(protocol.until_lost())
+            assert peer.recv(10) == b""

@@ -23,6 +23,9 @@ cdef extern from "epoll.h":
     int px_eventfd() nogil
     int64_t px_now_ns() nogil
 
+cdef extern from "<poll.h>":
+    enum: POLLIN
+
 cdef extern from "<sys/epoll.h>":
     enum: EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
 
@@ -44,14 +47,18 @@ cdef class EpollDriver(ReadinessDriver):
         self.epfd = self.wake_fd = -1
         self.name = "epoll"
 
-    def __init__(self):
-        self.epfd = px_epoll_create()
-        if self.epfd < 0:
-            raise OSError(-self.epfd, os.strerror(-self.epfd))
-        self.wake_fd = px_eventfd()
-        if self.wake_fd < 0:
-            raise OSError(-self.wake_fd, os.strerror(-self.wake_fd))
-        self.set_interest(self.wake_fd, 0, 1)
+    cdef int open(self) except -1:
+        cdef int epfd = px_epoll_create(), wake_fd
+        if epfd < 0:
+            raise OSError(-epfd, os.strerror(-epfd))
+        wake_fd = px_eventfd()
+        if wake_fd < 0:
+            close(epfd)
+            raise OSError(-wake_fd, os.strerror(-wake_fd))
+        self.epfd = epfd
+        self.wake_fd = wake_fd
+        self.set_interest(wake_fd, 0, POLLIN)
+        return ReadinessDriver.open(self)
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         # POLLIN and POLLOUT are EPOLLIN and EPOLLOUT (both follow poll(2)'s bits on Linux).

@@ -95,7 +95,6 @@ enum {
     /* io_uring_setup(2): flags */
     PX_SETUP_CQSIZE = 1u << 3,
     PX_SETUP_CLAMP = 1u << 4,
-    PX_SETUP_R_DISABLED = 1u << 6,
     PX_SETUP_SUBMIT_ALL = 1u << 7,
     PX_SETUP_COOP_TASKRUN = 1u << 8,
     PX_SETUP_TASKRUN_FLAG = 1u << 9,
@@ -124,7 +123,6 @@ enum {
 
     /* io_uring_register(2) */
     PX_REGISTER_PROBE = 8,
-    PX_REGISTER_ENABLE_RINGS = 12,
     PX_REGISTER_IOWQ_MAX_WORKERS = 19,
     PX_REGISTER_RING_FDS = 20,
     PX_UNREGISTER_RING_FDS = 21,

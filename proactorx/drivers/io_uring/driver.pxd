@@ -37,7 +37,6 @@ cdef extern from "ring.h":
     int px_ring_open(px_ring *ring, uint32_t entries, uint32_t cq_entries) nogil
     void px_ring_clear(px_ring *ring) nogil
     void px_ring_free(px_ring *ring, int unmap) nogil
-    int px_ring_enable(px_ring *ring) nogil
     void px_ring_register(px_ring *ring) nogil
     void px_ring_unregister(px_ring *ring) nogil
     px_sqe *px_ring_sqe(px_ring *ring) nogil

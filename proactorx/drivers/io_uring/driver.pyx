@@ -17,7 +17,7 @@ See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), io_uring_
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from proactorx.port.errnos cimport (
-    EAGAIN, EBADF, EBUSY, ECANCELED, EEXIST, EINTR, EINVAL, ENOBUFS, ENOMEM, EOPNOTSUPP, ETIME,
+    EAGAIN, EBUSY, ECANCELED, EEXIST, EINPROGRESS, EINTR, EINVAL, ENOBUFS, ENOMEM, EOPNOTSUPP, ETIME,
 )
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
@@ -38,7 +38,12 @@ logger = logging.getLogger("proactorx")
 
 cdef extern from "../sockio.h":
     enum: PX_HOT_SIZE
+    struct sockaddr:
+        pass
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
+    ssize_t px_send(int fd, const char *buffer, size_t size) nogil
+    int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
+    int px_is_nonblocking(int fd) nogil
 
 cdef extern from "../epoll/epoll.h":
     int px_eventfd() nogil
@@ -54,6 +59,7 @@ cdef enum:
     CALM_READS = 64      # so many calm reads in a row, and a stream is received by multishot again
     WAKE = 1             # user_data of the poll on the eventfd
     ENTER_TRIES = 100
+    SMALLEST_RING = 64
 
 # PACKET_READY packets that the driver makes itself say "read to the end", as if the peer had shut down.
 cdef uint32_t READ_ON = POLLIN | POLLRDHUP
@@ -65,7 +71,6 @@ cdef class UringDriver(Driver):
     cdef list retired            # buffer memory of a ring that was replaced, while packets still point to it
     cdef char *hot
     cdef int wake_fd
-    cdef bint enabled
     cdef bint multishot
     cdef object owner
     cdef uint32_t entries, cq_entries, buffer_count, buffer_size
@@ -78,9 +83,6 @@ cdef class UringDriver(Driver):
         self.wake_fd = -1
         self.name = "io_uring"
         self.edge = True
-        self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
-        if self.hot == NULL:
-            raise MemoryError
 
     def __init__(self, *, uint32_t entries=256, uint32_t cq_entries=0, uint32_t buffers=64,
                  uint32_t buffer_size=16384, bint multishot=True):
@@ -90,52 +92,53 @@ cdef class UringDriver(Driver):
         self.buffer_size = buffer_size
         self.multishot = multishot
         self.retired = []
+
+    cdef int open(self) except -1:
+        if self.hot == NULL:
+            self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
+            if self.hot == NULL:
+                raise MemoryError
+        self._open_ring()
         self.wake_fd = px_eventfd()
         if self.wake_fd < 0:
-            raise OSError(-self.wake_fd, os.strerror(-self.wake_fd))
-        self._open()
+            error, self.wake_fd = -self.wake_fd, -1
+            px_ring_free(&self.ring, 1)
+            px_buffers_free(&self.buffers, 1)
+            raise OSError(error, os.strerror(error))
+        self.opened = True
+        self._arm_wake()
+        return 0
 
-    cdef _open(self):
-        """A ring as large as the memory limits allow, and its buffers."""
+    cdef _open_ring(self):
+        """A ring as large as the memory limits allow, and its buffers.  The thread that makes it owns it."""
         cdef int error
         while True:
             error = px_ring_open(&self.ring, self.entries, self.cq_entries)
-            if error != -ENOMEM or self.entries <= 64:
+            if error != -ENOMEM or self.entries <= SMALLEST_RING:
                 break
             self.entries //= 2
             self.cq_entries = 4 * self.entries
-        if error < 0:
-            raise OSError(-error, os.strerror(-error))
-        if self.multishot and self.buffer_count:
+        if error == 0 and self.multishot and self.buffer_count:
             error = px_buffers_open(&self.buffers, &self.ring, self.buffer_count, self.buffer_size)
             if error < 0:
                 px_ring_free(&self.ring, 1)
-                raise OSError(-error, os.strerror(-error))
-        self.enabled = False
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        self.owner = threading.get_ident()
 
     # ------------------------------------------------------------------------------------------------- threads
 
     cdef int start(self) except -1:
-        """The thread that calls this owns the ring: SINGLE_ISSUER answers EEXIST to all others."""
-        cdef object me = threading.get_ident()
-        cdef int error
-        if self.closed or self.forked:
+        if not self.opened or self.closed or self.forked:
             return 0
-        if self.enabled and self.owner != me and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
-            self._rebuild()
-        if not self.enabled:
-            error = px_ring_enable(&self.ring)
-            if error < 0:
-                raise OSError(-error, os.strerror(-error))
-            self.enabled = True
-            self._arm_wake()
-        self.owner = me
+        if self.owner != threading.get_ident() and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
+            self._rebuild()  # SINGLE_ISSUER answers EEXIST to every thread but its owner
         px_ring_register(&self.ring)
         return 0
 
     cdef int stop(self) except -1:
         # A registration would keep the ring alive until the thread ends.
-        if self.ring.fd >= 0 and not self.forked:
+        if self.opened and not self.closed and not self.forked:
             px_ring_unregister(&self.ring)
         return 0
 
@@ -165,7 +168,8 @@ cdef class UringDriver(Driver):
         px_ring_unregister(&self.ring)
         px_ring_free(&self.ring, 1)
         self.rebuilds += 1
-        self._open()
+        self._open_ring()
+        self._arm_wake()
         for op in self.inflight:
             if not op.armed or <uintptr_t><void *>op in ended:
                 continue
@@ -192,8 +196,6 @@ cdef class UringDriver(Driver):
         cdef px_sqe *entry = px_ring_sqe(&self.ring)
         cdef int tries = 0
         while entry == NULL:
-            if not self.enabled:
-                self.start()
             self._enter(0, 0)
             entry = px_ring_sqe(&self.ring)
             tries += 1
@@ -269,7 +271,10 @@ cdef class UringDriver(Driver):
             entry.op_flags = SOCK_CLOEXEC | SOCK_NONBLOCK
             if kind == ACCEPT and self.multishot:
                 entry.ioprio = PX_ACCEPT_MULTISHOT
-        else:  # CONNECT
+        elif op.mode == BY_POLL:  # CONNECT, begun
+            entry.opcode = PX_OP_POLL_ADD
+            entry.op_flags = POLLOUT
+        else:
             entry.opcode = PX_OP_CONNECT
             entry.addr = <uint64_t><uintptr_t>op.buffer()
             entry.off = <uint64_t>op.want()
@@ -285,9 +290,30 @@ cdef class UringDriver(Driver):
         op.quiet = op.pending_ready = False
         if op.kind == RECV_STREAM:
             op.events = BY_POLL if op.direct else BY_RECEIVE
+        elif (op.kind == SEND or op.kind == CONNECT) and self._at_once(op):
+            return self.track(op)
         self.arm(op)
-        self.track(op)
-        return 0
+        return self.track(op)
+
+    cdef bint _at_once(self, Op op) except -1:
+        """Try what usually need not wait: the peer sees it now, and not when the turn ends."""
+        cdef ssize_t n
+        if op.kind == SEND:
+            n = px_send(op.fd, op.buffer(), op.want())
+            if n == -EAGAIN or (n >= 0 and op.took(n)):
+                return False
+        else:
+            op.mode = BY_RECEIVE
+            if not px_is_nonblocking(op.fd):
+                return False
+            n = px_connect(op.fd, <const sockaddr *>op.buffer(), <unsigned int>op.want())
+            if n == -EINPROGRESS:
+                op.mode = BY_POLL
+                return False
+            if n == -EAGAIN:
+                return False  # a Unix socket whose listener's backlog is full: the kernel can wait for that
+        self.push(op, <int>n, 0)
+        return True
 
     cdef int _send_cancel(self, Op op) except -1:
         cdef px_sqe *entry
@@ -312,20 +338,18 @@ cdef class UringDriver(Driver):
         return 0
 
     cdef int settle(self) except -1:
-        if self.enabled and not self.closed and not self.forked:
+        if self.opened and not self.closed and not self.forked:
             self._enter(0, 0)
         return 0
 
     # ------------------------------------------------------------------------------------------------- reaping
 
     cdef bint due(self, uint32_t callbacks) noexcept:
-        return px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring)
+        return self.opened and (px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring))
 
     cdef int wait(self, int64_t timeout_ns) except -1:
         if self.retired:
             self._free_retired()
-        if not self.enabled:
-            self.start()
         if timeout_ns != 0 and not px_ring_ready(&self.ring):
             if self.spin_ns and self.may_spin():
                 self.spun(self._spin())
@@ -383,7 +407,7 @@ cdef class UringDriver(Driver):
             bid = cqe_flags >> PX_CQE_BUFFER_SHIFT
             data = self.buffers.buffers + <size_t>bid * self.buffers.size
             flags |= PACKET_BUFFER
-        if op.kind == RECV_STREAM or op.kind == RECV:
+        if op.kind == RECV_STREAM or op.kind == RECV or op.kind == CONNECT:
             if op.mode == BY_POLL and res >= 0:
                 flags |= PACKET_READY
         elif res > 0 and (op.kind == SEND or op.kind == RECV_INTO):
@@ -525,10 +549,11 @@ cdef class UringDriver(Driver):
         if self.inflight:
             # The kernel may still write to this memory: leak it (io_uring exit is asynchronous).
             self.buffers.memory = NULL
-        px_ring_unregister(&self.ring)
-        px_ring_free(&self.ring, 1)
-        px_buffers_free(&self.buffers, 1)
-        self._free_retired()
+        if self.opened:
+            px_ring_unregister(&self.ring)
+            px_ring_free(&self.ring, 1)
+            px_buffers_free(&self.buffers, 1)
+            self._free_retired()
         self._close_wake()
 
     def after_fork_in_child(self):
@@ -554,7 +579,9 @@ cdef class UringDriver(Driver):
         PyMem_Free(self.hot)
 
     def describe(self):
-        """Sizes and flags of this ring, as data."""
+        """Sizes and flags of this ring, as data; empty until there is one."""
+        if not self.opened or self.closed:
+            return {}
         return {
             "entries": self.ring.sq_entries,
             "completions": self.ring.cq_entries,
@@ -616,9 +643,6 @@ def probe_ring():
                 if probe.ops[i].flags & PX_OP_SUPPORTED:
                     ops.append(probe.ops[i].op)
         has_buffers = px_buffers_open(&buffers, &ring, 2, 4096) == 0
-        error = px_ring_enable(&ring)
-        if error < 0:
-            raise OSError(-error, os.strerror(-error))
         return {
             "setup_flags": _names(ring.setup_flags, _SETUP),
             "features": _names(ring.features, _FEATURES),

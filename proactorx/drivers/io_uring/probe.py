@@ -18,7 +18,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proactorx.drivers import BackendError, Probe, logger
+from proactorx.drivers import Probe, logger
 
 if TYPE_CHECKING:
     from proactorx.drivers.io_uring.driver import UringDriver
@@ -60,7 +60,7 @@ def _sysctl() -> str:
         return ""
 
 
-def _explain(error: int) -> str:
+def explain(error: int) -> str:
     name = errno.errorcode.get(error, str(error))
     if error == errno.ENOSYS:
         return f"{name} from setup: this kernel has no io_uring (it came with Linux 5.1), or a seccomp filter hides it"
@@ -107,7 +107,7 @@ def probe() -> Probe:
             raise
         if exc.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOMEM, errno.EINVAL):
             logger.warning("proactorx: io_uring_setup failed with errno %s", exc.errno)
-        return Probe("io_uring", False, _explain(exc.errno or 0), kernel=kernel, suitable=False)
+        return Probe("io_uring", False, explain(exc.errno or 0), kernel=kernel, suitable=False)
     names = tuple(OPCODES[op] if op < len(OPCODES) else f"op{op}" for op in found["ops"])
     tier = _tier(found, names)
     common: dict[str, Any] = {
@@ -131,15 +131,10 @@ def probe() -> Probe:
     return Probe("io_uring", True, why, suitable=not why, **common)
 
 
-def open_driver() -> UringDriver:
+def make_driver() -> UringDriver:
     """The driver with what this kernel has, less what the environment switches off."""
     from proactorx.drivers import probe as cached
     from proactorx.drivers.io_uring.driver import UringDriver
 
     found, off = cached("io_uring"), disabled()
-    try:
-        return UringDriver(multishot=found.tier >= "U1" and "multishot" not in off, buffers=0 if "buffers" in off else 64)
-    except OSError as exc:
-        if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise
-        raise BackendError(f"backend io_uring cannot run here: {_explain(exc.errno or 0)}") from exc
+    return UringDriver(multishot=found.tier >= "U1" and "multishot" not in off, buffers=0 if "buffers" in off else 64)

@@ -114,7 +114,7 @@ static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries) {
         PX_SETUP_NO_SQARRAY | PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER | PX_SETUP_COOP_TASKRUN
             | PX_SETUP_TASKRUN_FLAG | PX_SETUP_SUBMIT_ALL,
     };
-    const uint32_t base = PX_SETUP_CQSIZE | PX_SETUP_CLAMP | PX_SETUP_R_DISABLED;
+    const uint32_t base = PX_SETUP_CQSIZE | PX_SETUP_CLAMP;
     const uint32_t wanted = PX_SETUP_NO_SQARRAY | PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER
         | PX_SETUP_COOP_TASKRUN | PX_SETUP_TASKRUN_FLAG | PX_SETUP_SUBMIT_ALL;
     struct px_params p;
@@ -140,9 +140,6 @@ static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries) {
     if (r->features & PX_FEAT_NO_IOWAIT) r->enter_flags = PX_ENTER_NO_IOWAIT;
     return 0;
 }
-
-/* The thread that enables the ring owns it. */
-static inline int px_ring_enable(px_ring *r) { return px_register(r->fd, PX_REGISTER_ENABLE_RINGS, NULL, 0); }
 
 /* A registered ring costs a fifth less per enter; the registration belongs to the thread. */
 static void px_ring_register(px_ring *r) {

@@ -19,6 +19,9 @@ class SelectDriver(PythonReadinessDriver):
 
     def __init__(self) -> None:
         self.name = "select"
+        self._selector: selectors.BaseSelector | None = None
+
+    def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
@@ -26,6 +29,7 @@ class SelectDriver(PythonReadinessDriver):
         self._selector.register(self._reader, selectors.EVENT_READ)
 
     def _interest(self, fd: int, before: int, after: int) -> None:
+        assert self._selector is not None
         events = (selectors.EVENT_READ if after & POLLIN else 0) | (selectors.EVENT_WRITE if after & POLLOUT else 0)
         try:
             if not events:
@@ -43,6 +47,7 @@ class SelectDriver(PythonReadinessDriver):
             self._selector.register(fd, events)
 
     def _poll(self, timeout: float | None) -> Iterable[tuple[int, int]]:
+        assert self._selector is not None
         try:
             ready = self._selector.select(timeout)
         except InterruptedError:
@@ -80,6 +85,8 @@ class SelectDriver(PythonReadinessDriver):
         self._drop()
 
     def _drop(self) -> None:
+        if self._selector is None:
+            return
         self._selector.close()
         self._reader.close()
         self._writer.close()
