@@ -7,6 +7,7 @@ so that ``run`` brings next to nothing into the program that it runs.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -40,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("proactorx: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if options.command == "run":
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has had enough: no complaint at exit either
+        return 1
 
 
 def _dispatch(options: argparse.Namespace, program: list[str]) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import statistics
 import subprocess
 import sys
@@ -113,7 +114,13 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         self._errors.seek(0)
-        return self._errors.read().decode(errors="replace").strip()[-2000:] or f"exit code {self._process.poll()}"
+        said = self._errors.read().decode(errors="replace").strip()[-2000:]
+        code = self._process.poll() or 0
+        if code < 0:
+            said += f"\nkilled by {signal.Signals(-code).name}"
+            if said.endswith("SIGSYS"):
+                said += ", as sandboxes do that forbid io_uring: try --backend epoll"
+        return said.strip() or f"exit code {code}"
 
     def finish(self) -> None:
         """Let it end by itself; what it complained of is passed on."""

@@ -6,13 +6,19 @@ Drawn with rich where it is installed; the plain text and the JSON need nothing 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import signal
+import sys
 import textwrap
 from typing import Any
 
 import proactorx
-from proactorx.drivers import probe_all
+from proactorx.drivers import Probe, probe_all
+from proactorx.drivers import probe as driver_probe
 
+URING = "io_uring"
+SAFE = ("epoll", "select")  # the drivers on whose account nothing is killed
 WIDTH = 79
 
 
@@ -32,6 +38,12 @@ def collect() -> dict[str, Any]:
     ``chosen`` is what ``new_event_loop()`` gives here and now, ``PROACTORX_BACKEND`` included; where it gives none it
     is null and ``error`` says why.
     """
+    deadly = _deadly()
+    found = probe_all() if not deadly else [Probe(URING, False, deadly, suitable=False), *map(driver_probe, SAFE)]
+    if deadly and os.environ.get("PROACTORX_BACKEND", "auto") in ("", "auto", URING):
+        chosen, error = None, f"{URING} would be tried, but {deadly}"
+    else:
+        chosen, error = _choose()
     drivers = [
         {
             "name": one.name,
@@ -44,9 +56,8 @@ def collect() -> dict[str, Any]:
             "setup_flags": list(one.setup_flags),
             "ops": list(one.ops),
         }
-        for one in probe_all()
+        for one in found
     ]
-    chosen, error = _choose()
     return {
         "proactorx": proactorx.__version__,
         "python": platform.python_version(),
@@ -58,6 +69,31 @@ def collect() -> dict[str, Any]:
         "error": error,
         "drivers": drivers,
     }
+
+
+def _deadly() -> str:
+    """Why io_uring must not even be asked for in this process; "" if it may.
+
+    Some sandboxes kill a process for its first call. That is for a child to find out: this command has to tell it.
+    """
+    if not sys.platform.startswith("linux"):
+        return ""
+    child = os.fork()
+    if child == 0:
+        try:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            driver_probe(URING)
+        finally:
+            os._exit(0)
+    signal_number = -os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if signal_number == 0:
+        return ""
+    return (
+        f"the process that asks for it is killed ({signal.Signals(signal_number).name}), by a sandbox probably: "
+        "set PROACTORX_BACKEND=epoll"
+    )
 
 
 def _choose() -> tuple[dict[str, Any] | None, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.events
+import builtins
 import functools
 import importlib.machinery
 import io
@@ -46,7 +47,7 @@ def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
         sys.excepthook = _show
     sys.argv = ["-m", *program[1:]] if as_module else program
     main = types.ModuleType("__main__")
-    main.__dict__["__builtins__"] = __builtins__
+    main.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main
     if as_module:
         _set_first_path(os.getcwd())

@@ -165,7 +165,7 @@ class Choice:
         if self._rejected:
             return "; ".join(f"{other}: {why}" for other, why in self._rejected.items())
         tier = probe(name).tier
-        return f"tier {tier}" if tier else "the only one here"
+        return f"first choice of auto, tier {tier}" if tier else "the best one here"
 
     def fall_back(self, error: OSError) -> Driver:
         """The driver to use instead, now that this one could not be opened.

@@ -161,4 +161,22 @@ class Connections(asyncio.BaseEventLoop):
         del _unix
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
-        """asyncio's own hook: refuse a socket that a transport uses.  Ops queue in order, so there is no danger."""
+        """asyncio's own hook: refuse a descriptor that a transport uses."""
+        number = fd if isinstance(fd, int) else fd.fileno()
+        transport = self._port.owner_of(number)
+        if transport is not None and transport._has(number):
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+    async def _create_connection_transport(  # type: ignore[override]
+        self, sock: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
+    ) -> Any:
+        def guarded() -> asyncio.BaseProtocol:
+            try:
+                return protocol_factory()
+            except BaseException:
+                sock.close()  # nobody else would
+                raise
+
+        return await super()._create_connection_transport(  # type: ignore[misc]
+            sock, guarded, *args, **kwargs
+        )

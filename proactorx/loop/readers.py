@@ -28,6 +28,7 @@ class Readers(asyncio.BaseEventLoop):
     """The readiness family of ``AbstractEventLoop``."""
 
     _port: Port
+    _ensure_fd_no_transport: Callable[[Any], None]
 
     def _init_readers(self) -> None:
         self._watches: dict[tuple[int, int], tuple[Watch, Handle]] = {}
@@ -43,7 +44,7 @@ class Readers(asyncio.BaseEventLoop):
 
     def remove_reader(self, fd: Any) -> bool:
         """Undo ``add_reader``; whether there was a callback."""
-        return self._unwatch(_fileno(fd), POLLIN)
+        return self._remove(fd, POLLIN)
 
     def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Handle:
         """Call `callback` in each turn in which `fd` can be written; see ``add_reader``."""
@@ -51,10 +52,16 @@ class Readers(asyncio.BaseEventLoop):
 
     def remove_writer(self, fd: Any) -> bool:
         """Undo ``add_writer``; whether there was a callback."""
-        return self._unwatch(_fileno(fd), POLLOUT)
+        return self._remove(fd, POLLOUT)
+
+    def _remove(self, file: Any, events: int) -> bool:
+        fd = _fileno(file)
+        self._ensure_fd_no_transport(fd)
+        return self._unwatch(fd, events)
 
     def _watch(self, fd: int, events: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> Handle:
         self._check_closed()
+        self._ensure_fd_no_transport(fd)
         # Always a new op: the number may belong to another file by now.
         self._unwatch(fd, events)
         handle = self._make_handle(callback, args)

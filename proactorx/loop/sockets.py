@@ -7,8 +7,10 @@ socket, and an accepted connection is closed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
+import ssl
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -29,20 +31,28 @@ class Sockets(asyncio.BaseEventLoop):
         self._received: weakref.WeakKeyDictionary[socket.socket, bytes] = weakref.WeakKeyDictionary()
         self._receiving: weakref.WeakKeyDictionary[socket.socket, asyncio.Future[None]] = weakref.WeakKeyDictionary()
 
-    def _check_nonblocking(self, sock: socket.socket) -> None:
+    def _check_sock(self, sock: socket.socket) -> None:
+        if isinstance(sock, ssl.SSLSocket):
+            raise TypeError("Socket cannot be of type SSLSocket")
         if self.get_debug() and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
         if sock.fileno() < 0:
-            raise OSError(9, os.strerror(9))
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    async def _run_op(self, op: Overlapped, late: Callable[[Overlapped], None] | None = None) -> Any:
-        """Submit `op` and wait for it.  When the wait is cancelled, so is the op; `late` gets it when it has ended."""
+    async def _run_op(self, op: Overlapped, unwanted: Callable[[Any], None], ended: Callable[[], None] | None = None) -> Any:
+        """Submit `op` and wait for its result.
+
+        When the wait is cancelled, so is the op; a result that comes all the same goes to `unwanted`.  `ended` is
+        called when the kernel has let go of the op, in every case.
+        """
         future: asyncio.Future[Any] = self.create_future()
 
         def finished(op: Overlapped) -> None:
-            if future.done():
-                if late is not None:
-                    late(op)
+            if ended is not None:
+                ended()
+            if future.cancelled():
+                if not op.error:
+                    unwanted(op.kept())
             elif op.error:
                 future.set_exception(OSError(op.error, os.strerror(op.error)))
             else:
@@ -53,44 +63,40 @@ class Sockets(asyncio.BaseEventLoop):
         try:
             return await future
         except asyncio.CancelledError:
-            self._port.stop(op)
+            if future.cancelled():
+                self._port.stop(op)
+            elif future.exception() is None:
+                unwanted(op.kept())  # the result was there when the cancellation came
             raise
 
     async def _receive(self, sock: socket.socket, make: Callable[[], Overlapped]) -> Any:
         """One receive, in line behind those before it; what a cancelled one has brought goes to the next.
 
         One op at a time and socket: so bytes are never given to one receive while a later one waits in the kernel.
+        None: there are bytes that a cancelled receive has brought.
         """
         while (before := self._receiving.get(sock)) is not None:
             await asyncio.shield(before)
         if sock in self._received:
             return None
-        ended: asyncio.Future[None] = self.create_future()
-        op = make()
+        turn: asyncio.Future[None] = self.create_future()
 
-        def late(op: Overlapped) -> None:
-            if not op.error:
-                data = op.result() if op.is_bytes() else op.received()
-                if data:
-                    self._received[sock] = data
-            leave()
+        def keep(data: bytes) -> None:
+            if data:
+                self._received[sock] = self._received.get(sock, b"") + data
 
         def leave() -> None:
-            del self._receiving[sock]
-            ended.set_result(None)
+            self._receiving.pop(sock, None)
+            turn.set_result(None)
 
-        self._receiving[sock] = ended
+        op = make()
+        self._receiving[sock] = turn
         try:
-            result = await self._run_op(op, late)
-        except asyncio.CancelledError:
-            if op.done:
-                leave()
-            raise
+            return await self._run_op(op, keep, leave)
         except BaseException:
-            leave()
+            if op.state_name == "NEW":
+                leave()  # it could not be submitted
             raise
-        leave()
-        return result
 
     def _left_over(self, sock: socket.socket, nbytes: int) -> bytes:
         """At most `nbytes` of what cancelled receives have brought."""
@@ -101,13 +107,13 @@ class Sockets(asyncio.BaseEventLoop):
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive at most `n` bytes, b"" at the end of the stream: recv(2)."""
-        self._check_nonblocking(sock)
+        self._check_sock(sock)
         data: bytes | None = await self._receive(sock, lambda: Overlapped(RECV, sock.fileno(), size=n))
         return self._left_over(sock, n) if data is None else data
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into `buf`; the number of bytes, 0 at the end of the stream: recv(2)."""
-        self._check_nonblocking(sock)
+        self._check_sock(sock)
         count: int | None = await self._receive(sock, lambda: Overlapped(RECV_INTO, sock.fileno(), data=buf))
         if count is not None:
             return count
@@ -118,9 +124,9 @@ class Sockets(asyncio.BaseEventLoop):
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of `data`: send(2).  It must not be changed before the call has returned."""
-        self._check_nonblocking(sock)
+        self._check_sock(sock)
         if memoryview(data).nbytes:
-            await self._run_op(Overlapped(SEND, sock.fileno(), data=data))
+            await self._run_op(Overlapped(SEND, sock.fileno(), data=data), _nothing)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect `sock` to `address`: connect(2).
@@ -128,7 +134,7 @@ class Sockets(asyncio.BaseEventLoop):
         Raises:
             OSError: the connection failed.
         """
-        self._check_nonblocking(sock)
+        self._check_sock(sock)
         family = sock.family
         if family in (socket.AF_INET, socket.AF_INET6):
             resolved = await self._ensure_resolved(  # type: ignore[attr-defined]
@@ -137,22 +143,21 @@ class Sockets(asyncio.BaseEventLoop):
             address = resolved[0][4]
         op = Overlapped(CONNECT, sock.fileno(), data=names.pack(family, address))
         try:
-            await self._run_op(op)
+            await self._run_op(op, _nothing)
         except OSError as exc:
             raise OSError(exc.errno, f"Connect call failed {address}") from None
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept one connection: (its non-blocking socket, the peer's address), accept(2)."""
-        self._check_nonblocking(sock)
-
-        def late(op: Overlapped) -> None:
-            if not op.error:
-                os.close(op.result())
-
+        self._check_sock(sock)
         while True:
-            conn = socket.socket(fileno=await self._run_op(Overlapped(ACCEPT_ONE, sock.fileno()), late))
+            conn = socket.socket(fileno=await self._run_op(Overlapped(ACCEPT_ONE, sock.fileno()), os.close))
             conn.setblocking(False)
             try:
                 return conn, conn.getpeername()
             except OSError:
                 conn.close()  # reset before it was accepted: accept(2) would have said ECONNABORTED
+
+
+def _nothing(_: object) -> None:
+    """A result of which nothing needs to be kept."""

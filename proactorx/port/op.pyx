@@ -158,13 +158,11 @@ cdef class Overlapped(Op):
             raise OSError(self.error, os.strerror(self.error))
         return self.value
 
-    def is_bytes(self):
-        """Whether the result is the bytes themselves."""
-        return self.kind == RECV
-
-    def received(self):
-        """The bytes that RECV_INTO has put into its buffer, while ``owner`` is being called."""
-        return bytes(self.view.cast("B")[: self.offset])
+    def kept(self):
+        """The result in a form that can be kept: of RECV_INTO, a copy of the bytes that came."""
+        if self.kind == RECV_INTO:
+            return bytes(self.view.cast("B")[: self.offset])
+        return self.value
 
     cdef Py_ssize_t want(self) noexcept:
         return self.size - self.offset
@@ -199,8 +197,9 @@ cdef class Overlapped(Op):
                     owner, self.owner = self.owner, None
                     owner(self)
             finally:
-                self.view = None
-                self.memory = NULL
+                if self.kind != RECV_INTO:
+                    self.view = None  # RECV_INTO: until the op goes, so that a result nobody took can be kept
+                    self.memory = NULL
         return 0
 
     cdef _descriptor(self, int fd):

@@ -9,6 +9,10 @@ cdef class Flushable:
 cdef class Port:
     cdef readonly Driver driver
     cdef list dirty
+    cdef void **owners       # the transport of each descriptor that has one; borrowed
+    cdef int owner_count
+    cdef int own(self, int fd, object owner) except -1
+    cdef void disown(self, int fd, void *owner) noexcept
     cdef object fallback     # makes another driver when this one cannot be opened, or None
     cdef int open(self) except -1
     cdef int submit(self, Op op) except -1

@@ -5,9 +5,11 @@ close whatever it likes.  A dispatch takes at most the packets that were queued 
 never stops cannot starve timers and callbacks.
 """
 
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_DECREF
 from proactorx.port.errnos cimport ECANCELED
 from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memset
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport (
     CANCELLING, DONE, IN_FLIGHT, NEW, Op, Overlapped, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, queue_count,
@@ -36,6 +38,33 @@ cdef class Port:
         self.driver = driver
         self.fallback = fallback
         self.dirty = []
+
+    def __dealloc__(self):
+        PyMem_Free(self.owners)
+
+    cdef int own(self, int fd, object owner) except -1:
+        """Note that `owner`, a transport, has `fd`; until it calls `disown`."""
+        cdef int size = self.owner_count or 64
+        cdef void **owners
+        if fd >= self.owner_count:
+            while size <= fd:
+                size *= 2
+            owners = <void **>PyMem_Realloc(self.owners, size * sizeof(void *))
+            if owners == NULL:
+                raise MemoryError
+            memset(&owners[self.owner_count], 0, (size - self.owner_count) * sizeof(void *))
+            self.owners = owners
+            self.owner_count = size
+        self.owners[fd] = <void *>owner
+        return 0
+
+    cdef void disown(self, int fd, void *owner) noexcept:
+        if fd < self.owner_count and self.owners[fd] == owner:
+            self.owners[fd] = NULL
+
+    def owner_of(self, int fd):
+        """The transport that has `fd`, or None."""
+        return <object>self.owners[fd] if fd < self.owner_count and self.owners[fd] != NULL else None
 
     cdef uint32_t queued(self) noexcept:
         return queue_count(&self.driver.queue)
@@ -134,7 +163,7 @@ cdef class Port:
                         if going == 2:
                             continue
                 op.on_packet(&packet)
-                if op.again and op.direct:
+                if op.again and packet.flags & PACKET_READY:
                     op.again = False
                     if driver.edge and op.state == IN_FLIGHT:
                         driver.push(op, packet.res, PACKET_READY | PACKET_MORE)

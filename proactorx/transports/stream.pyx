@@ -29,6 +29,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import warnings
 from asyncio import constants, trsock
 
@@ -111,7 +112,7 @@ cdef class WritableOp(Op):
         transport.writable = None
         if transport.buffered and packet.res >= 0:
             transport.flush()
-        elif transport.buffered and not transport.lost:
+        elif transport.buffered and not transport.lost and packet.res != -ECANCELED:
             transport._fatal_error(OSError(-packet.res, os.strerror(-packet.res)), "Fatal write error on socket transport")
         transport.release_fd()
         return 0
@@ -138,6 +139,7 @@ cdef class StreamTransport(Flushable):
         self.context = PyContext_CopyCurrent() if context is None else context
         self.high = 65536
         self.low = 16384
+        port.own(fd, self)
         self.set_protocol(protocol)
         self.remember_name(True)
         if server is not None:
@@ -155,8 +157,9 @@ cdef class StreamTransport(Flushable):
         if extra is not None and name in extra:
             return extra[name]
         if name == "socket":
-            if self.fd < 0:
-                return default
+            if self.sock is None and self.fd < 0:
+                self.sock = socket.socket(self._family())  # as closed as the connection is
+                self.sock.close()
             if self.sock is None:
                 self.sock = socket.socket(fileno=self.fd)
                 self.sock.setblocking(False)
@@ -196,6 +199,9 @@ cdef class StreamTransport(Flushable):
         if self.name_sizes[peer]:
             return parse_name((<char *>self.names[peer])[:self.name_sizes[peer]])
         return self.extra.get("peername" if peer else "sockname") if self.extra is not None else None
+
+    def _family(self):
+        return int.from_bytes((<char *>self.names[0])[:2], sys.byteorder) if self.name_sizes[0] else socket.AF_INET
 
     def set_protocol(self, protocol):
         """Give the bytes that come from now on to `protocol`."""
@@ -596,7 +602,7 @@ cdef class StreamTransport(Flushable):
             self.consume(n)
             if n < tried:
                 self.wait_writable()
-        if self.protocol_paused and self.buffered <= self.low:
+        if self.protocol_paused and self.buffered <= self.low and not self.lost:
             self._resume_protocol()
         if not self.buffered and (self.closing or self.eof_written):
             self.drained()
@@ -833,10 +839,12 @@ cdef class StreamTransport(Flushable):
         if fd < 0 or not self.connection_lost_called or self.receive is not None or self.writable is not None:
             return 0
         if self.given and self.sock.fileno() != fd:
+            self.port.disown(fd, <void *>self)
             self.fd = -1  # closed by its other owner: the number is not ours any more
             return 0
         self.port.driver.forget(fd)
         self.remember_name(False)
+        self.port.disown(fd, <void *>self)
         self.fd = -1
         if self.sock is not None:
             self.sock.close()
@@ -844,11 +852,19 @@ cdef class StreamTransport(Flushable):
             close(fd)
         return 0
 
+    def _has(self, fd):
+        return self.fd == fd and not self.closing and not (self.given and self.sock.fileno() != fd)
+
+    def __dealloc__(self):
+        if self.fd >= 0 and self.port is not None:
+            self.port.disown(self.fd, <void *>self)
+
     def __del__(self):
         cdef int fd = self.fd
         if fd < 0:
             return
         warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        self.port.disown(fd, <void *>self)
         self.fd = -1
         if self.sock is not None:
             self.sock.close()

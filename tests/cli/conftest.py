@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,15 @@ def cli(tmp_path: Path, environment: Environment) -> Cli:
         )
 
     return call
+
+
+@pytest.fixture
+def refused() -> Callable[[str], tuple[str, ...]]:
+    """A Python to which the kernel answers io_uring's calls with an errno, or with the end of the process."""
+    if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64", "riscv64"):
+        pytest.skip("needs Linux's seccomp")
+    script = str(Path(__file__).parents[1] / "support" / "refuse_io_uring.py")
+    return lambda answer: (sys.executable, script, "--answer", answer, sys.executable)
 
 
 @pytest.fixture

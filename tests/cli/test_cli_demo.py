@@ -45,6 +45,16 @@ def test_piped(cli: Cli, driver_name: str, running: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_where_io_uring_is_refused_it_says_why(cli: Cli, refused: Callable[[str], tuple[str, ...]]) -> None:
+    done = cli(*SHORT, python=refused("EPERM"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"why +io_uring: .*EPERM", done.stdout)
+    done = cli(*SHORT, python=refused("SIGSYS"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "SIGSYS" in done.stderr
+    assert "--backend epoll" in done.stderr
+
+
 def test_large_requests(cli: Cli) -> None:
     done = cli("demo", "--seconds", "0.2", "--connections", "3", "--size", "3000000")
     assert (done.returncode, done.stderr) == (0, "")

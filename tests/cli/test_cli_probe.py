@@ -12,6 +12,8 @@ import proactorx
 
 Cli = Callable[..., CompletedProcess[str]]
 
+Refused = Callable[[str], tuple[str, ...]]
+
 DRIVER_KEYS = {"name", "available", "suitable", "reason", "tier", "kernel", "features", "setup_flags", "ops"}
 
 
@@ -67,6 +69,27 @@ def test_a_choice_that_cannot_start_is_the_exit_code(cli: Cli, word: str) -> Non
     assert word in done.stdout
 
 
+@pytest.mark.parametrize("answer", ["EPERM", "ENOSYS"])
+def test_where_io_uring_is_refused_it_says_why(cli: Cli, refused: Refused, answer: str) -> None:
+    done = cli("probe", "--json", python=refused(answer))
+    found = report(done)
+    assert (done.returncode, found["chosen"]["name"]) == (0, "epoll")
+    assert answer in drivers(found)["io_uring"]["reason"]
+    assert answer in found["chosen"]["reason"]
+
+
+def test_where_io_uring_is_deadly_it_lives_to_tell(cli: Cli, refused: Refused) -> None:
+    """Some sandboxes kill the process that tries: that is found out without dying of it."""
+    done = cli("probe", "--json", python=refused("SIGSYS"))
+    found = report(done)
+    assert (done.returncode, found["chosen"]) == (1, None)
+    assert "SIGSYS" in drivers(found)["io_uring"]["reason"]
+    assert "PROACTORX_BACKEND=epoll" in found["error"]
+    assert drivers(found)["epoll"]["available"]
+    done = cli("probe", "--json", python=refused("SIGSYS"), PROACTORX_BACKEND="epoll")
+    assert (done.returncode, report(done)["chosen"]["name"]) == (0, "epoll")
+
+
 def test_tables(cli: Cli) -> None:
     done = cli("probe")
     assert (done.returncode, done.stderr) == (0, "")
@@ -83,3 +106,9 @@ def test_without_rich_it_is_plain_text(cli: Cli, no_rich: str) -> None:
     assert "\nselect: can run here\n" in done.stdout
     assert f"proactorx: {proactorx.__version__}\n" in done.stdout
     assert report(cli("probe", "--json", PYTHONPATH=no_rich))["chosen"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no sh")
+def test_a_reader_that_has_seen_enough(cli: Cli) -> None:
+    done = cli("probe", "--json", python=("sh", "-c", '"$0" "$@" | head -n 1', sys.executable))
+    assert (done.stdout, done.stderr) == ("{\n", "")

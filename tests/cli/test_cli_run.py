@@ -29,7 +29,8 @@ print(json.dumps({
     "spec": __spec__ and __spec__.name,
     "package": __package__,
     "names": sorted(set(globals()) - {"__annotations__"}),
-    "hook": sys.modules["__main__"].__loader__.__class__.__name__,
+    "loader": type(__loader__).__name__,
+    "builtins": type(__builtins__).__name__,
 }))
 """
 

@@ -78,8 +78,7 @@ def test_handles_can_be_watched_by_weak_references(
     assert watched() is handle
     handle.cancel()
     del handle
-    step(loop)
-    step(loop)
+    loop.run_until_complete(asyncio.sleep(0.001))
     gc.collect()
     assert watched() is None
 
@@ -193,13 +192,12 @@ def test_handles_live_longer_than_their_loop(loop: asyncio.AbstractEventLoop) ->
         assert handle.cancelled()
 
 
-def test_subclasses_of_handles_made_by_users_can_be_cancelled(loop: asyncio.AbstractEventLoop) -> None:
+def test_handles_made_by_users_can_be_cancelled(loop: asyncio.AbstractEventLoop) -> None:
     """Programs make handles of their own, with a loop as the third argument."""
     handle = asyncio.Handle(some_callback, (), loop)
     timer = asyncio.TimerHandle(loop.time(), some_callback, (), loop)
     assert "some_callback" in repr(handle)
     assert "some_callback" in repr(timer)
-    assert timer < loop.call_later(10, some_callback)
     handle.cancel()
     timer.cancel()
     assert handle.cancelled()

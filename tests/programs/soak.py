@@ -18,6 +18,7 @@ import resource
 import socket
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import proactorx
@@ -157,6 +158,7 @@ def main(backend: str | None, batches: int, rounds: int) -> None:
     """Half of each batch on one long-lived loop, half on loops that live for a few rounds."""
     factory = functools.partial(proactorx.new_event_loop, backend)
     with asyncio.Runner(loop_factory=factory) as runner:
+        runner.get_loop().set_default_executor(ThreadPoolExecutor(2))  # full from the first batch on
         for _ in range(batches):
             runner.run(batch(rounds // 2))
             inner = threading.Thread(target=short_lives, args=(factory, rounds // 2))

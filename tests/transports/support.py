@@ -320,6 +320,16 @@ def open_fds() -> dict[int, tuple[int, int]]:
     return out
 
 
+async def settled_fds() -> dict[int, tuple[int, int]]:
+    """The open descriptors, once the running loop has those that it opens when they are first needed."""
+    async with linked("unix") as link:
+        link.peer.sendall(b"x")
+        await link.protocol.until_received(1)
+    await asyncio.to_thread(int)
+    await turns(5)
+    return open_fds()
+
+
 def backend_of(factory: Callable[[], asyncio.AbstractEventLoop]) -> str:
     """The driver's name, or "asyncio", of a value of the ``loop_factory`` fixture."""
     keywords: dict[str, str] = getattr(factory, "keywords", {})

@@ -22,6 +22,7 @@ from .support import (
     linux_only,
     listening,
     open_fds,
+    settled_fds,
     socket_directory,
     turns,
     unused_port,
@@ -169,7 +170,7 @@ async def cancel(coroutine: Any, *, after_turns: int | None = None) -> None:
 @pytest.mark.parametrize("options", [{}, {"happy_eyeballs_delay": 0.001}], ids=["plain", "happy-eyeballs"])
 async def test_cancelled_while_connecting(options: dict[str, Any]) -> None:
     with dead_address() as address:
-        before = open_fds()
+        before = await settled_fds()
         await cancel(create(*address, **options))
         await turns(5)
         assert open_fds().keys() <= before.keys()
@@ -178,7 +179,7 @@ async def test_cancelled_while_connecting(options: dict[str, Any]) -> None:
 @pytest.mark.skipif(not linux_only, reason="needs a listener whose full queue ignores newcomers")
 async def test_a_connect_that_times_out() -> None:
     with dead_address() as address:
-        before = open_fds()
+        before = await settled_fds()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(create(*address), 0.02)
         await turns(5)
@@ -192,7 +193,7 @@ async def test_happy_eyeballs_close_the_losers(monkeypatch: pytest.MonkeyPatch) 
         infos = [(_family(a), socket.SOCK_STREAM, socket.IPPROTO_TCP, "", a) for a in addresses]
         with monkeypatch.context() as patched:
             patched.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
-            before = open_fds()
+            before = await settled_fds()
             transport, protocol = await create("several.example", 1, happy_eyeballs_delay=0.02)
         transport.abort()
         await protocol.until_lost()
@@ -222,7 +223,7 @@ async def test_cancelled_while_resolving(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_cancelled_after_any_number_of_turns(count: int) -> None:
     """Wherever the cancellation comes, there is a connection or there is none, and no descriptor is lost."""
     with listening() as listener:
-        before = open_fds()
+        before = await settled_fds()
         task = asyncio.create_task(create(*listener.getsockname()))
         await turns(count)
         task.cancel()
@@ -246,7 +247,7 @@ async def test_a_unix_listener_whose_queue_is_full() -> None:
         listener.bind(path)
         listener.listen(0)
         with dial(path):
-            before = open_fds()
+            before = await settled_fds()
             task = asyncio.create_task(asyncio.get_running_loop().create_unix_connection(Recorder, path))
             await asyncio.sleep(0.01)
             task.cancel()

@@ -24,6 +24,7 @@ from .support import (
     open_fds,
     reset,
     serving,
+    settled_fds,
     turns,
 )
 
@@ -61,9 +62,7 @@ async def _cycle(address: Any, number: int) -> None:
 
 async def test_three_hundred_connections_leave_nothing() -> None:
     async with serving(Echo) as (_, address):
-        await _cycle(address, 4)
-        await turns(5)
-        before = len(open_fds())
+        before = len(await settled_fds())
         for number in range(300):
             await _cycle(address, number)
         await eventually(lambda: len(open_fds()) <= before, "all descriptors are closed")
@@ -83,9 +82,9 @@ async def test_three_hundred_raw_clients_leave_nothing() -> None:
                 client.close()
 
     async with serving(Echo) as (_, address):
-        before = len(open_fds())
+        before = len(await settled_fds())
         await asyncio.to_thread(clients, address)
-        await eventually(lambda: len(open_fds()) <= before + 1, "all descriptors are closed")
+        await eventually(lambda: len(open_fds()) <= before, "all descriptors are closed")
 
 
 def test_closing_the_loop_closes_its_connections(loop: asyncio.AbstractEventLoop) -> None:

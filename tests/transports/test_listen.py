@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .support import LIMIT, Echo, Recorder, dial, listening, open_fds, serving, unused_port
+from .support import LIMIT, Echo, Recorder, dial, listening, open_fds, serving, settled_fds, unused_port
 
 
 async def create(*args: Any, **options: Any) -> Any:
@@ -110,7 +110,7 @@ async def test_our_own_socket_that_listens_with_clients_waiting() -> None:
 async def test_an_address_in_use() -> None:
     with listening() as taken:
         address = taken.getsockname()
-        before = open_fds()
+        before = await settled_fds()
         with pytest.raises(OSError, match="error while attempting to bind on address") as info:
             await create(*address)
         assert info.value.errno == errno.EADDRINUSE
@@ -122,7 +122,7 @@ async def test_one_of_several_addresses_in_use() -> None:
     """Nothing is left of those that could be bound."""
     with listening() as taken:
         port = taken.getsockname()[1]
-        before = open_fds()
+        before = await settled_fds()
         with pytest.raises(OSError, match="error while attempting to bind on address"):
             await create(["::1", "127.0.0.1"], port)
         assert open_fds().keys() <= before.keys()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .support import BIG, LIMIT, Echo, Recorder, dial, linux_only, open_fds, socket_directory
+from .support import BIG, LIMIT, Echo, Recorder, dial, linux_only, open_fds, settled_fds, socket_directory
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 new_in_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
@@ -90,7 +90,7 @@ async def test_abstract_names(convert: Any) -> None:
 async def test_an_abstract_name_in_use() -> None:
     name = f"\0proactorx-test-{os.getpid()}"
     server = await create(name)
-    before = open_fds()
+    before = await settled_fds()
     with pytest.raises(OSError) as info:
         await create(name)
     assert info.value.errno == errno.EADDRINUSE
@@ -130,7 +130,7 @@ async def test_a_stale_socket_file_is_replaced(path: str) -> None:
 
 async def test_a_file_that_is_no_socket_is_left_alone(path: str) -> None:
     write(path, "precious")
-    before = open_fds()
+    before = await settled_fds()
     with pytest.raises(OSError, match="is already in use") as info:
         await create(path)
     assert info.value.errno == errno.EADDRINUSE

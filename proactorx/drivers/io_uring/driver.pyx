@@ -686,8 +686,7 @@ cdef _try_multishot_recv(px_ring *ring):
         entry.flags = PX_SQE_BUFFER_SELECT
         entry.user_data = 1
         more = _more(ring)
-        a.shutdown(socket.SHUT_RDWR)
-        _drain(ring)
+        _end(ring, 1)
         return more
 
 
@@ -704,12 +703,14 @@ cdef _try_multishot_accept(px_ring *ring):
         entry.op_flags = SOCK_CLOEXEC
         entry.user_data = 2
         more = _more(ring)
-        listener.shutdown(socket.SHUT_RDWR)
-        _drain(ring)
+        _end(ring, 2)
         return more
 
 
-cdef _drain(px_ring *ring):
-    """Let the multishot end before the ring goes."""
+cdef _end(px_ring *ring, uint64_t user_data):
+    """Cancel the multishot before its sockets go; done when the answer to the cancel is there."""
+    cdef px_sqe *entry = px_ring_sqe(ring)
+    entry.opcode = PX_OP_ASYNC_CANCEL
+    entry.addr = user_data
     px_ring_enter(ring, 1, 1_000_000_000)
     px_store(ring.k_cq_head, px_load(ring.k_cq_tail))
