@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,9 @@ from proactorx.loop.event_loop import EventLoop
 if TYPE_CHECKING:
     from proactorx.loop.policy import EventLoopPolicy
 
-__all__ = ["BackendError", "BackendInfo", "EventLoop", "EventLoopPolicy", "install", "new_event_loop", "run"]
+__all__ = ["BackendError", "BackendInfo", "EventLoop", "install", "new_event_loop", "run"]
+if sys.version_info < (3, 16):
+    __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
 __version__ = "0.1.0"
 
 _T = TypeVar("_T")
@@ -41,6 +44,8 @@ def run(
     Raises:
         RuntimeError: a loop runs in this thread already.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("proactorx.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(backend, spin=spin)) as runner:
         return runner.run(main)
 
@@ -63,5 +68,8 @@ def __getattr__(name: str) -> Any:
     if name == "EventLoopPolicy":
         from proactorx.loop import policy
 
-        return policy.policy_class()
+        try:
+            return policy.policy_class()
+        except RuntimeError as exc:
+            raise AttributeError(str(exc)) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,6 +50,7 @@ cdef class LoopCore:
     cdef Handle new_handle(self, callback, tuple args, context)
     cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method)
     cdef int _run_ready_debug(self, uint32_t count) except -1
+    cdef void drop_handles(self) noexcept
     cdef int push_ready(self, Handle handle) except -1
     cdef int add_soon(self, Handle handle) except -1
     cdef void post(self, Handle handle) noexcept

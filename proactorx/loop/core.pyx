@@ -26,6 +26,10 @@ cdef extern from "Python.h":
     object PyObject_Call(object callback, object args, PyObject *kwargs)
     int PyErr_CheckSignals() except -1
     unsigned long PyThread_get_thread_ident() nogil
+    ctypedef int (*visitproc)(PyObject *, void *) noexcept
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
+    ctypedef struct PyTypeObject:
+        traverseproc tp_traverse
 
 cdef extern from "inbox.h":
     void px_inbox_push(void **head, void *item, void **next) nogil
@@ -33,6 +37,8 @@ cdef extern from "inbox.h":
     int px_exchange(int *flag, int value) nogil
     void *px_peek(void **head) nogil
     double px_monotonic() nogil
+
+FORKED = "this loop belongs to the parent process; make a new one after fork()"
 
 logger = logging.getLogger("asyncio")
 
@@ -48,6 +54,11 @@ cdef enum:
 @cython.freelist(512)
 cdef class Handle:
     """asyncio's ``Handle``: a scheduled call that can be cancelled."""
+
+    @property
+    def __class__(self):
+        # For isinstance(): asyncio's own classes have slots, from which a compiled class cannot inherit.
+        return events.Handle
 
     def get_context(self):
         """The ``contextvars.Context`` that the callback runs in."""
@@ -124,6 +135,10 @@ def _format_callback(callback, args, debug):
 
 cdef class TimerHandle(Handle):
     """asyncio's ``TimerHandle``: a call scheduled for a time of ``loop.time()``."""
+
+    @property
+    def __class__(self):
+        return events.TimerHandle
 
     def when(self):
         """When the callback is due, in seconds of ``loop.time()``."""
@@ -222,12 +237,15 @@ cdef class LoopCore:
         self.slow_callback_duration = 0.1
 
     def __dealloc__(self):
-        self._drop_handles()
+        self.drop_handles()
         free(self.ready)
         free(self.timers)
 
     def _drop_handles(self):
         """Forget every scheduled call, and free what they refer to."""
+        self.drop_handles()
+
+    cdef void drop_handles(self) noexcept:
         cdef object handle
         cdef void *item
         cdef void *next
@@ -356,6 +374,8 @@ cdef class LoopCore:
         cdef Handle handle
         if self._closed:
             raise RuntimeError("Event loop is closed")
+        if self._port.driver.forked:
+            raise RuntimeError(FORKED)
         if self._debug:
             self._check_callback(callback, "call_soon_threadsafe")
         handle = self.new_handle(callback, args, context)
@@ -413,7 +433,8 @@ cdef class LoopCore:
             self.add_soon(handle)
 
     def _add_callback_signalsafe(self, Handle handle not None):
-        self.post(handle)
+        # A copy: a handle can be in the inbox once only.
+        self.post(self.new_handle(handle._callback, handle._args, handle._context))
 
     def _timer_handle_cancelled(self, handle):
         """asyncio's own hook; our handles count for themselves."""
@@ -423,7 +444,10 @@ cdef class LoopCore:
         return px_monotonic()
 
     cdef double now(self) except? -1:
-        return <double>self.clock() if self.clock is not None else px_monotonic()
+        clock = self.clock
+        if self.thread == 0:
+            clock = self._own_clock()  # while the loop does not run, somebody may replace its clock
+        return <double>clock() if clock is not None else px_monotonic()
 
     def is_running(self):
         """Whether the loop runs now."""
@@ -510,6 +534,8 @@ cdef class LoopCore:
         cdef uint32_t count
         cdef double delay
         cdef int64_t timeout = -1
+        if port.driver.forked:
+            raise RuntimeError(FORKED)
         PyErr_CheckSignals()
         self.drain_inbox()
         port.flush()
@@ -589,10 +615,10 @@ cdef class LoopCore:
     def _run_once(self):
         self.turn()
 
-    def _run_until_stopped(self, clock):
-        """Turn until ``stop`` is called.  `clock`: what replaces ``LoopCore.time``, or None."""
+    def _run_until_stopped(self):
+        """Turn until ``stop`` is called."""
+        self.clock = self._own_clock()
         self.thread = PyThread_get_thread_ident()
-        self.clock = clock
         self.polled = self.slept = False
         try:
             self._port.driver.start()
@@ -606,11 +632,40 @@ cdef class LoopCore:
             self.clock = None
             self._port.driver.stop()
 
+    def _own_clock(self):
+        """What a subclass or a test has put in the place of ``time``, or None."""
+        if type(self).time is not LoopCore.time or "time" in getattr(self, "__dict__", ()):
+            return self.time
+        return None
+
     def _before_sleep(self):
         """Called before the first wait of each run."""
 
     def _set_port(self, Port port not None):
         self._port = port
+
+
+# The garbage collector must see the handles in the queues: a cycle from a loop through a timer back to the loop is
+# ordinary.  Cython makes a tp_traverse of the Python attributes only; ours visits the rest.
+
+cdef traverseproc _traverse_attributes = (<PyTypeObject *>LoopCore).tp_traverse
+
+
+cdef int _traverse(LoopCore self, visitproc visit, void *arg) noexcept:
+    cdef uint32_t i = self.ready_head
+    cdef Py_ssize_t k
+    cdef int found = _traverse_attributes(<PyObject *>self, visit, arg)
+    while i != self.ready_tail and not found:
+        found = visit(<PyObject *>self.ready[i & self.ready_mask], arg)
+        i += 1
+    for k in range(self.timer_count):
+        if found:
+            break
+        found = visit(<PyObject *>self.timers[k].handle, arg)
+    return found
+
+
+(<PyTypeObject *>LoopCore).tp_traverse = <traverseproc>_traverse
 
 
 def _iscoroutinefunction(callback):

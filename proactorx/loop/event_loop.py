@@ -11,14 +11,15 @@ from typing import Any
 
 from proactorx import drivers
 from proactorx.loop.connections import Connections
-from proactorx.loop.core import LoopCore
+from proactorx.loop.core import FORKED, LoopCore
+from proactorx.loop.missing import Missing
 from proactorx.loop.readers import Readers
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
 from proactorx.port.port import Port
 
 
-class EventLoop(Connections, Sockets, Readers, Signals, LoopCore, asyncio.BaseEventLoop):
+class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
     """An asyncio event loop whose I/O goes through a completion port.
 
     Args:
@@ -70,14 +71,14 @@ class EventLoop(Connections, Sockets, Readers, Signals, LoopCore, asyncio.BaseEv
         self._check_closed()
         self._check_running()
         if self._port.driver.forked:
-            raise RuntimeError("this loop belongs to the parent process; make a new one after fork()")
+            raise RuntimeError(FORKED)
         self._set_coroutine_origin_tracking(self._debug)
         old_hooks = sys.get_asyncgen_hooks()
         try:
             self._thread_id = threading.get_ident()
             sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
             events._set_running_loop(self)
-            self._run_until_stopped(self._own_clock())
+            self._run_until_stopped()
         finally:
             self._release_signals()
             self._stopping = False
@@ -85,12 +86,6 @@ class EventLoop(Connections, Sockets, Readers, Signals, LoopCore, asyncio.BaseEv
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
-
-    def _own_clock(self) -> Any:
-        # A subclass or a test may have its own idea of time.
-        if "time" in self.__dict__ or type(self).time is not LoopCore.time:
-            return self.time
-        return None
 
     def close(self) -> None:
         """Close the loop: cancel what is in flight, wait for it to end, and free everything.
@@ -107,6 +102,7 @@ class EventLoop(Connections, Sockets, Readers, Signals, LoopCore, asyncio.BaseEv
         self._close_signals()
         asyncio.BaseEventLoop.close(self)
         self._close_listeners()
+        self._watches.clear()
         self._port.close()
         self._drop_handles()
 

@@ -7,8 +7,8 @@ handler then runs in the main thread, where the loop is awake.  Only the main th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
+import inspect
 import signal
 import socket
 import threading
@@ -34,27 +34,26 @@ class Signals(asyncio.BaseEventLoop):
         self._signal_handlers: dict[int, Handle] = {}
         self._signal_pair: tuple[socket.socket, socket.socket] | None = None
         self._signal_op: Overlapped | None = None
+        # Whether the wake-up descriptor is ours now, and whose it was before (-1: nobody's).
+        self._has_wakeup_fd = False
         self._other_wakeup_fd = -1
 
     # ------------------------------------------------------------------------------------------ the wake-up descriptor
 
     def _before_sleep(self) -> None:
         """The loop is about to sleep for the first time in this run: in the main thread, signals are to wake it."""
-        if threading.current_thread() is threading.main_thread():
-            old = self._open_signal_pair()
-            if old != -1:
-                self._other_wakeup_fd = old
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._take_wakeup_fd()
+        if self._other_wakeup_fd != -1 and not self._signal_handlers:
+            self._give_wakeup_fd_back()  # the program has one of its own, which gets the bytes as on stock asyncio
 
     def _release_signals(self) -> None:
-        """The run is over: whoever had the wake-up descriptor before gets it back."""
-        if self._signal_pair is None or threading.current_thread() is not threading.main_thread():
-            return
-        other, self._other_wakeup_fd = self._other_wakeup_fd, -1
-        if other != -1 or not self._signal_handlers:
-            signal.set_wakeup_fd(other, warn_on_full_buffer=False)
+        """The run is over."""
+        if not self._signal_handlers:
+            self._give_wakeup_fd_back()
 
-    def _open_signal_pair(self) -> int:
-        """Have signals written to us; the descriptor that was set before, if it is not ours."""
+    def _take_wakeup_fd(self) -> None:
         if self._signal_pair is None:
             reader, writer = socket.socketpair()
             reader.setblocking(False)
@@ -64,7 +63,22 @@ class Signals(asyncio.BaseEventLoop):
             self._watch_signals()
         ours = self._signal_pair[1].fileno()
         old = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        return -1 if old == ours else old
+        if old != ours:
+            self._other_wakeup_fd = old
+        self._has_wakeup_fd = True
+
+    def _give_wakeup_fd_back(self) -> None:
+        if not self._has_wakeup_fd or threading.current_thread() is not threading.main_thread():
+            return
+        self._has_wakeup_fd = False
+        other, self._other_wakeup_fd = self._other_wakeup_fd, -1
+        assert self._signal_pair is not None
+        try:
+            current = signal.set_wakeup_fd(other, warn_on_full_buffer=False)
+        except (ValueError, OSError):
+            current = signal.set_wakeup_fd(-1)  # the other one was closed meanwhile
+        if current not in (-1, self._signal_pair[1].fileno()):
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)  # somebody else has taken it since
 
     def _watch_signals(self) -> None:
         if self._signal_pair is None:
@@ -91,18 +105,15 @@ class Signals(asyncio.BaseEventLoop):
         if handle._cancelled:
             self.remove_signal_handler(number)
         else:
-            self._add_callback_signalsafe(handle)
+            self._add_callback(handle)
 
     def _close_signals(self) -> None:
         for number in list(self._signal_handlers):
             self.remove_signal_handler(number)
+        self._give_wakeup_fd_back()
         pair, self._signal_pair = self._signal_pair, None
         if pair is None:
             return
-        if threading.current_thread() is threading.main_thread():
-            current = signal.set_wakeup_fd(-1)
-            if current not in (-1, pair[1].fileno()):
-                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         if self._signal_op is not None and not self._port.driver.forked:
             # Closed by the port's own close: the descriptor must outlive the op.
             self._signal_op, op = None, self._signal_op
@@ -123,13 +134,13 @@ class Signals(asyncio.BaseEventLoop):
             ValueError: `sig` is not a signal, or this is not the main thread.
             RuntimeError: the signal cannot be caught.
         """
-        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_signal(sig)
         self._check_closed()
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("set_wakeup_fd only works in main thread of the main interpreter")
-        self._open_signal_pair()
+        self._take_wakeup_fd()
         self._signal_handlers[sig] = self._make_handle(callback, args)
         try:
             signal.signal(sig, _ignore)
@@ -137,8 +148,7 @@ class Signals(asyncio.BaseEventLoop):
         except OSError as exc:
             del self._signal_handlers[sig]
             if not self._signal_handlers and not self.is_running():
-                with contextlib.suppress(ValueError, OSError):
-                    signal.set_wakeup_fd(-1)
+                self._give_wakeup_fd_back()
             if exc.errno == errno.EINVAL:
                 raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise
@@ -158,8 +168,7 @@ class Signals(asyncio.BaseEventLoop):
                 raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise
         if not self._signal_handlers and not self.is_running():
-            with contextlib.suppress(ValueError, OSError):
-                signal.set_wakeup_fd(-1)
+            self._give_wakeup_fd_back()
         return True
 
     def _check_signal(self, sig: int) -> None:

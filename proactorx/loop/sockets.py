@@ -53,6 +53,8 @@ class Sockets(asyncio.BaseEventLoop):
             if future.cancelled():
                 if not op.error:
                     unwanted(op.kept())
+            elif self.is_closed():
+                return  # a future of a closed loop has nobody to tell
             elif op.error:
                 future.set_exception(OSError(op.error, os.strerror(op.error)))
             else:

@@ -193,7 +193,10 @@ cdef class Port:
                                  driver.name, len(driver.inflight), CLOSE_DEADLINE)
                     break
                 driver.wait(<int64_t>(left * 1e9))
-            self.dispatch(self.queued())
+            try:
+                self.dispatch(self.queued())
+            except Exception:
+                logger.exception("closing %s: an operation's owner failed", driver.name)
         driver.close()
 
     # What tests and the first users of a port see of it.

@@ -911,6 +911,7 @@ cdef class Listener(Op):
     cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol), or None
     cdef object retry            # the timer of a pause for want of descriptors
     cdef bint closed
+    cdef int error               # why accepting has stopped, where that is known before the op ends
     cdef bint starved            # said already that there are no descriptors
 
     def __init__(self, loop, Port port not None, sock, factory, server, make_tls=None):
@@ -960,12 +961,15 @@ cdef class Listener(Op):
             else:
                 self.starved = False
                 self.accepted(res)
+        elif packet.flags & PACKET_MORE:
+            self.error = -res
         if not packet.flags & PACKET_MORE:
             if self.closed:
                 self._release()
                 self.loop = self.factory = self.server = self.make_tls = None
             elif res < 0:
-                self._failed(-res)
+                res, self.error = self.error or -res, 0
+                self._failed(res)
         return 0
 
     cdef int accepted(self, int fd) except -1:

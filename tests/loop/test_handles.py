@@ -78,7 +78,7 @@ def test_handles_can_be_watched_by_weak_references(
     assert watched() is handle
     handle.cancel()
     del handle
-    loop.run_until_complete(asyncio.sleep(0.001))
+    loop.close()
     gc.collect()
     assert watched() is None
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -157,6 +158,27 @@ def test_readers_and_writers_are_forgotten(loop: asyncio.AbstractEventLoop) -> N
     del thing
     gc.collect()
     assert watched() is None
+
+
+def test_closing_with_operations_in_flight(loop: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]) -> None:
+    """Those who wait are never woken; the sockets are the program's and stay open."""
+    with socket_pair() as (left, right), socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        tasks = [
+            loop.create_task(loop.sock_recv(left, 10)),
+            loop.create_task(loop.sock_recv_into(right, bytearray(10))),
+            loop.create_task(loop.sock_accept(listener)),
+        ]
+        step(loop, 3)
+        loop.close()
+        assert [task.done() for task in tasks] == [False] * 3
+        right.send(b"still open")
+        assert left.recv(10) == b"still open"
+        tasks.clear()
+        gc.collect()
+    assert ["destroyed" in error["message"] for error in errors] == [True] * 3
 
 
 def test_remove_reader_on_a_closed_loop(loop: asyncio.AbstractEventLoop) -> None:

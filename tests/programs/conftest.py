@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import EXAMPLES, Server, call, script
-
-Start = Callable[..., Server]
+from serving import EXAMPLES, Server, Start, call, script
 
 
 @pytest.fixture(scope="module")

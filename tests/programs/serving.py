@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -137,6 +137,9 @@ class Server(Program):
     def find_address(self, pattern: str) -> None:
         found = self.wait_for(pattern)
         self.host, self.port = found[1].strip("[]"), int(found[2])
+
+
+Start = Callable[..., Server]  # the name of an example, a driver, and arguments of the example's own
 
 
 @contextlib.contextmanager

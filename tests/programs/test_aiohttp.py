@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Start
-from serving import EXAMPLES, Server, curl, script, wrk
+from serving import EXAMPLES, Server, Start, curl, script, wrk
 
 aiohttp = pytest.importorskip("aiohttp", minversion="3.10")
 from aiohttp import web  # noqa: E402

@@ -14,8 +14,7 @@ import sys
 import threading
 
 import pytest
-from conftest import Start
-from serving import EXAMPLES, Server, script, tool
+from serving import EXAMPLES, Server, Start, script, tool
 
 pytestmark = pytest.mark.programs
 

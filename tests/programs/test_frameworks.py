@@ -68,6 +68,25 @@ def test_runner_turns_ctrl_c_into_keyboard_interrupt(driver_name: str) -> None:
     assert cleaned == [b"hello\n"]
 
 
+UNCAUGHT = """
+import asyncio, proactorx
+async def main():
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    asyncio.get_running_loop().call_later(3600, print)
+    async with server:
+        raise ValueError("the only complaint")
+proactorx.run(main())
+"""
+
+
+def test_an_uncaught_exception_is_all_that_is_printed(driver_name: str) -> None:
+    """The traceback keeps the loop until the interpreter ends, and the loop goes then without a word."""
+    with running(sys.executable, "-W", "error", "-c", UNCAUGHT, env=environment(driver_name)) as program:
+        assert program.wait() == 1
+        assert program.printed.startswith("Traceback (most recent call last):\n")
+        assert program.printed.endswith("\nValueError: the only complaint\n"), program.printed
+
+
 # anyio
 
 

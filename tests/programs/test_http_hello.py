@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Start
-from serving import Server, curl, wrk
+from serving import Server, Start, curl, wrk
 
 pytestmark = pytest.mark.programs
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from serving import EXAMPLES, Server, call, running, script, tool
+from serving import EXAMPLES, Server, Start, call, running, script, tool
 
 pytestmark = pytest.mark.programs
 

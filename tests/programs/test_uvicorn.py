@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from serving import EXAMPLES, Server, complaints, curl, environment, running, tool, wrk
+from serving import EXAMPLES, Server, Start, complaints, curl, environment, running, tool, wrk
 
 pytest.importorskip("uvicorn", minversion="0.36", reason="the first uvicorn whose --loop takes any factory")
 pytestmark = pytest.mark.programs

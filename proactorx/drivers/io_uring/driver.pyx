@@ -124,14 +124,15 @@ cdef class UringDriver(Driver):
                 px_ring_free(&self.ring, 1)
         if error < 0:
             raise OSError(-error, os.strerror(-error))
-        self.owner = threading.get_ident()
+        # Not get_ident(): Python's idents are addresses, and come again when a thread has ended.
+        self.owner = threading.get_native_id()
 
     # ------------------------------------------------------------------------------------------------- threads
 
     cdef int start(self) except -1:
         if not self.opened or self.closed or self.forked:
             return 0
-        if self.owner != threading.get_ident() and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
+        if self.owner != threading.get_native_id() and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
             self._rebuild()  # SINGLE_ISSUER answers EEXIST to every thread but its owner
         px_ring_register(&self.ring)
         return 0
@@ -148,6 +149,10 @@ cdef class UringDriver(Driver):
         With DEFER_TASKRUN a request is only ever executed inside an enter of the owner.  So what is not in the
         completion ring by now has not happened, and never will: it is cancelled when the old ring goes, and is
         submitted to the new one.
+
+        But the old ring goes in its own time, and an accept waits as an exclusive waiter: until it is gone it may take
+        the one wake-up of a new connection and do nothing with it.  A poll is no exclusive waiter and always hears of
+        it, so accepts that have moved go on by poll and accept4(2).
         """
         cdef Op op
         cdef Packet *packet
@@ -171,6 +176,8 @@ cdef class UringDriver(Driver):
         self._open_ring()
         self._arm_wake()
         for op in self.inflight:
+            if op.kind == ACCEPT or op.kind == ACCEPT_ONE:
+                op.mode = BY_POLL
             if not op.armed or <uintptr_t><void *>op in ended:
                 continue
             op.armed = op.in_kernel = False
@@ -266,6 +273,10 @@ cdef class UringDriver(Driver):
             entry.addr = <uint64_t><uintptr_t>op.buffer()
             entry.len = <uint32_t>min(op.want(), 0x7ffff000)
             entry.op_flags = MSG_NOSIGNAL
+        elif (kind == ACCEPT or kind == ACCEPT_ONE) and op.mode == BY_POLL:
+            entry.opcode = PX_OP_POLL_ADD
+            entry.op_flags = POLLIN
+            entry.len = PX_POLL_ADD_MULTI if self.multishot and kind == ACCEPT else 0
         elif kind == ACCEPT or kind == ACCEPT_ONE:
             entry.opcode = PX_OP_ACCEPT
             entry.op_flags = SOCK_CLOEXEC | SOCK_NONBLOCK
@@ -353,6 +364,8 @@ cdef class UringDriver(Driver):
         if timeout_ns != 0 and not px_ring_ready(&self.ring):
             if self.spin_ns and self.may_spin():
                 self.spun(self._spin())
+                if queue_count(&self.queue):
+                    return 0
                 if px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
                     return self._enter(0, 0)
             return self._enter(1, timeout_ns)
@@ -407,8 +420,8 @@ cdef class UringDriver(Driver):
             bid = cqe_flags >> PX_CQE_BUFFER_SHIFT
             data = self.buffers.buffers + <size_t>bid * self.buffers.size
             flags |= PACKET_BUFFER
-        if op.kind == RECV_STREAM or op.kind == RECV or op.kind == CONNECT:
-            if op.mode == BY_POLL and res >= 0:
+        if op.mode == BY_POLL:
+            if res >= 0:
                 flags |= PACKET_READY
         elif res > 0 and (op.kind == SEND or op.kind == RECV_INTO):
             op.again = op.took(res)
@@ -423,10 +436,7 @@ cdef class UringDriver(Driver):
         cdef uint32_t mask = <uint32_t>packet.res
         cdef ssize_t n
         if op.kind != RECV_STREAM:
-            if not perform_call(op, packet, self.hot):
-                self.arm(op)
-                return 0
-            return 1
+            return self._perform_one(op, packet)
         if op.direct:
             packet.flags = PACKET_READY | PACKET_MORE
             if not op.armed:
@@ -455,6 +465,20 @@ cdef class UringDriver(Driver):
         packet.flags = PACKET_MORE
         return 1
 
+    cdef int _perform_one(self, Op op, Packet *packet) except -1:
+        cdef bint told = perform_call(op, packet, self.hot)
+        if not told or packet.flags & PACKET_MORE:
+            if not op.armed:
+                self.arm(op)
+            if told:
+                self.push(op, READ_ON, PACKET_READY | PACKET_MORE)  # ACCEPT: until EAGAIN
+        elif op.armed:
+            # ACCEPT failed, of which the poll knows nothing.
+            op.state = CANCELLING
+            self._send_cancel(op)
+            packet.flags = PACKET_MORE
+        return told
+
     cdef int _calm(self, Op op, ssize_t n) except -1:
         if n > CALM_BYTES or self.buffers.memory == NULL:
             op.calm = 0
@@ -468,7 +492,7 @@ cdef class UringDriver(Driver):
 
     cdef int continues(self, Op op, Packet *packet) except -1:
         cdef int kind = op.kind, res = packet.res
-        if res == -ECANCELED and kind != CONNECT:
+        if res == -ECANCELED and (kind != CONNECT or op.mode == BY_POLL):
             # Not cancelled by its owner: a change of mode, a pause, or the end of the thread that submitted it.
             return self._again(op, 2)
         if res == -ENOBUFS and (kind == RECV_STREAM or kind == RECV):

@@ -1,0 +1,1 @@
+"""What every driver promises: the same tests on each, also with its limits forced small."""

@@ -1,0 +1,68 @@
+"""One port for each variant of each driver; every test gives back each descriptor that it has opened."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from proactorx.port.port import Port
+
+from .support import Sockets, descriptors
+from .variants import new_driver, runnable
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "variant" in metafunc.fixturenames:
+        metafunc.parametrize("variant", runnable(metafunc.config.getoption("--driver")), scope="function")
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_is_left() -> Iterator[None]:
+    before = descriptors()
+    yield
+    if descriptors() - before:
+        gc.collect()
+    left = descriptors() - before
+    assert not left, f"descriptors left open: {sorted(left)}"
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    """Makes sockets, and closes them at the end of the test."""
+    with Sockets() as made:
+        yield made
+
+
+@pytest.fixture
+def new_port(variant: str) -> Iterator[Callable[[], Port]]:
+    """Makes ports, and closes them at the end of the test."""
+    made: list[Port] = []
+
+    def make() -> Port:
+        made.append(Port(new_driver(variant)))
+        return made[-1]
+
+    yield make
+    for port in made:
+        port.close()
+        assert port.driver.inflight == []
+
+
+@pytest.fixture
+def port(new_port: Callable[[], Port]) -> Port:
+    """A port on the driver under test, closed at the end."""
+    return new_port()
+
+
+@pytest.fixture
+def new_loop(variant: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """Makes event loops on the driver under test."""
+    import proactorx
+
+    name = variant.partition("-")[0]
+    if variant != name:
+        monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda: new_driver(variant))
+    return lambda: proactorx.new_event_loop(name)

@@ -1,0 +1,216 @@
+"""Sockets to work on, owners that note what they hear, and turns of a port."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from proactorx.port import names
+from proactorx.port.constants import CONNECT
+from proactorx.port.op import Overlapped
+from proactorx.port.port import Port
+
+LIMIT = 5.0  # seconds: the longest that a test waits for one thing to happen
+QUIET_TURNS = 3  # so many turns without waiting show that nothing more comes
+
+T = TypeVar("T")
+
+
+def descriptors() -> set[int]:
+    """The descriptors that this process has open."""
+    # The listing shows its own descriptor too, which is closed by now.
+    return {fd for fd in map(int, os.listdir("/dev/fd")) if _is_open(fd)}
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+class Owner:
+    """An op's owner that notes its calls: ``ended`` holds ops, ``accepted`` the descriptors of a multishot accept."""
+
+    def __init__(self, then: Callable[[Overlapped], Any] | None = None) -> None:
+        self.ended: list[Overlapped] = []
+        self.accepted: list[int] = []
+        self.then = then
+
+    def __call__(self, what: Any) -> None:
+        if isinstance(what, int):
+            self.accepted.append(what)
+            return
+        self.ended.append(what)
+        if self.then is not None:
+            self.then(what)
+
+    @property
+    def times(self) -> int:
+        """How often it was told that its op has ended."""
+        return len(self.ended)
+
+    def close_accepted(self) -> None:
+        """Close what it was given, once."""
+        while self.accepted:
+            os.close(self.accepted.pop())
+
+
+def until(port: Port, happened: Callable[[], Any], *, limit: float = LIMIT) -> None:
+    """Run turns of `port` until `happened`."""
+    deadline = time.monotonic() + limit
+    while not happened():
+        left = deadline - time.monotonic()
+        assert left > 0, "it has not happened in time"
+        port.run(min(left, 0.2))
+
+
+def done(port: Port, *ops: Overlapped) -> None:
+    """Run turns of `port` until all `ops` have ended."""
+    until(port, lambda: all(op.done for op in ops))
+
+
+def quiet(port: Port) -> None:
+    """Give whatever may still be in the kernel the chance to come."""
+    for _ in range(QUIET_TURNS):
+        port.run(0)
+
+
+def perform(port: Port, op: Overlapped) -> Any:
+    """Start `op`, wait for its end, and return its result."""
+    port.start(op)
+    done(port, op)
+    return op.result()
+
+
+def error_of(op: Overlapped) -> str:
+    """The name of the error of an op that has ended, "" when it succeeded."""
+    assert op.done
+    return errno.errorcode[op.error] if op.error else ""
+
+
+def connect_op(sock: socket.socket, address: Any, **options: Any) -> Overlapped:
+    """An op that connects `sock`."""
+    return Overlapped(CONNECT, sock.fileno(), data=names.pack(sock.family, address), **options)
+
+
+def fill(sock: socket.socket) -> int:
+    """Send until the socket takes no more; how many bytes that were."""
+    total, size = 0, 65536
+    while size:
+        try:
+            total += sock.send(bytes(size))
+        except BlockingIOError:
+            size //= 2
+    return total
+
+
+def drain(sock: socket.socket) -> bytes:
+    """All that can be received without waiting."""
+    data = bytearray()
+    while True:
+        try:
+            piece = sock.recv(1 << 20)
+        except BlockingIOError:
+            return bytes(data)
+        if not piece:
+            return bytes(data)
+        data += piece
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a TCP socket so that its peer sees a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def in_thread(function: Callable[[], T]) -> T:
+    """Run `function` in a thread of its own that has ended when this returns."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as exc:
+            failure.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+class Sockets:
+    """Makes non-blocking sockets and closes them all at the end."""
+
+    def __init__(self) -> None:
+        self.made: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        for sock in self.made:
+            sock.close()
+
+    def keep(self, sock: socket.socket) -> socket.socket:
+        sock.setblocking(False)
+        self.made.append(sock)
+        return sock
+
+    def new(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        return self.keep(socket.socket(family, kind))
+
+    def pair(self, *, send_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
+        """A connected pair of Unix sockets."""
+        a, b = socket.socketpair()
+        if send_buffer:
+            a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+            b.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        return self.keep(a), self.keep(b)
+
+    def tcp_pair(self, *, send_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
+        """A connected pair of TCP sockets."""
+        with self.listener() as listener:
+            client = self.new()
+            if send_buffer:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer)
+            client.setblocking(True)
+            client.connect(listener.getsockname())
+            client.setblocking(False)
+            listener.setblocking(True)
+            server = self.keep(listener.accept()[0])
+        return server, client
+
+    def listener(self, backlog: int = 128) -> socket.socket:
+        sock = self.new()
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(backlog)
+        return sock
+
+    def full_listener(self) -> socket.socket:
+        """A TCP listener whose queue is full: the next connect waits until one is accepted."""
+        listener = self.listener(0)
+        self.client(listener)
+        return listener
+
+    def client(self, listener: socket.socket) -> socket.socket:
+        """A socket connected to `listener`."""
+        sock = self.keep(socket.socket(listener.family))
+        sock.settimeout(LIMIT)
+        sock.connect(listener.getsockname())
+        sock.setblocking(False)
+        return sock

@@ -1,0 +1,37 @@
+"""The drivers under contract: each as it comes, and io_uring with its limits forced small."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from proactorx import drivers
+
+#: How the driver of each variant is made: its driver, and what ``UringDriver`` is told.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "io_uring": ("io_uring", {}),
+    "io_uring-small": ("io_uring", {"entries": 4, "cq_entries": 8, "buffers": 2, "buffer_size": 64}),
+    "io_uring-nomultishot": ("io_uring", {"multishot": False}),
+    "io_uring-nobuffers": ("io_uring", {"buffers": 0}),
+    "epoll": ("epoll", {}),
+    "select": ("select", {}),
+}
+
+
+def new_driver(variant: str) -> Any:
+    """A driver of its own, not opened yet."""
+    name, limits = VARIANTS[variant]
+    if limits:
+        return importlib.import_module("proactorx.drivers.io_uring.driver").UringDriver(**limits)
+    return drivers.Choice(name).driver
+
+
+def runnable(asked: str) -> list[str]:
+    """The variants that ``--driver=asked`` means on this machine."""
+    if asked == "all":
+        names = {found.name for found in drivers.probe_all() if found.available}
+    elif asked == "none":
+        names = set()
+    else:
+        names = {drivers.Choice(None).info.name if word == "auto" else word for word in asked.split(",")}
+    return [variant for variant, (name, _limits) in VARIANTS.items() if name in names]
