@@ -1,7 +1,7 @@
 """proactorx: an asyncio event loop whose I/O goes through a completion port.
 
-    asyncio.run(main(), loop_factory=proactorx.new_event_loop)     # Python 3.12 and later
-    proactorx.run(main())                                          # every Python
+asyncio.run(main(), loop_factory=proactorx.new_event_loop)     # Python 3.12 and later
+proactorx.run(main())                                          # every Python
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
 
-if TYPE_CHECKING:
-    from proactorx.loop.policy import EventLoopPolicy
+if TYPE_CHECKING and sys.version_info < (3, 16):
+    from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
 
 __all__ = ["BackendError", "BackendInfo", "EventLoop", "install", "new_event_loop", "run"]
 if sys.version_info < (3, 16):
@@ -30,9 +30,7 @@ def new_event_loop(backend: str | None = None, *, spin: float = 0) -> EventLoop:
     return EventLoop(backend, spin=spin)
 
 
-def run(
-    main: Coroutine[Any, Any, _T], *, debug: bool | None = None, backend: str | None = None, spin: float = 0
-) -> _T:
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, backend: str | None = None, spin: float = 0) -> _T:
     """``asyncio.run`` on a proactorx loop.
 
     Args:

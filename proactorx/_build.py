@@ -7,38 +7,49 @@ The modules in ``pyproject.toml`` are portable; a driver's module is added here 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from setuptools import Extension
-from setuptools.command.build_ext import build_ext
+from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
+from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = ("io_uring", "epoll")
+DIRECTIVES = {
+    "language_level": 3,
+    "cdivision": True,
+    "initializedcheck": False,
+    "freethreading_compatible": True,
+    "embedsignature": True,
+    "auto_pickle": False,
+}
 
 
-class BuildExt(build_ext):
+class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
     """Adds the drivers of this system and passes everything through Cython."""
 
-    def finalize_options(self) -> None:
-        from Cython.Build import cythonize
+    parallel: int | bool | None
 
-        extensions = list(self.distribution.ext_modules or [])
+    def finalize_options(self) -> None:
+        extensions = {extension.name: extension for extension in self.distribution.ext_modules or []}
         if sys.platform.startswith("linux"):
-            extensions += [
-                Extension(f"proactorx.drivers.{name}.driver", [f"proactorx/drivers/{name}/driver.pyx"]) for name in LINUX
-            ]
-        for extension in extensions:
-            extension.extra_compile_args += ["-O2", "-fvisibility=hidden", "-Wno-unused-function"]
-        self.distribution.ext_modules = cythonize(
-            extensions,
-            nthreads=0,
-            compiler_directives={
-                "language_level": 3,
-                "cdivision": True,
-                "initializedcheck": False,
-                "freethreading_compatible": True,
-                "embedsignature": True,
-                "auto_pickle": False,
-            },
-        )
+            for name in LINUX:
+                module = f"proactorx.drivers.{name}.driver"
+                extensions[module] = Extension(module, [f"proactorx/drivers/{name}/driver.pyx"])
+        # What a module is made of besides its source: a change to it builds again, and the sdist holds it.
+        parts = sorted(str(path) for kind in ("pxd", "h") for path in Path("proactorx").rglob(f"*.{kind}"))
+        for extension in extensions.values():
+            extension.depends = parts
+            extension.extra_compile_args = ["-O2", "-fvisibility=hidden", "-Wno-unused-function"]
+        self.distribution.ext_modules = list(extensions.values())
         super().finalize_options()
         if not self.parallel:
             self.parallel = 2
+
+    def build_extensions(self) -> None:
+        """Cython comes in here and no earlier: who only asks for the list of sources (an sdist) gets them untouched."""
+        from Cython.Build import cythonize
+
+        modules = cythonize(self.extensions, compiler_directives=DIRECTIVES)  # type: ignore[no-untyped-call, unused-ignore]
+        made = {module.name: module for module in modules}
+        for extension in self.extensions:
+            extension.sources = made[extension.name].sources
+        super().build_extensions()

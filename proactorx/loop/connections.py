@@ -75,18 +75,18 @@ class Connections(asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
         **options: Any,
     ) -> Any:
-        tls = sslproto.SSLProtocol(  # type: ignore[call-arg]
+        tls = sslproto.SSLProtocol(
             self,
             protocol,
             sslcontext,
-            waiter,
+            waiter,  # type: ignore[arg-type]
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self._make_socket_transport(rawsock, tls, extra=extra, server=server)
-        return tls._app_transport  # type: ignore[attr-defined]
+        return tls._app_transport
 
     def _check_socket(self, sock: socket.socket) -> None:
         if self.get_debug() and sock.gettimeout() != 0:
@@ -167,7 +167,7 @@ class Connections(asyncio.BaseEventLoop):
         if transport is not None and transport._has(number):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
-    async def _create_connection_transport(  # type: ignore[override]
+    async def _create_connection_transport(
         self, sock: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
     ) -> Any:
         def guarded() -> asyncio.BaseProtocol:

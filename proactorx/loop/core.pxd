@@ -15,6 +15,7 @@ cdef class Handle:
     cdef public bint _scheduled
     cdef object __weakref__
     cdef int run(self) except -1
+    cdef int failed(self, callback, args) except -1
 
 cdef class TimerHandle(Handle):
     pass
@@ -42,6 +43,8 @@ cdef class LoopCore:
     cdef public double slow_callback_duration
     cdef public object _thread_id
     cdef unsigned long thread
+    cdef public object _task_factory
+    cdef dict only_loop      # {"loop": self}, the keyword arguments of a new future, while the loop runs
     cdef object clock        # a `time` of a subclass's or a patched one, else None
     cdef bint polled
     cdef bint slept

@@ -6,7 +6,7 @@ timers to the ready queue, run the callbacks that were ready by then.
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_CLEAR, Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -18,18 +18,27 @@ import time as _time
 from asyncio import base_events, events, format_helpers, futures, tasks
 
 cdef extern from "Python.h":
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
-    object PyObject_CallNoArgs(object callback)
-    object PyObject_CallOneArg(object callback, object arg)
     object PyObject_Call(object callback, object args, PyObject *kwargs)
+    # As C has them: NULL or -1 with an exception set, which Cython does not look at.
+    int px_context_enter "PyContext_Enter"(object context)
+    int px_context_exit "PyContext_Exit"(object context)
+    PyObject *px_call_none "PyObject_CallNoArgs"(object callback)
+    PyObject *px_call_one "PyObject_CallOneArg"(object callback, object arg)
+    PyObject *px_call "PyObject_Call"(object callback, object args, PyObject *kwargs)
     int PyErr_CheckSignals() except -1
     unsigned long PyThread_get_thread_ident() nogil
     ctypedef int (*visitproc)(PyObject *, void *) noexcept
     ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
     ctypedef struct PyTypeObject:
         traverseproc tp_traverse
+
+cdef extern from *:
+    """
+    /* Hands an exception that is set already to Cython. */
+    static int px_raised(void) { return -1; }
+    """
+    int px_raised() except -1
 
 cdef extern from "inbox.h":
     void px_inbox_push(void **head, void *item, void **next) nogil
@@ -51,7 +60,7 @@ cdef enum:
     FEW_TIMERS = 64       # below this many cancelled timers nothing is swept
 
 
-@cython.freelist(512)
+@cython.freelist(2048)
 cdef class Handle:
     """asyncio's ``Handle``: a scheduled call that can be cancelled."""
 
@@ -79,19 +88,29 @@ cdef class Handle:
         return self._cancelled
 
     cdef int run(self) except -1:
+        # Plain C: Cython's try statement saves and restores the exception state of the thread for each callback.
         cdef object callback = self._callback
         cdef object args = self._args
+        cdef object context = self._context
+        cdef PyObject *result = NULL
+        if px_context_enter(context) == 0:
+            if PyTuple_GET_SIZE(args) == 0:
+                result = px_call_none(callback)
+            elif PyTuple_GET_SIZE(args) == 1:
+                result = px_call_one(callback, <object>PyTuple_GET_ITEM(args, 0))
+            else:
+                result = px_call(callback, args, NULL)
+            if px_context_exit(context) < 0:
+                Py_CLEAR(result)
+        if result != NULL:
+            Py_DECREF(<object>result)
+            return 0
+        return self.failed(callback, args)
+
+    cdef int failed(self, callback, args) except -1:
+        """The callback has raised: report it, unless it is to end the program."""
         try:
-            PyContext_Enter(self._context)
-            try:
-                if PyTuple_GET_SIZE(args) == 0:
-                    PyObject_CallNoArgs(callback)
-                elif PyTuple_GET_SIZE(args) == 1:
-                    PyObject_CallOneArg(callback, <object>PyTuple_GET_ITEM(args, 0))
-                else:
-                    PyObject_Call(callback, args, NULL)
-            finally:
-                PyContext_Exit(self._context)
+            px_raised()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -459,7 +478,20 @@ cdef class LoopCore:
 
     def create_future(self):
         """A new ``asyncio.Future`` of this loop."""
+        if self.only_loop is not None:
+            return PyObject_Call(Future, (), <PyObject *>self.only_loop)
         return Future(loop=self)
+
+    def create_task(self, coro, **kwargs):
+        """Schedule a coroutine as an ``asyncio.Task``, or as what the task factory makes of it.
+
+        The keyword arguments are those of this Python's ``asyncio.BaseEventLoop.create_task``.
+        """
+        if self._task_factory is None and not kwargs and not self._debug and self.only_loop is not None:
+            return PyObject_Call(Task, (coro,), <PyObject *>self.only_loop)
+        if self._task_factory is None and not self._debug and not self._closed:
+            return Task(coro, loop=self, **kwargs)
+        return base_events.BaseEventLoop.create_task(self, coro, **kwargs)
 
     # ---------------------------------------------------------------------------------------------------- timers
 
@@ -537,8 +569,10 @@ cdef class LoopCore:
         if port.driver.forked:
             raise RuntimeError(FORKED)
         PyErr_CheckSignals()
-        self.drain_inbox()
-        port.flush()
+        if px_peek(&self.inbox) != NULL:
+            self.drain_inbox()
+        if port.dirty:
+            port.flush()
         if self.ready_head != self.ready_tail or self._stopping or port.queued():
             timeout = 0
         elif self.timer_count:
@@ -571,22 +605,25 @@ cdef class LoopCore:
             port.dispatch(count)
         if px_peek(&self.inbox) != NULL:
             self.drain_inbox()
-        self.due_timers()
+        if self.timer_count:
+            self.due_timers()
         return self.run_ready(self.ready_tail - self.ready_head)
 
     cdef int run_ready(self, uint32_t count) except -1:
-        cdef Handle handle
+        cdef void *item
         if self._debug:
             return self._run_ready_debug(count)
         while count:
             count -= 1
             if self.ready_head == self.ready_tail:
                 break
-            handle = <Handle>self.ready[self.ready_head & self.ready_mask]
+            item = self.ready[self.ready_head & self.ready_mask]
             self.ready_head += 1
-            Py_DECREF(handle)
-            if not handle._cancelled:
-                handle.run()
+            try:
+                if not (<Handle>item)._cancelled:
+                    (<Handle>item).run()
+            finally:
+                Py_DECREF(<object>item)
         return 0
 
     cdef int _run_ready_debug(self, uint32_t count) except -1:
@@ -620,6 +657,7 @@ cdef class LoopCore:
         self.clock = self._own_clock()
         self.thread = PyThread_get_thread_ident()
         self.polled = self.slept = False
+        self.only_loop = {"loop": self}
         try:
             self._port.driver.start()
             while True:
@@ -630,6 +668,7 @@ cdef class LoopCore:
         finally:
             self.thread = 0
             self.clock = None
+            self.only_loop = None
             self._port.driver.stop()
 
     def _own_clock(self):

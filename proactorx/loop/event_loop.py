@@ -7,7 +7,8 @@ import sys
 import threading
 import warnings
 from asyncio import events
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
 
 from proactorx import drivers
 from proactorx.loop.connections import Connections
@@ -17,6 +18,9 @@ from proactorx.loop.readers import Readers
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
 from proactorx.port.port import Port
+
+if TYPE_CHECKING:
+    from proactorx.drivers.driver import Driver
 
 
 class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
@@ -31,6 +35,13 @@ class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, async
         ValueError: `backend` is not a word of the above, or `spin` is negative.
         BackendError: the named backend cannot run here; the message says why.
     """
+
+    # BaseEventLoop's own, which typeshed leaves out.
+    _check_closed: Callable[[], None]
+    _check_running: Callable[[], None]
+    _set_coroutine_origin_tracking: Callable[[bool], None]
+    _asyncgen_firstiter_hook: Callable[[AsyncGenerator[Any, Any]], None]
+    _asyncgen_finalizer_hook: Callable[[AsyncGenerator[Any, Any]], None]
 
     def __init__(self, backend: str | None = None, *, spin: float = 0) -> None:
         if not 0 <= spin <= 1:
@@ -48,7 +59,7 @@ class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, async
         """What runs underneath, and why it was chosen."""
         return self._choice.info
 
-    def _fall_back(self, error: OSError) -> Any:
+    def _fall_back(self, error: OSError) -> Driver:
         driver = self._choice.fall_back(error)
         driver.spin_ns = self._spin_ns
         return driver
@@ -118,4 +129,3 @@ class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, async
         self._debug = enabled
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
-

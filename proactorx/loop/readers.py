@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from proactorx.loop.core import Handle
 from proactorx.port.constants import POLLIN, POLLOUT
 from proactorx.port.op import Watch
 from proactorx.port.port import Port
 
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
-def _fileno(file: Any) -> int:
-    fd = file if isinstance(file, int) else None
-    if fd is None:
+_Ts = TypeVarTuple("_Ts")
+
+
+def _fileno(file: FileDescriptorLike) -> int:
+    if isinstance(file, int):
+        fd = file
+    else:
         try:
             fd = int(file.fileno())
         except (AttributeError, TypeError, ValueError):
@@ -28,12 +34,18 @@ class Readers(asyncio.BaseEventLoop):
     """The readiness family of ``AbstractEventLoop``."""
 
     _port: Port
+    _check_closed: Callable[[], None]
     _ensure_fd_no_transport: Callable[[Any], None]
+    # LoopCore's.
+    _make_handle: Callable[[Callable[..., object], tuple[Any, ...]], Handle]
+    _add_callback: Callable[[Handle], None]
 
     def _init_readers(self) -> None:
         self._watches: dict[tuple[int, int], tuple[Watch, Handle]] = {}
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Handle:
+    def add_reader(  # type: ignore[override]  # asyncio's returns a handle too, typeshed says None
+        self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts
+    ) -> Handle:
         """Call `callback` in each turn in which `fd` (an int, or an object with ``fileno()``) can be read.
 
         Raises:
@@ -42,24 +54,26 @@ class Readers(asyncio.BaseEventLoop):
         """
         return self._watch(_fileno(fd), POLLIN, callback, args)
 
-    def remove_reader(self, fd: Any) -> bool:
+    def remove_reader(self, fd: FileDescriptorLike) -> bool:
         """Undo ``add_reader``; whether there was a callback."""
         return self._remove(fd, POLLIN)
 
-    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Handle:
+    def add_writer(  # type: ignore[override]
+        self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts
+    ) -> Handle:
         """Call `callback` in each turn in which `fd` can be written; see ``add_reader``."""
         return self._watch(_fileno(fd), POLLOUT, callback, args)
 
-    def remove_writer(self, fd: Any) -> bool:
+    def remove_writer(self, fd: FileDescriptorLike) -> bool:
         """Undo ``add_writer``; whether there was a callback."""
         return self._remove(fd, POLLOUT)
 
-    def _remove(self, file: Any, events: int) -> bool:
+    def _remove(self, file: FileDescriptorLike, events: int) -> bool:
         fd = _fileno(file)
         self._ensure_fd_no_transport(fd)
         return self._unwatch(fd, events)
 
-    def _watch(self, fd: int, events: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> Handle:
+    def _watch(self, fd: int, events: int, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
         self._check_closed()
         self._ensure_fd_no_transport(fd)
         # Always a new op: the number may belong to another file by now.

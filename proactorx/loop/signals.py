@@ -13,12 +13,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from proactorx.loop.core import Handle
-from proactorx.port.op import Overlapped
 from proactorx.port.constants import POLL, POLLIN
+from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
+
+_Ts = TypeVarTuple("_Ts")
 
 
 def _ignore(*_: object) -> None:
@@ -29,6 +31,10 @@ class Signals(asyncio.BaseEventLoop):
     """The signal family of ``AbstractEventLoop``."""
 
     _port: Port
+    _check_closed: Callable[[], None]
+    # LoopCore's.
+    _make_handle: Callable[[Callable[..., object], tuple[Any, ...]], Handle]
+    _add_callback: Callable[[Handle], None]
 
     def _init_signals(self) -> None:
         self._signal_handlers: dict[int, Handle] = {}
@@ -116,7 +122,7 @@ class Signals(asyncio.BaseEventLoop):
             return
         if self._signal_op is not None and not self._port.driver.forked:
             # Closed by the port's own close: the descriptor must outlive the op.
-            self._signal_op, op = None, self._signal_op
+            op, self._signal_op = self._signal_op, None
             self._port.stop(op)
             while not op.done:
                 self._port.run(1.0)
@@ -126,7 +132,7 @@ class Signals(asyncio.BaseEventLoop):
 
     # ------------------------------------------------------------------------------------------------------ handlers
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call `callback` in the loop when signal `sig` comes; only in the main thread.
 
         Raises:

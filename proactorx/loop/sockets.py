@@ -39,7 +39,9 @@ class Sockets(asyncio.BaseEventLoop):
         if sock.fileno() < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    async def _run_op(self, op: Overlapped, unwanted: Callable[[Any], None], ended: Callable[[], None] | None = None) -> Any:
+    async def _run_op(
+        self, op: Overlapped, unwanted: Callable[[Any], None], ended: Callable[[], None] | None = None
+    ) -> Any:
         """Submit `op` and wait for its result.
 
         When the wait is cancelled, so is the op; a result that comes all the same goes to `unwanted`.  `ended` is

@@ -107,4 +107,3 @@ CASES: dict[str, Callable[[Sockets, Any], Case]] = {
     "accept": _accept_one,
     "connect": _connect,
 }
-

@@ -232,7 +232,9 @@ def test_a_buffer_must_be_one(data: Any) -> None:
         Overlapped(SEND, 0, data=data)
 
 
-@pytest.mark.parametrize("make", [lambda: array("I", [0] * 4), lambda: (ctypes.c_uint32 * 4)()], ids=["array", "ctypes"])
+@pytest.mark.parametrize(
+    "make", [lambda: array("I", [0] * 4), lambda: (ctypes.c_uint32 * 4)()], ids=["array", "ctypes"]
+)
 def test_a_buffer_of_something_else_than_bytes(port: Port, sockets: Sockets, make: Callable[[], Any]) -> None:
     a, b = sockets.pair()
     target = make()

@@ -21,9 +21,7 @@ TurnsBefore = pytest.mark.parametrize("turns", [0, 2])
 
 
 @TurnsBefore
-def test_with_ops_of_every_kind_in_flight(
-    new_port: Callable[[], Port], sockets: Sockets, turns: int
-) -> None:
+def test_with_ops_of_every_kind_in_flight(new_port: Callable[[], Port], sockets: Sockets, turns: int) -> None:
     port = new_port()
     owners: list[Owner] = []
     cases: list[Case] = []
@@ -83,7 +81,9 @@ def test_connections_that_nobody_wants_are_closed(new_port: Callable[[], Port], 
     port = new_port()
     listeners = [sockets.listener() for _ in range(2)]
     before = descriptors()
-    ops = [port.start(Overlapped(kind, listeners[kind == ACCEPT].fileno(), owner=Owner())) for kind in (ACCEPT, ACCEPT_ONE)]
+    ops = [
+        port.start(Overlapped(kind, listeners[kind == ACCEPT].fileno(), owner=Owner())) for kind in (ACCEPT, ACCEPT_ONE)
+    ]
     port.run(0)
     for op in ops:
         op.owner = None

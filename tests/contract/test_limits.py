@@ -59,9 +59,7 @@ def test_two_thousand_receives_started_after_the_data(port: Port, many: Many) ->
 
 def test_two_thousand_receives_into_buffers_and_sends(port: Port, many: Many) -> None:
     buffers = [bytearray(6) for _ in range(OPS)]
-    receives = [
-        port.start(Overlapped(RECV_INTO, many[i % PAIRS][0].fileno(), data=buffers[i])) for i in range(OPS)
-    ]
+    receives = [port.start(Overlapped(RECV_INTO, many[i % PAIRS][0].fileno(), data=buffers[i])) for i in range(OPS)]
     sends = [port.start(Overlapped(SEND, many[i % PAIRS][1].fileno(), data=_message(i))) for i in range(OPS)]
     done(port, *sends, *receives)
     assert {op.result() for op in (*receives, *sends)} == {6}
@@ -148,9 +146,7 @@ def test_three_hundred_connections_at_once(port: Port, sockets: Sockets) -> None
 
 @EACH_KIND
 @pytest.mark.parametrize("size", [1, 100, 5000, 300_000])
-def test_a_send_larger_than_the_buffers_with_a_slow_reader(
-    port: Port, sockets: Sockets, kind: str, size: int
-) -> None:
+def test_a_send_larger_than_the_buffers_with_a_slow_reader(port: Port, sockets: Sockets, kind: str, size: int) -> None:
     """The reader takes a little in each turn, so that each write is short."""
     data = os.urandom(1_000_000 if size > 1 else 100_000)
     a, b = getattr(sockets, kind)(send_buffer=8192)
@@ -206,9 +202,7 @@ def test_receive_into_piece_by_piece(port: Port, sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 50_000])
-def test_ops_on_one_descriptor_are_served_in_the_order_of_their_start(
-    port: Port, sockets: Sockets, size: int
-) -> None:
+def test_ops_on_one_descriptor_are_served_in_the_order_of_their_start(port: Port, sockets: Sockets, size: int) -> None:
     a, b = sockets.pair()
     ended: list[int] = []
     receives = [

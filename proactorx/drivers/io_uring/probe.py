@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from proactorx.drivers import Probe, logger
 
 if TYPE_CHECKING:
-    from proactorx.drivers.io_uring.driver import UringDriver
+    from proactorx.drivers.io_uring.driver import RingProbe, UringDriver
 
 #: Architectures on which ``auto`` takes io_uring; on others it must be named.
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64")
@@ -29,7 +29,7 @@ ARCHITECTURES = ("x86_64", "aarch64", "riscv64")
 FAMILIES = ("multishot", "buffers")
 
 # Names of opcodes by number, io_uring_enter(2).
-OPCODES = (
+OPCODES = (  # noqa: SIM905
     "nop readv writev fsync read_fixed write_fixed poll_add poll_remove sync_file_range sendmsg recvmsg timeout "
     "timeout_remove accept async_cancel link_timeout connect fallocate openat close files_update statx read write "
     "fadvise madvise send recv openat2 epoll_ctl splice provide_buffers remove_buffers tee shutdown renameat unlinkat "
@@ -75,7 +75,7 @@ def explain(error: int) -> str:
     return f"{name} from setup: {os.strerror(error)}"
 
 
-def _tier(found: dict[str, Any], names: tuple[str, ...]) -> str:
+def _tier(found: RingProbe, names: tuple[str, ...]) -> str:
     if "EXT_ARG" not in found["features"] or "NODROP" not in found["features"]:
         return ""
     if any(op not in names for op in _NEEDED):

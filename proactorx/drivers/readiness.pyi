@@ -1,0 +1,6 @@
+from proactorx.drivers.driver import Driver
+
+class ReadinessDriver(Driver): ...
+
+# What a subclass gives: _open(), _interest(fd, before, after), _poll(timeout), which yields (fd, mask), and _wake().
+class PythonReadinessDriver(ReadinessDriver): ...

@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from typing import Literal
+
+from _typeshed import ReadableBuffer
+
+class Op:
+    @property
+    def fd(self) -> int: ...
+    @property
+    def state_name(self) -> Literal["NEW", "IN_FLIGHT", "CANCELLING", "DONE"]: ...
+
+class Watch(Op):
+    def __init__(self, fd: int, events: int, callback: Callable[[], object]) -> None: ...
+
+class Overlapped(Op):
+    # An owner of ACCEPT is called with each descriptor too.
+    owner: Callable[[Overlapped], object] | None
+    def __init__(
+        self,
+        kind: int,
+        fd: int,
+        *,
+        data: ReadableBuffer | None = None,
+        size: int = 0,
+        events: int = 0,
+        owner: Callable[[Overlapped], object] | None = None,
+    ) -> None: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+    def result(self) -> bytes | int | None: ...
+    def kept(self) -> bytes | int | None: ...
