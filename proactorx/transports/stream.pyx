@@ -985,6 +985,7 @@ cdef class Listener(Op):
                 return 0
             transport = StreamTransport(self.loop, self.port, fd, protocol, server=self.server, context=context)
             fd = -1
+            transport._connection_made()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -997,7 +998,6 @@ cdef class Listener(Op):
             PyContext_Exit(context)
             if fd >= 0:
                 close(fd)
-        self.loop.call_soon(transport._connection_made, context=context)
         return 0
 
     cdef _failed(self, int error):

@@ -17,21 +17,24 @@ from proactorx.port.port import Port
 from .support import Owner, Sockets, done, drain, error_of, fill, quiet, until
 
 PAIRS = 500
-OPS = 2000
+OPS_OF_EACH = 4
 EACH_KIND = pytest.mark.parametrize("kind", ["pair", "tcp_pair"])
 
 
+Many = list[tuple[socket.socket, socket.socket]]
+
+
 @pytest.fixture
-def many(sockets: Sockets) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
-    """500 socket pairs."""
+def many(sockets: Sockets, variant: str) -> Iterator[Many]:
+    """500 socket pairs; a ring of 4 entries and 2 buffers is full with fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < 2 * PAIRS + 200:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * PAIRS), hard))
-    yield [sockets.pair() for _ in range(PAIRS)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * PAIRS)), hard))
+    yield [sockets.pair() for _ in range(PAIRS // 5 if variant.endswith("small") else PAIRS)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-Many = list[tuple[socket.socket, socket.socket]]
+def ops_of(many: Many) -> int:
+    return OPS_OF_EACH * len(many)
 
 
 def _message(i: int) -> bytes:
@@ -39,38 +42,38 @@ def _message(i: int) -> bytes:
 
 
 def test_two_thousand_receives_started_before_the_data(port: Port, many: Many) -> None:
-    ops = [port.start(Overlapped(RECV, many[i % PAIRS][0].fileno(), size=6)) for i in range(OPS)]
+    ops = [port.start(Overlapped(RECV, many[i % len(many)][0].fileno(), size=6)) for i in range(ops_of(many))]
     port.run(0)
-    for i in range(OPS):
-        many[i % PAIRS][1].send(_message(i))
+    for i in range(ops_of(many)):
+        many[i % len(many)][1].send(_message(i))
     done(port, *ops)
-    assert sorted(op.result() for op in ops) == [_message(i) for i in range(OPS)]
-    for i in range(OPS):
-        assert int(ops[i].result()) % PAIRS == i % PAIRS
+    assert sorted(op.result() for op in ops) == [_message(i) for i in range(ops_of(many))]
+    for i in range(ops_of(many)):
+        assert int(ops[i].result()) % len(many) == i % len(many)
 
 
 def test_two_thousand_receives_started_after_the_data(port: Port, many: Many) -> None:
-    for i in range(OPS):
-        many[i % PAIRS][1].send(_message(i))
-    ops = [port.start(Overlapped(RECV, many[i % PAIRS][0].fileno(), size=6)) for i in range(OPS)]
+    for i in range(ops_of(many)):
+        many[i % len(many)][1].send(_message(i))
+    ops = [port.start(Overlapped(RECV, many[i % len(many)][0].fileno(), size=6)) for i in range(ops_of(many))]
     done(port, *ops)
-    assert sorted(op.result() for op in ops) == [_message(i) for i in range(OPS)]
+    assert sorted(op.result() for op in ops) == [_message(i) for i in range(ops_of(many))]
 
 
 def test_two_thousand_receives_into_buffers_and_sends(port: Port, many: Many) -> None:
-    buffers = [bytearray(6) for _ in range(OPS)]
-    receives = [port.start(Overlapped(RECV_INTO, many[i % PAIRS][0].fileno(), data=buffers[i])) for i in range(OPS)]
-    sends = [port.start(Overlapped(SEND, many[i % PAIRS][1].fileno(), data=_message(i))) for i in range(OPS)]
+    buffers = [bytearray(6) for _ in range(ops_of(many))]
+    receives = [port.start(Overlapped(RECV_INTO, many[i % len(many)][0].fileno(), data=buffers[i])) for i in range(ops_of(many))]
+    sends = [port.start(Overlapped(SEND, many[i % len(many)][1].fileno(), data=_message(i))) for i in range(ops_of(many))]
     done(port, *sends, *receives)
     assert {op.result() for op in (*receives, *sends)} == {6}
-    assert sorted(map(bytes, buffers)) == [_message(i) for i in range(OPS)]
+    assert sorted(map(bytes, buffers)) == [_message(i) for i in range(ops_of(many))]
 
 
 def test_two_thousand_ops_that_all_wait_and_are_cancelled(port: Port, many: Many) -> None:
-    owners = [Owner() for _ in range(OPS)]
+    owners = [Owner() for _ in range(ops_of(many))]
     ops = []
     for i, owner in enumerate(owners):
-        fd = many[i % PAIRS][0].fileno()
+        fd = many[i % len(many)][0].fileno()
         op = Overlapped(RECV, fd, size=6, owner=owner) if i % 2 else Overlapped(POLL, fd, events=POLLIN, owner=owner)
         ops.append(port.start(op))
     port.run(0)
@@ -88,15 +91,15 @@ def test_two_thousand_ops_that_all_wait_and_are_cancelled(port: Port, many: Many
 
 def test_two_thousand_ops_at_the_close(new_port: Callable[[], Port], many: Many) -> None:
     port = new_port()
-    owners = [Owner() for _ in range(OPS)]
+    owners = [Owner() for _ in range(ops_of(many))]
     for i, owner in enumerate(owners):
-        port.start(Overlapped(RECV, many[i % PAIRS][0].fileno(), size=6, owner=owner))
-    for i in range(0, OPS, 3):
-        many[i % PAIRS][1].send(_message(i))
+        port.start(Overlapped(RECV, many[i % len(many)][0].fileno(), size=6, owner=owner))
+    for i in range(0, ops_of(many), 3):
+        many[i % len(many)][1].send(_message(i))
     port.close()
     assert {owner.times for owner in owners} == {1}
     received = sum(not owner.ended[0].error for owner in owners)
-    assert received + sum(len(drain(a)) for a, _b in many) // 6 == len(range(0, OPS, 3))
+    assert received + sum(len(drain(a)) for a, _b in many) // 6 == len(range(0, ops_of(many), 3))
 
 
 def test_sends_that_wait_on_every_socket(port: Port, many: Many) -> None:
@@ -111,7 +114,7 @@ def test_sends_that_wait_on_every_socket(port: Port, many: Many) -> None:
 
 
 def test_watches_on_every_socket(port: Port, many: Many) -> None:
-    calls = [0] * PAIRS
+    calls = [0] * len(many)
 
     def watch(i: int) -> Watch:
         def ready() -> None:
@@ -120,7 +123,7 @@ def test_watches_on_every_socket(port: Port, many: Many) -> None:
 
         return Watch(many[i][0].fileno(), POLLIN, ready)
 
-    watches = [port.start(watch(i)) for i in range(PAIRS)]
+    watches = [port.start(watch(i)) for i in range(len(many))]
     for round_ in range(1, 4):
         for _a, b in many:
             b.send(b"x")
