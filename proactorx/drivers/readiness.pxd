@@ -15,6 +15,8 @@ cdef class ReadinessDriver(Driver):
     cdef FdSlot *slot_of(self, int fd) except NULL
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1
     cdef int ready(self, int fd, uint32_t mask) except -1
+    cdef int _refused(self, Op op, int error) except -1
+    cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1
     cdef int update(self, int fd) except -1
     cdef int enqueue(self, Op op) except -1
     cdef int unlink(self, Op op) except -1

@@ -9,7 +9,7 @@ Readiness is level-triggered: an op that is not served in this turn is reported 
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING
-from proactorx.port.errnos cimport EAGAIN, ECANCELED, EINPROGRESS, EWOULDBLOCK
+from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
 from posix.types cimport *
 from proactorx.port.op cimport (
@@ -29,6 +29,10 @@ cdef extern from "sockio.h":
 
 cdef extern from "<poll.h>":
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP
+
+
+cdef enum:
+    LARGEST_FD = 1 << 26  # more than any kernel's fs.nr_open: the table grows to the largest number seen
 
 
 cdef inline bint waits_to_write(Op op) noexcept:
@@ -109,7 +113,7 @@ cdef class ReadinessDriver(Driver):
     cdef FdSlot *slot_of(self, int fd) except NULL:
         cdef int size = self.slot_count
         cdef FdSlot *slots
-        if fd < 0:
+        if fd < 0 or fd > LARGEST_FD:
             raise ValueError(f"Invalid file descriptor: {fd}")
         if fd >= size:
             while size <= fd:
@@ -125,11 +129,12 @@ cdef class ReadinessDriver(Driver):
     cdef int update(self, int fd) except -1:
         """Bring the facility's idea of `fd` in line with the ops that wait on it."""
         cdef FdSlot *slot = &self.slots[fd]
-        cdef uint32_t mask = 0, before = slot.registered
-        if slot.readers != NULL and not (<Op>slot.readers).quiet:
-            mask |= POLLIN
-        if slot.writers != NULL:
-            mask |= POLLOUT
+        cdef uint32_t mask = POLLOUT if slot.writers != NULL else 0, before = slot.registered
+        cdef void *item = slot.readers
+        while item != NULL:
+            if not (<Op>item).quiet:
+                mask |= (<Op>item).events & (POLLIN | POLLOUT) if (<Op>item).kind == POLL else POLLIN
+            item = (<Op>item).fd_next
         if mask != before:
             self.set_interest(fd, before, mask)
             self.slots[fd].registered = mask
@@ -138,13 +143,19 @@ cdef class ReadinessDriver(Driver):
     cdef int enqueue(self, Op op) except -1:
         cdef FdSlot *slot = self.slot_of(op.fd)
         cdef void **place = &slot.writers if waits_to_write(op) else &slot.readers
+        cdef uint32_t before
         op.fd_next = NULL
         while place[0] != NULL:
             place = &(<Op>place[0]).fd_next
         place[0] = <void *>op
         op.armed = True
+        before = slot.registered
         try:
             self.update(op.fd)
+            if before and self.slots[op.fd].registered == before:
+                # Others wait already.  If they do so on a file that was closed, and this is another one with its
+                # number, the facility has forgotten it: say it again.
+                self.set_interest(op.fd, before, before)
         except BaseException:
             place[0] = NULL
             op.armed = False
@@ -168,26 +179,48 @@ cdef class ReadinessDriver(Driver):
         return 0
 
     cdef int submit(self, Op op) except -1:
-        cdef FdSlot *slot = self.slot_of(op.fd)
-        cdef Packet packet
-        cdef bint first = (slot.writers if waits_to_write(op) else slot.readers) == NULL
+        cdef FdSlot *slot
+        cdef bint first
         cdef int n
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
+        if op.fd > LARGEST_FD:
+            self.track(op)
+            return self.push(op, -EBADF, PACKET_LATE)
+        slot = self.slot_of(op.fd)
+        first = (slot.writers if waits_to_write(op) else slot.readers) == NULL
         op.cancel_sent = op.quiet = op.pending_ready = False
         if op.kind == CONNECT:
             n = px_connect(op.fd, <const sockaddr *>op.buffer(), <unsigned int>op.want())
             if n != -EINPROGRESS:
                 self.track(op)
                 return self.push(op, n, PACKET_LATE)
-        elif first and (op.kind == RECV or op.kind == RECV_INTO or op.kind == SEND or op.kind == ACCEPT_ONE):
+        elif first and op.kind != POLL and op.kind != RECV_STREAM:
             # In line already, and tried as a packet of this turn: the call is made when its turn comes.
-            self.enqueue(op)
+            try:
+                self.enqueue(op)
+            except OSError as exc:
+                return self._refused(op, exc.errno)
             self.track(op)
             return self.push(op, 0, PACKET_READY | PACKET_MORE)
-        self.enqueue(op)
+        try:
+            self.enqueue(op)
+        except OSError as exc:
+            if op.kind == POLL and op.direct:
+                raise  # a Watch: its owner is told at once, as by a selector
+            return self._refused(op, exc.errno)
+        return self.track(op)
+
+    cdef int _refused(self, Op op, int error) except -1:
+        """The facility does not take this descriptor: what the op's own system call says of it is the better answer."""
+        cdef Packet packet
+        packet.res = 0
+        packet.flags = 0
+        packet.data = NULL
+        if op.kind != POLL and perform_call(op, &packet, self.hot) and packet.res < 0:
+            error = -packet.res
         self.track(op)
-        return 0
+        return self.push(op, -error, PACKET_LATE)
 
     cdef int cancel(self, Op op) except -1:
         if op.state != IN_FLIGHT:
@@ -199,16 +232,24 @@ cdef class ReadinessDriver(Driver):
         return 0
 
     cdef int ready(self, int fd, uint32_t mask) except -1:
-        """`fd` is ready: the first op in line of each direction gets its packet."""
-        cdef FdSlot *slot
+        """`fd` is ready: all polls, and the first other op in line of each direction, get their packets."""
+        if fd < self.slot_count:
+            self._tell(self.slots[fd].readers, mask, POLLIN)
+            self._tell(self.slots[fd].writers, mask, POLLOUT)
+        return 0
+
+    cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1:
+        cdef bint served = False
         cdef Op op
-        if fd >= self.slot_count:
-            return 0
-        slot = &self.slots[fd]
-        if mask & (POLLIN | POLLERR | POLLHUP) and slot.readers != NULL:
-            self.push(<Op>slot.readers, mask, PACKET_READY | PACKET_MORE)
-        if mask & (POLLOUT | POLLERR | POLLHUP) and slot.writers != NULL:
-            self.push(<Op>slot.writers, mask, PACKET_READY | PACKET_MORE)
+        while item != NULL:
+            op = <Op>item
+            item = op.fd_next
+            if op.kind == POLL:
+                if mask & (op.events | POLLERR | POLLHUP):
+                    self.push(op, mask, PACKET_READY | PACKET_MORE)
+            elif not served and mask & (direction | POLLERR | POLLHUP):
+                served = True
+                self.push(op, mask, PACKET_READY | PACKET_MORE)
         return 0
 
     cdef int perform(self, Op op, Packet *packet) except -1:
@@ -263,6 +304,9 @@ cdef class PythonReadinessDriver(ReadinessDriver):
 
     cdef int wake(self) noexcept nogil:
         with gil:
+            if not self.opened:
+                self.early_wake = 1
+                return 0
             try:
                 self._wake()
             except OSError:

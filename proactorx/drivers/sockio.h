@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -59,6 +60,19 @@ static inline int px_connect(int fd, const struct sockaddr *address, socklen_t s
     /* EINTR: the attempt goes on in the kernel, connect(2); its outcome is in SO_ERROR when writable. */
     if (n < 0) return errno == EINTR ? -EINPROGRESS : -errno;
     return 0;
+}
+
+static inline int px_is_unix(int fd) {
+    struct sockaddr_storage name;
+    socklen_t size = sizeof name;
+    return getsockname(fd, (struct sockaddr *)&name, &size) == 0 && name.ss_family == AF_UNIX;
+}
+
+/* Whether poll(2) tells anything of this descriptor: 0, -EBADF, or -EPERM as epoll_ctl(2) has it for files. */
+static inline int px_pollable(int fd) {
+    struct stat st;
+    if (fstat(fd, &st) < 0) return -errno;
+    return S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) ? -EPERM : 0;
 }
 
 static inline int px_is_nonblocking(int fd) {

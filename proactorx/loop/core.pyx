@@ -622,6 +622,8 @@ cdef class LoopCore:
             try:
                 if not (<Handle>item)._cancelled:
                     (<Handle>item).run()
+                    if self._port.driver.forked:
+                        raise RuntimeError(FORKED)  # the callback has returned in a forked child
             finally:
                 Py_DECREF(<object>item)
         return 0

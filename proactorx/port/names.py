@@ -51,7 +51,7 @@ def pack(family: int, address: Any) -> bytes:
         path = address if isinstance(address, bytes) else os.fsencode(address)
         if len(path) > 107:
             raise OSError("AF_UNIX path too long")
-        rest = path if path[:1] == b"\0" else path + b"\0"
+        rest = path if path[:1] in (b"", b"\0") else path + b"\0"  # "": unnamed, unix(7)
     else:
         raise ValueError(f"unsupported address family: {family}")
     if _HAS_LENGTH:

@@ -59,6 +59,7 @@ cdef class Op:
     cdef bint pending_ready  # paused while ready
     cdef uint8_t mode
     cdef uint8_t calm
+    cdef uint8_t family      # of the socket, as SHORT_READS_END and so on in the io_uring driver; 0: not asked yet
     cdef int slot            # its place in Driver.inflight
     cdef void *fd_next       # the next op that waits on the same fd and direction
     cdef int on_packet(self, Packet *packet) except -1

@@ -112,6 +112,10 @@ cdef class Overlapped(Op):
     """
 
     def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, owner=None):
+        if not POLL <= kind <= CONNECT or kind == RECV_STREAM:
+            raise ValueError(f"unknown kind of operation: {kind}")
+        if size < 0:
+            raise ValueError(f"a size cannot be negative: {size}")
         self.kind = <uint8_t>kind
         self.fd = fd
         self.size = size
@@ -189,6 +193,8 @@ cdef class Overlapped(Op):
             self._descriptor(res)
         elif self.kind == POLL or self.kind == CONNECT:
             self.value = res
+        elif self.kind == SEND and self.offset < self.size:
+            self.error = ECANCELED  # half-way; nbytes tells how far
         else:
             self.value = self.offset
         if not packet.flags & PACKET_MORE:

@@ -9,6 +9,7 @@ cdef class Flushable:
 cdef class Port:
     cdef readonly Driver driver
     cdef list dirty
+    cdef bint closing
     cdef void **owners       # the transport of each descriptor that has one; borrowed
     cdef int owner_count
     cdef int own(self, int fd, object owner) except -1

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport (
-    CANCELLING, DONE, IN_FLIGHT, NEW, Op, Overlapped, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, queue_count,
+    CANCELLING, DONE, IN_FLIGHT, NEW, Op, Overlapped, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count,
 )
 
 import logging
@@ -70,11 +70,14 @@ cdef class Port:
         return queue_count(&self.driver.queue)
 
     cdef int submit(self, Op op) except -1:
-        if self.driver.closed or self.driver.forked:
-            raise RuntimeError("Event loop is closed" if self.driver.closed else "the loop belongs to the parent process")
+        if self.closing or self.driver.closed or self.driver.forked:
+            self._refuse()
         if not self.driver.opened:
             self.open()
         return self.driver.submit(op)
+
+    def _refuse(self):
+        raise RuntimeError("the port belongs to the parent process" if self.driver.forked else "the port is closed")
 
     cdef int open(self) except -1:
         """Open the driver; where the system refuses, what `fallback` makes of the error."""
@@ -90,6 +93,8 @@ cdef class Port:
     cdef int cancel(self, Op op) except -1:
         if op.state != IN_FLIGHT or self.driver.closed or self.driver.forked:
             return 0
+        if isinstance(op, Watch):
+            (<Watch>op).callback = None  # also for packets that are queued already
         return self.driver.cancel(op)
 
     cdef int resume(self, Op op) except -1:
@@ -115,10 +120,15 @@ cdef class Port:
         return 0
 
     cdef int wait(self, int64_t timeout_ns) except -1:
+        if self.driver.closed or self.driver.forked:
+            self._refuse()
         if not self.driver.opened:
             if timeout_ns == 0:
                 return 0  # nothing was ever submitted
             self.open()
+            if self.driver.early_wake:
+                self.driver.early_wake = 0
+                return 0
         return self.driver.wait(timeout_ns)
 
     cdef int dispatch(self, uint32_t budget) except -1:
@@ -180,6 +190,7 @@ cdef class Port:
             return
         if driver.inflight:
             driver.start()
+        self.closing = True
         deadline = time.monotonic() + CLOSE_DEADLINE
         for op in list(driver.inflight):
             op.paused = False

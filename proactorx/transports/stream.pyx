@@ -54,7 +54,7 @@ cdef extern from "../drivers/sockio.h":
     int px_name(int fd, int peer, void *name, size_t room) nogil
 
 cdef extern from "<poll.h>":
-    enum: POLLIN, POLLOUT, POLLERR, POLLHUP
+    enum: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLPRI
 
 cdef extern from *:
     """
@@ -315,7 +315,7 @@ cdef class StreamTransport(Flushable):
     cdef int unstash(self) except -1:
         cdef list stash
         cdef object piece
-        while self.stash is not None and not self.reading_paused and not self.lost:
+        while self.stash is not None and not self.reading_paused and not self.closing:
             stash = self.stash
             piece = stash.pop(0)
             if not stash:
@@ -453,7 +453,7 @@ cdef class StreamTransport(Flushable):
             self.in_callback = False
         if n > 0:
             if self.receive is not None:
-                self.receive.again = n == room or mask & (POLLRDHUP | POLLHUP | POLLERR) != 0
+                self.receive.again = n == room or mask & (POLLRDHUP | POLLHUP | POLLERR | POLLPRI) != 0
         elif n == 0:
             self.stop_reading()
             self.eof()
@@ -784,6 +784,7 @@ cdef class StreamTransport(Flushable):
         if self.closing:
             return
         self.closing = True
+        self.stash = None
         self.stop_reading()
         if self.dirty:
             self.flush()  # ends in drained() where everything could be sent

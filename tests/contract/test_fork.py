@@ -45,6 +45,7 @@ sockets = Sockets()
 port = Port(new_driver(sys.argv[1]))
 a, b = sockets.pair()
 c, d = sockets.pair()
+e, f = sockets.pair()
 """
 
 PENDING = """
@@ -54,7 +55,7 @@ accepts = Owner()
 port.start(Overlapped(ACCEPT, listener.fileno(), owner=accepts))
 small = port.start(Overlapped(RECV, a.fileno(), size=10))
 large = port.start(Overlapped(RECV_INTO, c.fileno(), data=target))
-poll = port.start(Overlapped(POLL, c.fileno(), events=POLLIN))
+poll = port.start(Overlapped(POLL, e.fileno(), events=POLLIN))
 port.run(0)
 """
 
@@ -63,16 +64,17 @@ b.send(b"small")
 done(port, small)
 assert small.result() == b"small"
 d.send(b"large")
-done(port, poll)
-if large.done:
-    assert target[:5] == b"large"
+f.send(b"x")
+done(port, large, poll)
+assert target[:5] == b"large"
 client = sockets.client(listener)
 while not accepts.accepted:
     port.run(1)
 accepts.close_accepted()
 threading.Timer(0.05, port.wake).start()
-port.run(20)
+port.run(6)
 port.close()
+sockets.__exit__(None, None, None)
 print("parent is well")
 """
 
@@ -115,16 +117,16 @@ def test_the_child_may_make_a_port_of_its_own(variant: str) -> None:
     code = """
 def in_child():
     own = Port(new_driver(sys.argv[1]))
-    for sock in (a, b, c, d):
+    for sock in sockets.made:
         sock.close()
-    e, f = sockets.pair()
-    op = own.start(Overlapped(RECV, e.fileno(), size=10))
+    g, h = sockets.pair()
+    op = own.start(Overlapped(RECV, g.fileno(), size=10))
     own.run(0)
-    f.send(b"child")
+    h.send(b"child")
     done(own, op)
     assert op.result() == b"child"
     threading.Timer(0.05, own.wake).start()
-    own.run(20)
+    own.run(6)
     own.close()
 child(in_child)
 child(lambda: child(in_child))
@@ -182,4 +184,6 @@ def test_a_fork_before_the_port_was_used(variant: str) -> None:
 
 
 def test_many_forks(variant: str) -> None:
-    _run(variant, PENDING + "for _ in range(20):\n    child(lambda: refused(port.run, 0))\n    port.run(0)\n" + EPILOGUE)
+    _run(
+        variant, PENDING + "for _ in range(20):\n    child(lambda: refused(port.run, 0))\n    port.run(0)\n" + EPILOGUE
+    )

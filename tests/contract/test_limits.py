@@ -62,8 +62,12 @@ def test_two_thousand_receives_started_after_the_data(port: Port, many: Many) ->
 
 def test_two_thousand_receives_into_buffers_and_sends(port: Port, many: Many) -> None:
     buffers = [bytearray(6) for _ in range(ops_of(many))]
-    receives = [port.start(Overlapped(RECV_INTO, many[i % len(many)][0].fileno(), data=buffers[i])) for i in range(ops_of(many))]
-    sends = [port.start(Overlapped(SEND, many[i % len(many)][1].fileno(), data=_message(i))) for i in range(ops_of(many))]
+    receives = [
+        port.start(Overlapped(RECV_INTO, many[i % len(many)][0].fileno(), data=buffers[i])) for i in range(ops_of(many))
+    ]
+    sends = [
+        port.start(Overlapped(SEND, many[i % len(many)][1].fileno(), data=_message(i))) for i in range(ops_of(many))
+    ]
     done(port, *sends, *receives)
     assert {op.result() for op in (*receives, *sends)} == {6}
     assert sorted(map(bytes, buffers)) == [_message(i) for i in range(ops_of(many))]

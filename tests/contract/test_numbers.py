@@ -58,6 +58,7 @@ def test_after_ops_that_were_cancelled(port: Port, sockets: Sockets) -> None:
         b.send(b"%d" % i)
         assert perform(port, Overlapped(RECV, number, size=10)) == b"%d" % i
         assert perform(port, Overlapped(SEND, number, data=b"back")) == 4
+        assert drain(b) == b"back"
 
 
 @pytest.mark.parametrize("turns", [0, 1])

@@ -12,7 +12,7 @@ from proactorx.port.port import Port
 
 from .support import LIMIT, Sockets, done, in_thread
 
-LONG = 20.0  # a wait that the test does not want to see the end of
+LONG = 6.0  # a wait that the test does not want to see the end of
 SOON = 3.0
 
 

@@ -6,7 +6,7 @@ See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-
 from proactorx.port.errnos cimport EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.unistd cimport close, read, write
+from posix.unistd cimport close, read
 from proactorx.drivers.readiness cimport ReadinessDriver
 from proactorx.port.op cimport queue_count
 
@@ -22,6 +22,7 @@ cdef extern from "epoll.h":
     int px_epoll_wait(int epfd, px_event *events, int64_t timeout_ns) nogil
     int px_eventfd() nogil
     int64_t px_now_ns() nogil
+    int px_wake(int *wake_fd, int *early) nogil
 
 cdef extern from "<poll.h>":
     enum: POLLIN
@@ -69,8 +70,8 @@ cdef class EpollDriver(ReadinessDriver):
             error = px_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, after) if after else 0
         elif error == -EEXIST and op == EPOLL_CTL_ADD:
             error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after)
-        elif error == -EBADF and op == EPOLL_CTL_DEL:
-            error = 0
+        elif error == -EBADF and not after & ~before:
+            error = 0  # closed by its owner: nothing is left to ask less of
         if error < 0:
             raise OSError(-error, os.strerror(-error))
         return 0
@@ -115,10 +116,7 @@ cdef class EpollDriver(ReadinessDriver):
         return n
 
     cdef int wake(self) noexcept nogil:
-        cdef uint64_t one = 1
-        # EAGAIN: the counter is full, so the wake-up is pending anyway, eventfd(2).
-        write(self.wake_fd, &one, sizeof(one))
-        return 0
+        return px_wake(&self.wake_fd, &self.early_wake)
 
     def close(self):
         self.closed = True

@@ -9,8 +9,9 @@ against a plain recv(2), so a connection that fills a buffer is switched to a mu
 buffer, and back when it has calmed down.  Multishot ends by itself at any time (no buffers, CQ overflow, errors); it
 is re-armed from its last packet, never assumed armed.
 
-A multishot poll reports edges, not levels: after a READY packet the driver reads until a short read, and on to the
-end of file where the peer has shut down.
+A multishot poll reports edges, not levels: after a READY packet the driver reads until a short read, and on to EAGAIN
+where that says nothing: where the peer has shut down, has sent urgent data (recv(2) stops at the mark, tcp(7)), or is
+a Unix socket (recv(2) stops behind passed descriptors, unix(7)).
 
 See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), io_uring_provided_buffers(7).
 """
@@ -21,7 +22,7 @@ from proactorx.port.errnos cimport (
 )
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
-from posix.unistd cimport close, read, write
+from posix.unistd cimport close, read
 from proactorx.drivers.driver cimport Driver
 from proactorx.drivers.readiness cimport perform_call
 from proactorx.port.op cimport (
@@ -44,19 +45,24 @@ cdef extern from "../sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_is_nonblocking(int fd) nogil
+    int px_is_unix(int fd) nogil
+    int px_pollable(int fd) nogil
 
 cdef extern from "../epoll/epoll.h":
     int px_eventfd() nogil
     int64_t px_now_ns() nogil
+    int px_wake(int *wake_fd, int *early) nogil
 
 cdef extern from "<poll.h>":
-    enum: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP
+    enum: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP, POLLPRI
 
 cdef enum:
     BY_RECEIVE = 0       # Op.mode: multishot receive with the buffer ring
     BY_POLL = 1          # multishot poll and recv(2)
     CALM_BYTES = 8192    # a read of at most this much is calm
     CALM_READS = 64      # so many calm reads in a row, and a stream is received by multishot again
+    SHORT_READS_END = 1  # Op.family
+    SHORT_READS_LIE = 2
     WAKE = 1             # user_data of the poll on the eventfd
     ENTER_TRIES = 100
     SMALLEST_RING = 64
@@ -71,6 +77,7 @@ cdef class UringDriver(Driver):
     cdef list retired            # buffer memory of a ring that was replaced, while packets still point to it
     cdef char *hot
     cdef int wake_fd
+    cdef dict lines              # the ops of each descriptor and direction; the first one is in the kernel
     cdef bint multishot
     cdef object owner
     cdef uint32_t entries, cq_entries, buffer_count, buffer_size
@@ -92,6 +99,7 @@ cdef class UringDriver(Driver):
         self.buffer_size = buffer_size
         self.multishot = multishot
         self.retired = []
+        self.lines = {}
 
     cdef int open(self) except -1:
         if self.hot == NULL:
@@ -248,8 +256,10 @@ cdef class UringDriver(Driver):
                 entry.flags = PX_SQE_BUFFER_SELECT
             else:
                 entry.opcode = PX_OP_POLL_ADD
-                entry.op_flags = POLLIN | POLLRDHUP
+                entry.op_flags = POLLIN | POLLRDHUP | POLLPRI
                 entry.len = PX_POLL_ADD_MULTI if self.multishot else 0
+                if not op.family:
+                    op.family = SHORT_READS_LIE if px_is_unix(op.fd) else SHORT_READS_END
         elif kind == POLL:
             entry.opcode = PX_OP_POLL_ADD
             entry.op_flags = op.events
@@ -301,15 +311,66 @@ cdef class UringDriver(Driver):
         op.quiet = op.pending_ready = False
         if op.kind == RECV_STREAM:
             op.events = BY_POLL if op.direct else BY_RECEIVE
-        elif (op.kind == SEND or op.kind == CONNECT) and self._at_once(op):
+        elif op.kind == POLL:
+            if op.direct:
+                self._check_pollable(op.fd)
+        elif op.kind != ACCEPT and self._in_line(op):
+            return self.track(op)
+        elif self._at_once(op):
             return self.track(op)
         self.arm(op)
         return self.track(op)
 
+    cdef _check_pollable(self, int fd):
+        """A Watch is refused at once where no poll can help, as by a selector."""
+        cdef int error = -px_pollable(fd)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    cdef bint _in_line(self, Op op) except -1:
+        """One op on a descriptor and direction at a time: the kernel would serve several in any order, and mix sends."""
+        cdef object key = 2 * op.fd + (op.kind == SEND or op.kind == CONNECT)
+        cdef list line = self.lines.get(key)
+        if line is None:
+            self.lines[key] = [op]
+            return False
+        line.append(op)
+        return True
+
+    cdef int untrack(self, Op op) except -1:
+        cdef object key
+        cdef list line
+        cdef Op next
+        Driver.untrack(self, op)
+        if op.kind == POLL or op.kind == RECV_STREAM or op.kind == ACCEPT:
+            return 0
+        key = 2 * op.fd + (op.kind == SEND or op.kind == CONNECT)
+        line = self.lines[key]
+        if line[0] is not op:
+            line.remove(op)  # cancelled while it waited
+            return 0
+        del line[0]
+        while line:
+            next = <Op>line[0]
+            if next.state != IN_FLIGHT:
+                break  # its last packet is on its way, and comes back here
+            if not self._at_once(next):
+                self.arm(next)
+            break
+        if not line:
+            del self.lines[key]
+        return 0
+
     cdef bint _at_once(self, Op op) except -1:
         """Try what usually need not wait: the peer sees it now, and not when the turn ends."""
         cdef ssize_t n
-        if op.kind == SEND:
+        if op.kind == RECV or op.kind == RECV_INTO:
+            if op.want():
+                return False
+            n = px_recv(op.fd, self.hot, 0)
+        elif op.kind != SEND and op.kind != CONNECT:
+            return False
+        elif op.kind == SEND:
             n = px_send(op.fd, op.buffer(), op.want())
             if n == -EAGAIN or (n >= 0 and op.took(n)):
                 return False
@@ -323,6 +384,8 @@ cdef class UringDriver(Driver):
                 return False
             if n == -EAGAIN:
                 return False  # a Unix socket whose listener's backlog is full: the kernel can wait for that
+        op.armed = True
+        op.in_kernel = False  # its last packet is on its way already
         self.push(op, <int>n, 0)
         return True
 
@@ -342,9 +405,9 @@ cdef class UringDriver(Driver):
         if op.state != IN_FLIGHT:
             return 0
         op.state = CANCELLING
-        if op.armed:
+        if op.in_kernel:
             self._send_cancel(op)
-        else:
+        elif not op.armed:
             self.push(op, -ECANCELED, 0)
         return 0
 
@@ -428,7 +491,8 @@ cdef class UringDriver(Driver):
         return self.push(op, res, flags, data, bid)
 
     cdef void give_back(self, Packet *packet) noexcept:
-        px_buffers_give(&self.buffers, packet.buffer)
+        if self.buffers.memory != NULL:
+            px_buffers_give(&self.buffers, packet.buffer)
 
     # -------------------------------------------------------------------------------------- finishing a packet
 
@@ -437,8 +501,14 @@ cdef class UringDriver(Driver):
         cdef ssize_t n
         if op.kind != RECV_STREAM:
             return self._perform_one(op, packet)
+        if op.mode == BY_RECEIVE and op.armed:
+            # Left over from a poll.  The kernel receives for this stream again, and what it has may be queued behind
+            # this packet: a recv(2) now would bring later bytes first.
+            return 0
         if op.direct:
             packet.flags = PACKET_READY | PACKET_MORE
+            if op.family == SHORT_READS_LIE:
+                packet.res |= POLLRDHUP  # read on
             if not op.armed:
                 self.arm(op)
             return 1
@@ -457,7 +527,7 @@ cdef class UringDriver(Driver):
             self.arm(op)
         if n == -EAGAIN:
             return 0
-        if n == PX_HOT_SIZE or mask & (POLLRDHUP | POLLHUP | POLLERR):
+        if n == PX_HOT_SIZE or op.family == SHORT_READS_LIE or mask & (POLLRDHUP | POLLHUP | POLLERR | POLLPRI):
             self.push(op, mask, PACKET_READY | PACKET_MORE)
         self._calm(op, n)
         packet.res = <int>n
@@ -563,10 +633,7 @@ cdef class UringDriver(Driver):
     # ------------------------------------------------------------------------------------------ wake and close
 
     cdef int wake(self) noexcept nogil:
-        cdef uint64_t one = 1
-        # EAGAIN: the counter is full, so the wake-up is pending anyway, eventfd(2).
-        write(self.wake_fd, &one, sizeof(one))
-        return 0
+        return px_wake(&self.wake_fd, &self.early_wake)
 
     def close(self):
         self.closed = True

@@ -1,0 +1,83 @@
+"""The limits of the ring: that they can be forced small, and that running into them is counted and survived."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from proactorx import drivers
+from proactorx.port.constants import RECV
+from proactorx.port.op import Overlapped
+from proactorx.port.port import Port
+
+pytestmark = pytest.mark.skipif(not drivers.probe("io_uring").available, reason="io_uring does not run here")
+
+
+def _driver(**limits: int) -> object:
+    from proactorx.drivers.io_uring.driver import UringDriver
+
+    return UringDriver(**limits)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, {"entries": 256, "completions": 1024, "buffers": 64, "buffer_size": 16384}),
+        ({"entries": 8}, {"entries": 8, "completions": 32}),
+        (
+            {"entries": 4, "cq_entries": 8, "buffers": 2, "buffer_size": 64},
+            {"entries": 4, "completions": 8, "buffers": 2, "buffer_size": 64},
+        ),
+        ({"entries": 5}, {"entries": 8, "completions": 32}),
+        ({"buffers": 0}, {"buffers": 0, "buffer_size": 0}),
+        ({"multishot": False}, {"buffers": 0}),
+        ({"entries": 1 << 20}, {"entries": 32768}),
+    ],
+    ids=str,
+)
+def test_sizes(limits: dict[str, int], expected: dict[str, int]) -> None:
+    driver = _driver(**limits)
+    port = Port(driver)
+    assert driver.describe() == {}  # nothing was opened yet
+    port.run(0.001)
+    found = driver.describe()
+    assert {key: found[key] for key in expected} == expected
+    port.close()
+    assert driver.describe() == {}
+
+
+def test_a_driver_is_opened_at_its_first_use_and_not_before() -> None:
+    driver = _driver()
+    port = Port(driver)
+    port.run(0)
+    assert driver.describe() == {}
+    port.attach_thread()
+    port.detach_thread()
+    assert driver.describe() == {}
+    port.close()
+
+
+def test_want_of_buffers_is_counted() -> None:
+    driver = _driver(buffers=2, buffer_size=64)
+    port = Port(driver)
+    pairs = [socket.socketpair() for _ in range(10)]
+    ops = [port.start(Overlapped(RECV, a.fileno(), size=10)) for a, _b in pairs]
+    for _a, b in pairs:
+        b.send(b"x")
+    while not all(op.done for op in ops):
+        port.run(1)
+    assert driver.starved > 0
+    assert [op.result() for op in ops] == [b"x"] * 10
+    port.close()
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+@pytest.mark.parametrize("limits", [{"entries": 0}, {"buffers": 3}, {"buffers": 1 << 20}])
+def test_limits_that_the_kernel_refuses_are_an_error_of_the_open(limits: dict[str, int]) -> None:
+    port = Port(_driver(**limits))
+    with pytest.raises(OSError, match="Invalid argument"):
+        port.run(0.001)
+    port.close()

@@ -1,0 +1,129 @@
+"""Which room of the package may use which: loop -> transports -> port -> drivers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "proactorx"
+SUFFIXES = (".py", ".pyx", ".pxd", ".pyi")
+
+#: Each room, and the rooms that it may use besides itself; "" is the package, for its version and public names.
+ROOMS: dict[str, set[str]] = {
+    "drivers": set(),
+    "port": {"drivers"},
+    "pool": {"port", "drivers"},
+    "transports": {"port", "drivers"},
+    "files": {"pool", "port", "drivers"},
+    "loop": {"", "transports", "files", "pool", "port", "drivers"},
+    "cli": {"", "loop", "transports", "files", "pool", "port", "drivers"},
+    "": {"cli", "loop", "transports", "files", "pool", "port", "drivers"},
+}
+#: What a driver may know of the port: the definition of the op.
+OF_THE_PORT = {"proactorx.port.op", "proactorx.port.constants", "proactorx.port.errnos"}
+
+USES = re.compile(
+    r"""^\s*(?:from\s+(proactorx[\w.]*)\s+c?import\s+\(?\s*([\w, ]*) | c?import\s+(proactorx[\w.]*))""",
+    re.MULTILINE | re.VERBOSE,
+)
+NAMED = re.compile(r"""["'](proactorx\.[\w.{}]+)["']""")  # import_module("proactorx...")
+
+pytestmark = pytest.mark.skipif(not (PACKAGE / "port" / "op.pyx").exists(), reason="the sources are not here")
+
+
+def _sources() -> Iterator[Path]:
+    return (path for path in sorted(PACKAGE.rglob("*")) if path.suffix in SUFFIXES)
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else ""
+
+
+def _is_module(path: Path) -> bool:
+    return path.is_dir() or any(path.with_suffix(suffix).exists() for suffix in SUFFIXES)
+
+
+def _used(path: Path) -> Iterator[str]:
+    text = path.read_text()
+    for module, names, imported in USES.findall(text):
+        if imported:
+            yield imported
+            continue
+        for name in re.findall(r"\w+", names) or [""]:
+            yield f"{module}.{name}" if _is_module(PACKAGE.parent / module.replace(".", "/") / name) else module
+    yield from NAMED.findall(text)
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_the_rooms_are_known() -> None:
+    found = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py*"))} - {"__pycache__"}
+    assert found <= set(ROOMS)
+
+
+def test_imports_follow_the_direction() -> None:
+    wrong = []
+    for path in _sources():
+        room = _room(_module(path))
+        for used in _used(path):
+            other = _room(used)
+            if other != room and other not in ROOMS[room] and not (room == "drivers" and used in OF_THE_PORT):
+                wrong.append(f"{_module(path)} uses {used}")
+    assert wrong == []
+
+
+def test_the_rule_is_applied_to_something() -> None:
+    """A pattern that finds nothing would find no fault either."""
+    used = {path.name: set(_used(path)) for path in _sources() if "io_uring" in path.parts or path.name == "port.pyx"}
+    assert "proactorx.port.op" in used["driver.pyx"]
+    assert "proactorx.drivers.driver" in used["port.pyx"]
+
+
+def test_a_driver_knows_no_other_driver() -> None:
+    folders = [path for path in (PACKAGE / "drivers").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    wrong = [
+        f"{_module(path)} uses {used}"
+        for folder in folders
+        for path in _sources()
+        if folder in path.parents
+        for used in _used(path)
+        for other in folders
+        if other != folder and used.startswith(f"proactorx.drivers.{other.name}.")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("proactorx.drivers", ("loop", "transports", "port")),
+        ("proactorx.drivers.select.driver", ("loop", "transports", "port.port", "drivers.io_uring", "drivers.epoll")),
+        ("proactorx.port.port", ("loop", "transports", "drivers.io_uring", "drivers.epoll", "drivers.select")),
+        ("proactorx.transports.stream", ("loop", "drivers.io_uring", "drivers.epoll", "drivers.select")),
+    ],
+)
+def test_what_an_import_brings(module: str, absent: tuple[str, ...]) -> None:
+    """The same rule, as the interpreter sees it."""
+    # The package itself offers the loop: it is replaced by an empty one.
+    code = f"""
+import json, sys, types
+package = types.ModuleType("proactorx")
+package.__path__ = {[str(PACKAGE)]!r}
+sys.modules["proactorx"] = package
+__import__({module!r})
+print(json.dumps([name for name in sys.modules if name.startswith("proactorx.")]))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, timeout=30, check=True)
+    loaded = json.loads(done.stdout)
+    assert module in loaded
+    for name in absent:
+        assert [each for each in loaded if f"{each}.".startswith(f"proactorx.{name}.")] == []
