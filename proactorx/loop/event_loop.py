@@ -110,11 +110,13 @@ class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, async
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        self._port.attach_thread()  # it may have run in another one
         self._close_signals()
         asyncio.BaseEventLoop.close(self)
         self._close_listeners()
         self._watches.clear()
         self._port.close()
+        self._port.detach_thread()
         self._drop_handles()
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
