@@ -31,20 +31,17 @@ class SelectDriver(PythonReadinessDriver):
     def _interest(self, fd: int, before: int, after: int) -> None:
         assert self._selector is not None
         events = (selectors.EVENT_READ if after & POLLIN else 0) | (selectors.EVENT_WRITE if after & POLLOUT else 0)
-        try:
-            if not events:
-                self._selector.unregister(fd)
-            elif fd in self._selector.get_map():
-                self._selector.modify(fd, events)
-            else:
-                self._selector.register(fd, events)
-        except KeyError:
-            # Closed by its owner and forgotten already.
-            return
-        except FileNotFoundError:
-            # Closed by its owner, and its number given to another file: the selector's registration is stale.
+        # Not modify(): it does nothing for equal events, and the number may belong to another file by now.
+        if fd in self._selector.get_map():
             self._selector.unregister(fd)
+        if not events:
+            return
+        try:
             self._selector.register(fd, events)
+        except OSError:
+            if after & ~before:
+                raise
+            # Closed by its owner: nothing is left to ask less of.
 
     def _poll(self, timeout: float | None) -> Iterable[tuple[int, int]]:
         assert self._selector is not None
