@@ -88,7 +88,9 @@ cdef class ReceiveOp(Op):
         cdef StreamTransport transport = self.transport
         cdef bint last = not packet.flags & PACKET_MORE
         try:
-            if packet.flags & PACKET_READY:
+            if transport.port.closing:
+                pass  # the loop is being closed: as on stock asyncio, protocols hear no more
+            elif packet.flags & PACKET_READY:
                 transport.ready(<uint32_t>packet.res)
             elif packet.res > 0:
                 transport.data(packet.data, packet.res)
