@@ -53,10 +53,13 @@ class Connections(asyncio.BaseEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Any = None,
     ) -> StreamTransport:
         self._check_socket(sock)
         no_delay(sock)
-        transport = StreamTransport(self, self._port, sock.fileno(), protocol, sock=sock, extra=extra, server=server)
+        transport = StreamTransport(
+            self, self._port, sock.fileno(), protocol, sock=sock, extra=extra, server=server, context=context
+        )
         transport._start(waiter)
         return transport
 

@@ -29,7 +29,8 @@ class SelectDriver(PythonReadinessDriver):
         self._selector.register(self._reader, selectors.EVENT_READ)
 
     def _interest(self, fd: int, before: int, after: int) -> None:
-        assert self._selector is not None
+        if self._selector is None or self.closed or self.forked:
+            return
         events = (selectors.EVENT_READ if after & POLLIN else 0) | (selectors.EVENT_WRITE if after & POLLOUT else 0)
         # Not modify(): it does nothing for equal events, and the number may belong to another file by now.
         if fd in self._selector.get_map():
