@@ -111,12 +111,12 @@ class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, async
         if self.is_closed():
             return
         self._port.attach_thread()  # it may have run in another one
-        self._close_signals()
         asyncio.BaseEventLoop.close(self)
         self._close_listeners()
         self._watches.clear()
         self._port.close()
         self._port.detach_thread()
+        self._close_signals()
         self._drop_handles()
 
     def __del__(self, _warn: Any = warnings.warn) -> None:

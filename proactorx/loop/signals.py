@@ -114,19 +114,13 @@ class Signals(asyncio.BaseEventLoop):
             self._add_callback(handle)
 
     def _close_signals(self) -> None:
+        """After the port's close, which has ended the op on the pair: a descriptor outlives its ops."""
         for number in list(self._signal_handlers):
             self.remove_signal_handler(number)
         self._give_wakeup_fd_back()
         pair, self._signal_pair = self._signal_pair, None
         if pair is None:
             return
-        if self._signal_op is not None and not self._port.driver.forked:
-            # Closed by the port's own close: the descriptor must outlive the op.
-            op, self._signal_op = self._signal_op, None
-            self._port.stop(op)
-            while not op.done:
-                self._port.run(1.0)
-            self._port.forget(pair[0].fileno())
         for sock in pair:
             sock.close()
 
