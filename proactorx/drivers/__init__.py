@@ -149,9 +149,9 @@ class Choice:
 
     def _take_best(self) -> None:
         for name in _DRIVERS:
-            found = probe(name)
             if name in self._rejected:
                 continue
+            found = probe(name)
             if not found.available or not found.suitable:
                 self._rejected[name] = found.reason
                 continue

@@ -529,7 +529,7 @@ cdef class LoopCore:
 
     cdef int compact_timers(self) except -1:
         """Drop the cancelled timers: they are never more than half of all, and so cost O(1) each."""
-        cdef Py_ssize_t i, count = 0, dropped = 0
+        cdef Py_ssize_t i, count = 0
         cdef TimerHandle handle
         cdef list garbage = []
         for i in range(self.timer_count):
@@ -550,8 +550,6 @@ cdef class LoopCore:
     cdef int due_timers(self) except -1:
         cdef double now
         cdef TimerHandle handle
-        if not self.timer_count:
-            return 0
         now = self.now()
         while self.timer_count and self.timers[0].when <= now:
             handle = self.pop_timer()

@@ -350,15 +350,13 @@ cdef class UringDriver(Driver):
             line.remove(op)  # cancelled while it waited
             return 0
         del line[0]
-        while line:
-            next = <Op>line[0]
-            if next.state != IN_FLIGHT:
-                break  # its last packet is on its way, and comes back here
-            if not self._at_once(next):
-                self.arm(next)
-            break
         if not line:
             del self.lines[key]
+            return 0
+        next = <Op>line[0]
+        # One that was cancelled has its last packet on the way, and comes back here with it.
+        if next.state == IN_FLIGHT and not self._at_once(next):
+            self.arm(next)
         return 0
 
     cdef bint _at_once(self, Op op) except -1:
@@ -571,7 +569,7 @@ cdef class UringDriver(Driver):
             return self._again(op, 2)
         if kind == RECV_STREAM:
             if res > 0:
-                self._full(op, res)
+                self.more_data(op, res)
                 return self._again(op, 1)
             if (res == -EINVAL or res == -EOPNOTSUPP) and op.mode == BY_RECEIVE:
                 logger.warning("io_uring: multishot receive: %s; polling instead", os.strerror(-res))
@@ -593,16 +591,8 @@ cdef class UringDriver(Driver):
         return answer
 
     cdef int more_data(self, Op op, int res) except -1:
-        self._full(op, res)
-        return 0
-
-    cdef int _full(self, Op op, int res) except -1:
-        if res == <int>self.buffers.size and op.events == BY_RECEIVE:
-            op.events = BY_POLL
-            op.calm = 0
-            if op.armed and not op.quiet:
-                self._send_cancel(op)
-        return 0
+        # A quiet op has its cancel on the way already, and is not sent another.
+        return self.prefer_direct(op) if res == <int>self.buffers.size else 0
 
     cdef int prefer_direct(self, Op op) except -1:
         if op.events == BY_RECEIVE:
