@@ -66,3 +66,13 @@ def new_loop(variant: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]
     if variant != name:
         monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda: new_driver(variant))
     return lambda: proactorx.new_event_loop(name)
+
+
+@pytest.fixture
+def loop(new_loop: Callable[[], Any]) -> Iterator[Any]:
+    """One event loop on the driver under test."""
+    loop = new_loop()
+    try:
+        yield loop
+    finally:
+        loop.close()

@@ -51,6 +51,8 @@ def _attached(port: Port, function: Callable[[], T]) -> Callable[[], T]:
 def test_what_waits_is_finished_by_the_next_thread(
     port: Port, sockets: Sockets, elsewhere: Elsewhere, case_name: str, turns: int
 ) -> None:
+    if case_name == "connect" and turns != 1:
+        pytest.skip("one second for each is enough once")
     owner = Owner()
     case = CASES[case_name](sockets, owner)
 

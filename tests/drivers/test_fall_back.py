@@ -7,6 +7,7 @@ import errno
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,11 +94,12 @@ def test_a_loop_whose_ring_cannot_be_opened_goes_on(monkeypatch: pytest.MonkeyPa
     finally:
         loop.close()
     named = proactorx.new_event_loop("io_uring")
-    try:
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
         with pytest.raises(BackendError, match="EINVAL"):
-            named.run_until_complete(_talk())
-    finally:
-        named.close()
+            named.run_until_complete(named.sock_recv(a, 1))
+    named.close()
 
 
 async def _talk() -> bytes:
