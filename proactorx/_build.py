@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
-LINUX = ("io_uring", "epoll")
+LINUX = ("io_uring.driver", "io_uring.trial", "epoll.driver")
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,
@@ -32,8 +32,8 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
         extensions = {extension.name: extension for extension in self.distribution.ext_modules or []}
         if sys.platform.startswith("linux"):
             for name in LINUX:
-                module = f"proactorx.drivers.{name}.driver"
-                extensions[module] = Extension(module, [f"proactorx/drivers/{name}/driver.pyx"])
+                module = f"proactorx.drivers.{name}"
+                extensions[module] = Extension(module, [f"{module.replace('.', '/')}.pyx"])
         # What a module is made of besides its source: a change to it builds again, and the sdist holds it.
         parts = sorted(str(path) for kind in ("pxd", "h") for path in Path("proactorx").rglob(f"*.{kind}"))
         for extension in extensions.values():
@@ -48,7 +48,9 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
         """Cython comes in here and no earlier: who only asks for the list of sources (an sdist) gets them untouched."""
         from Cython.Build import cythonize
 
-        modules = cythonize(self.extensions, compiler_directives=DIRECTIVES)  # type: ignore[no-untyped-call, unused-ignore]
+        modules = cythonize(  # type: ignore[no-untyped-call, unused-ignore]
+            self.extensions, compiler_directives=DIRECTIVES
+        )
         made = {module.name: module for module in modules}
         for extension in self.extensions:
             extension.sources = made[extension.name].sources

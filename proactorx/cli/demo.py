@@ -60,6 +60,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     def median(self, loop: str, figure: str) -> float:
+        """The median of `figure` (an attribute of ``Round``) over the rounds of `loop`."""
         return float(statistics.median(getattr(one, figure) for one in self.rounds[loop]))
 
     @property
@@ -93,12 +94,18 @@ class Child:
         self._lines.put("")
 
     def ask(self, **message: Any) -> None:
+        """Send one command to the child; ``answer`` reads its reply."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # answer() tells why
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
     def answer(self, timeout: float = ANSWER_TIME) -> dict[str, Any]:
+        """The child's next message.
+
+        Raises:
+            CliError: none within `timeout` seconds, the child has ended, or the message is an error.
+        """
         try:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
@@ -136,6 +143,7 @@ class Child:
             print(f"proactorx: the demo's {self.name} says:\n{self._last_words()}", file=sys.stderr)
 
     def close(self) -> None:
+        """End the child at once, whatever it does."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -155,6 +163,7 @@ def _child(module: str, *args: str) -> Iterator[Child]:
 
 
 def demo(*, connections: int, seconds: float, size: int, backend: str | None) -> int:
+    """The command ``demo``: an echo server on each loop, their clients, and the table; the exit code."""
     try:
         from proactorx.cli import render
     except ModuleNotFoundError as error:

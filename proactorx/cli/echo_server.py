@@ -24,6 +24,8 @@ BACKLOG = 1024
 
 
 class Echo(asyncio.Protocol):
+    """Sends back what comes, and reads no more while the client does not."""
+
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -40,6 +42,7 @@ class Echo(asyncio.Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until the standard input ends; reports by lines of JSON."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--loop", choices=("proactorx", "asyncio"), required=True)
     parser.add_argument("--backend")

@@ -41,6 +41,8 @@ class LoadError(Exception):
 
 
 class Poller(Protocol):
+    """What the load needs of ``select.epoll``."""
+
     def register(self, fd: int, mask: int, /) -> Any: ...
     def modify(self, fd: int, mask: int, /) -> Any: ...
     def poll(self, timeout: float, /) -> list[tuple[int, int]]: ...
@@ -55,12 +57,15 @@ class SelectorPoller:
         self.close = self._selector.close
 
     def register(self, fd: int, mask: int) -> None:
+        """Wait for the events of `mask` on `fd`."""
         self._selector.register(fd, self._events(mask))
 
     def modify(self, fd: int, mask: int) -> None:
+        """Wait for other events."""
         self._selector.modify(fd, self._events(mask))
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """(fd, mask) of what is ready, after at most `timeout` seconds."""
         return [(key.fd, self._mask(events)) for key, events in self._selector.select(timeout)]
 
     @staticmethod
@@ -98,6 +103,7 @@ class Load:
         self._poller.register(sock.fileno(), IN)
 
     def close(self) -> None:
+        """Close every connection."""
         for sock in self._sockets.values():
             sock.close()
         self._poller.close()
@@ -223,6 +229,7 @@ def _histogram(latencies: array[float]) -> dict[int, int]:
 
 
 def main() -> int:
+    """Follow the commands on the standard input, one line of JSON each, and answer likewise."""
     load: Load | None = None
     for line in sys.stdin:
         command = json.loads(line)

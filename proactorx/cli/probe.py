@@ -120,6 +120,7 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def plain_text(report: dict[str, Any]) -> str:
+    """The report as lines, for a terminal without ``rich``."""
     lines = [f"{name}: {value}" for name, value in summary(report)]
     for driver in report["drivers"]:
         lines += ["", f"{driver['name']}: {verdict(driver)}"]
@@ -144,6 +145,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def named(driver: dict[str, Any]) -> str:
+    """A driver with its tier."""
     return f"{driver['name']}, tier {driver['tier']}" if driver["tier"] else str(driver["name"])
 
 

@@ -52,6 +52,7 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
 
 
 def show_demo(result: Result) -> None:
+    """Print the result of the demo as a table with bars."""
     console = Console(highlight=False)
     ascii_only = console.options.ascii_only
 
@@ -170,6 +171,7 @@ def bar(share: float, width: int, ascii_only: bool = False) -> str:
 
 
 def show_probe(report: dict[str, Any]) -> None:
+    """Print what can run here as tables."""
     console = Console(highlight=False)
     console.print()
     console.print(_facts(probe.summary(report)))

@@ -74,7 +74,10 @@ def make_default(factory: Factory) -> None:
         if hasattr(asyncio, "set_event_loop_policy"):
 
             class Policy(asyncio.DefaultEventLoopPolicy):
+                """asyncio's own policy with another factory."""
+
                 def new_event_loop(self) -> asyncio.AbstractEventLoop:
+                    """What asyncio asks for a loop."""
                     return factory()
 
             asyncio.set_event_loop_policy(Policy())

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from proactorx.port.port import Port
-from proactorx.transports.stream import Listener, StreamTransport
+from proactorx.transports.listener import Listener
+from proactorx.transports.stream import StreamTransport
 
 logger = logging.getLogger("asyncio")
 

@@ -82,6 +82,7 @@ cdef class Op:
 
     @property
     def state_name(self):
+        """Where the op is in its life: NEW, IN_FLIGHT, CANCELLING or DONE."""
         return ("NEW", "IN_FLIGHT", "CANCELLING", "DONE")[self.state]
 
 

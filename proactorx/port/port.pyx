@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport (
-    CANCELLING, DONE, IN_FLIGHT, NEW, Op, Overlapped, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count,
+    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count,
 )
 
 import logging

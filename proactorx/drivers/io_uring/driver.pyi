@@ -15,16 +15,6 @@ class RingDescription(TypedDict, total=False):
     setup_flags: tuple[str, ...]
     features: tuple[str, ...]
 
-# What the ring of the probe could do.
-@type_check_only
-class RingProbe(TypedDict):
-    setup_flags: tuple[str, ...]
-    features: tuple[str, ...]
-    ops: tuple[int, ...]
-    buffers: bool
-    multishot_recv: bool
-    multishot_accept: bool
-
 class UringDriver(Driver):
     def __init__(
         self,
@@ -42,5 +32,3 @@ class UringDriver(Driver):
     def close(self) -> None: ...
     def after_fork_in_child(self) -> None: ...
     def describe(self) -> RingDescription: ...
-
-def probe_ring() -> RingProbe: ...

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from proactorx.drivers import Probe, logger
 
 if TYPE_CHECKING:
-    from proactorx.drivers.io_uring.driver import RingProbe, UringDriver
+    from proactorx.drivers.io_uring.driver import UringDriver
+    from proactorx.drivers.io_uring.trial import RingProbe
 
 #: Architectures on which ``auto`` takes io_uring; on others it must be named.
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64")
@@ -61,6 +62,7 @@ def _sysctl() -> str:
 
 
 def explain(error: int) -> str:
+    """Why the setup of a ring failed with `error`, in words."""
     name = errno.errorcode.get(error, str(error))
     if error == errno.ENOSYS:
         return f"{name} from setup: this kernel has no io_uring (it came with Linux 5.1), or a seccomp filter hides it"
@@ -97,7 +99,7 @@ def probe() -> Probe:
     off = disabled()
     kernel = platform.release()
     try:
-        from proactorx.drivers.io_uring.driver import probe_ring
+        from proactorx.drivers.io_uring.trial import probe_ring
     except ImportError as exc:
         return Probe("io_uring", False, f"the compiled driver is missing: {exc}", kernel=kernel, suitable=False)
     try:

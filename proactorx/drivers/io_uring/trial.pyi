@@ -1,0 +1,15 @@
+from typing import TypedDict, type_check_only
+
+# What the ring of the probe could do.
+@type_check_only
+class RingProbe(TypedDict):
+    setup_flags: tuple[str, ...]
+    features: tuple[str, ...]
+    ops: tuple[int, ...]
+    buffers: bool
+    multishot_recv: bool
+    multishot_accept: bool
+
+def probe_ring() -> RingProbe: ...
+def setup_names(bits: int) -> tuple[str, ...]: ...
+def feature_names(bits: int) -> tuple[str, ...]: ...

@@ -1,0 +1,141 @@
+"""What a ring can do here, tried on a small one of its own; and the names of its flags."""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport close
+from proactorx.drivers.io_uring.ring cimport *
+
+import os
+import socket
+
+_SETUP = {
+    "SUBMIT_ALL": PX_SETUP_SUBMIT_ALL,
+    "COOP_TASKRUN": PX_SETUP_COOP_TASKRUN,
+    "TASKRUN_FLAG": PX_SETUP_TASKRUN_FLAG,
+    "SINGLE_ISSUER": PX_SETUP_SINGLE_ISSUER,
+    "DEFER_TASKRUN": PX_SETUP_DEFER_TASKRUN,
+    "NO_SQARRAY": PX_SETUP_NO_SQARRAY,
+}
+_FEATURES = {
+    "SINGLE_MMAP": PX_FEAT_SINGLE_MMAP,
+    "NODROP": PX_FEAT_NODROP,
+    "EXT_ARG": PX_FEAT_EXT_ARG,
+    "CQE_SKIP": PX_FEAT_CQE_SKIP,
+    "RECVSEND_BUNDLE": PX_FEAT_RECVSEND_BUNDLE,
+    "MIN_TIMEOUT": PX_FEAT_MIN_TIMEOUT,
+    "NO_IOWAIT": PX_FEAT_NO_IOWAIT,
+}
+
+
+cdef _names(uint32_t bits, dict table):
+    return tuple([name for name, bit in table.items() if bits & <uint32_t>bit])
+
+
+def setup_names(uint32_t bits):
+    """The flags that a ring was made with, by name."""
+    return _names(bits, _SETUP)
+
+
+def feature_names(uint32_t bits):
+    """The features that the kernel says it has, by name."""
+    return _names(bits, _FEATURES)
+
+
+def probe_ring():
+    """Make a small ring and ask it what it can do.
+
+    Returns a dict: ``setup_flags``, ``features`` (names), ``ops`` (opcodes), ``multishot_recv``, ``multishot_accept``.
+
+    Raises:
+        OSError: io_uring_setup or a needed step failed, with the kernel's errno.
+    """
+    cdef px_ring ring
+    cdef px_buffers buffers
+    cdef px_probe *probe = <px_probe *>PyMem_Malloc(sizeof(px_probe))
+    cdef int error, i
+    cdef list ops = []
+    if probe == NULL:
+        raise MemoryError
+    memset(probe, 0, sizeof(px_probe))
+    memset(&buffers, 0, sizeof(px_buffers))
+    error = px_ring_open(&ring, 8, 32)
+    try:
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        if px_register(ring.fd, PX_REGISTER_PROBE, probe, 256) >= 0:
+            for i in range(probe.ops_len):
+                if probe.ops[i].flags & PX_OP_SUPPORTED:
+                    ops.append(probe.ops[i].op)
+        has_buffers = px_buffers_open(&buffers, &ring, 2, 4096) == 0
+        return {
+            "setup_flags": setup_names(ring.setup_flags),
+            "features": feature_names(ring.features),
+            "ops": tuple(ops),
+            "buffers": has_buffers,
+            "multishot_recv": has_buffers and _try_multishot_recv(&ring),
+            "multishot_accept": _try_multishot_accept(&ring),
+        }
+    finally:
+        px_ring_free(&ring, 1)
+        px_buffers_free(&buffers, 1)
+        PyMem_Free(probe)
+
+
+cdef bint _more(px_ring *ring):
+    """Whether the first completion that comes says that more will follow."""
+    cdef uint32_t head
+    cdef px_cqe *cqe
+    px_ring_enter(ring, 1, 1_000_000_000)
+    if not px_ring_ready(ring):
+        return False
+    head = ring.k_cq_head[0]
+    cqe = &ring.cqes[head & ring.cq_mask]
+    more = cqe.res >= 0 and cqe.flags & PX_CQE_MORE != 0
+    if cqe.user_data == 2 and cqe.res >= 0:
+        close(cqe.res)
+    px_store(ring.k_cq_head, head + 1)
+    return more
+
+
+cdef _try_multishot_recv(px_ring *ring):
+    # There is no feature bit: submit one and look for MORE.
+    cdef px_sqe *entry
+    a, b = socket.socketpair()
+    with a, b:
+        a.send(b"x")
+        entry = px_ring_sqe(ring)
+        entry.opcode = PX_OP_RECV
+        entry.fd = b.fileno()
+        entry.ioprio = PX_RECV_MULTISHOT
+        entry.flags = PX_SQE_BUFFER_SELECT
+        entry.user_data = 1
+        more = _more(ring)
+        _end(ring, 1)
+        return more
+
+
+cdef _try_multishot_accept(px_ring *ring):
+    cdef px_sqe *entry
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind("")  # an abstract name of the kernel's choice, unix(7)
+        listener.listen(1)
+        client.connect(listener.getsockname())
+        entry = px_ring_sqe(ring)
+        entry.opcode = PX_OP_ACCEPT
+        entry.fd = listener.fileno()
+        entry.ioprio = PX_ACCEPT_MULTISHOT
+        entry.op_flags = SOCK_CLOEXEC
+        entry.user_data = 2
+        more = _more(ring)
+        _end(ring, 2)
+        return more
+
+
+cdef _end(px_ring *ring, uint64_t user_data):
+    """Cancel the multishot before its sockets go; done when the answer to the cancel is there."""
+    cdef px_sqe *entry = px_ring_sqe(ring)
+    entry.opcode = PX_OP_ASYNC_CANCEL
+    entry.addr = user_data
+    px_ring_enter(ring, 1, 1_000_000_000)
+    px_store(ring.k_cq_head, px_load(ring.k_cq_tail))

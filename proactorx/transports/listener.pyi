@@ -1,0 +1,22 @@
+import asyncio
+import socket
+from collections.abc import Callable
+
+from proactorx.port.op import Op
+from proactorx.port.port import Port
+
+class Listener(Op):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        port: Port,
+        sock: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        server: asyncio.Server | None,
+        make_tls: Callable[[socket.socket, asyncio.BaseProtocol], object] | None = None,
+    ) -> None: ...
+    @property
+    def sock(self) -> socket.socket: ...
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+    def _release(self) -> None: ...

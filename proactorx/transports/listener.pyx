@@ -1,0 +1,141 @@
+"""Accepting: one op on a listening socket, and the transports of the connections that it brings."""
+
+from proactorx.port.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
+from posix.unistd cimport close
+from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet
+from proactorx.port.port cimport Port
+from proactorx.transports.stream cimport StreamTransport
+
+import os
+import socket
+from asyncio import constants, trsock
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyContext_CopyCurrent()
+    object PyContext_Copy(object context)
+
+
+cdef class Listener(Op):
+    """Accepts the connections of one listening socket and makes their transports."""
+
+    cdef object loop
+    cdef Port port
+    cdef readonly object sock
+    cdef object factory
+    cdef object server
+    cdef object context
+    cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol), or None
+    cdef object retry            # the timer of a pause for want of descriptors
+    cdef bint closed
+    cdef int error               # why accepting has stopped, where that is known before the op ends
+    cdef bint starved            # said already that there are no descriptors
+
+    def __init__(self, loop, Port port not None, sock, factory, server, make_tls=None):
+        self.kind = ACCEPT
+        self.loop = loop
+        self.port = port
+        self.sock = sock
+        self.factory = factory
+        self.server = server
+        self.make_tls = make_tls
+        self.context = PyContext_CopyCurrent()
+        self.fd = sock.fileno()
+
+    def start(self):
+        """Accept from now on."""
+        self.retry = None
+        if self.closed or self.sock.fileno() != self.fd:
+            return
+        self.state = NEW
+        self.port.submit(self)
+
+    def close(self):
+        """Accept no more; the socket is closed when the kernel has let go of it."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        if self.state == IN_FLIGHT:
+            self.port.cancel(self)
+            # From now on clients are to be refused: have the kernel let go at once.
+            self.port.driver.settle()
+        if not self.in_kernel:
+            self._release()
+
+    def _release(self):
+        if self.sock.fileno() == self.fd:
+            self.port.driver.forget(self.fd)
+            self.sock.close()
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef int res = packet.res
+        if res >= 0:
+            if self.closed:
+                close(res)
+            else:
+                self.starved = False
+                self.accepted(res)
+        elif packet.flags & PACKET_MORE:
+            self.error = -res
+        if not packet.flags & PACKET_MORE:
+            if self.closed:
+                self._release()
+                self.loop = self.factory = self.server = self.make_tls = None
+            elif res < 0:
+                res, self.error = self.error or -res, 0
+                self._failed(res)
+        return 0
+
+    cdef int accepted(self, int fd) except -1:
+        cdef StreamTransport transport
+        context = PyContext_Copy(self.context)
+        PyContext_Enter(context)
+        try:
+            protocol = self.factory()
+            if self.make_tls is not None:
+                sock = socket.socket(fileno=fd)
+                fd = -1
+                self.make_tls(sock, protocol)
+                return 0
+            transport = StreamTransport(self.loop, self.port, fd, protocol, server=self.server, context=context)
+            fd = -1
+            transport._connection_made()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.loop.call_exception_handler({
+                "message": "Error on transport creation for incoming connection",
+                "exception": exc,
+            })
+            return 0
+        finally:
+            PyContext_Exit(context)
+            if fd >= 0:
+                close(fd)
+        return 0
+
+    cdef _failed(self, int error):
+        if error == ECONNABORTED or error == EINTR or error == EPROTO or error == EAGAIN:
+            # The connection is gone, not the listener: accept(2) says to try again.
+            self.start()
+        elif error == EMFILE or error == ENFILE or error == ENOBUFS or error == ENOMEM:
+            if not self.starved:
+                self.starved = True
+                self.loop.call_exception_handler({
+                    "message": "socket.accept() out of system resource",
+                    "exception": OSError(error, os.strerror(error)),
+                    "socket": trsock.TransportSocket(self.sock),
+                })
+            self.retry = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self.start)
+        else:
+            self.loop.call_exception_handler({
+                "message": "Accepting connections failed",
+                "exception": OSError(error, os.strerror(error)),
+                "socket": trsock.TransportSocket(self.sock),
+            })
+            # Network errors that were pending on the new connection, accept(2): the listener itself is fine.
+            self.retry = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self.start)

@@ -1,0 +1,44 @@
+from libc.stdint cimport uint16_t
+from proactorx.port.op cimport Op, Packet
+from proactorx.port.port cimport Flushable, Port
+
+cdef class WritableOp(Op):
+    cdef SendingTransport transport
+
+cdef class SendingTransport(Flushable):
+    cdef object _loop
+    cdef Port port
+    cdef object _protocol
+    cdef object context
+    cdef object sock             # the Python object that owns fd, once there is one; else the transport owns it
+    cdef WritableOp writable
+    # Queued writes: the first one here, the others in `more`; `offset` bytes of the first are sent.
+    cdef object first
+    cdef list more
+    cdef Py_ssize_t offset
+    cdef Py_ssize_t buffered
+    cdef Py_ssize_t high, low
+    cdef int fd
+    cdef uint16_t lost           # writes after the connection was lost, plus one; 0: alive
+    cdef bint closing
+    cdef bint protocol_paused
+    cdef bint eof_written
+    cdef bint shut               # shutdown(2) was called
+    cdef bint in_callback
+    cdef bint given              # the socket was the user's: it may be closed behind our back
+    cdef bint connection_lost_called
+
+    cdef bint busy(self) noexcept
+    cdef int stop_reading(self) except -1
+    cdef int ended(self) except -1
+    cdef object _keep(self, data, Py_ssize_t size)
+    cdef bint _may_send(self) except -1
+    cdef int enqueue(self, object data, Py_ssize_t size) except -1
+    cdef int wait_writable(self) except -1
+    cdef ssize_t send_some(self, Py_ssize_t *tried) except? -1
+    cdef int send_failed(self, int error) except -1
+    cdef int consume(self, Py_ssize_t size) except -1
+    cdef int drained(self) except -1
+    cdef int clear_buffer(self) except -1
+    cdef int force_close(self, exc) except -1
+    cdef int release_fd(self) except -1

@@ -1,0 +1,451 @@
+"""The sending half of a transport, and how a transport ends.
+
+``write`` queues; what a callback or a turn has queued goes out in one system call, at once when much is queued.  A
+file that takes no more is waited for by an op, and the system call is made when it is writable: so the number of bytes
+that were sent is known at every moment, whatever is cancelled.
+
+One owner per descriptor: the transport, until a Python socket exists for it (given by the user or made for
+``get_extra_info("socket")``); then that socket, and the transport closes through it.  The descriptor is closed when
+its last op has ended, never before.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+from posix.unistd cimport close
+from proactorx.port.op cimport Op, POLL, Packet
+from proactorx.port.port cimport Flushable, Port
+
+import logging
+import os
+import warnings
+from asyncio import constants
+
+cdef extern from "../drivers/sockio.h":
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t px_send(int fd, const char *buffer, size_t size) nogil
+    ssize_t px_sendv(int fd, iovec *vector, int count) nogil
+    enum: SHUT_WR
+    int shutdown(int fd, int how) nogil
+
+cdef extern from "<poll.h>":
+    enum: POLLOUT
+
+logger = logging.getLogger("asyncio")
+
+cdef enum:
+    SEND_AT_ONCE = 32768   # so much queued is sent without waiting for the end of the turn
+    GATHER = 4096          # pieces of up to so many bytes are copied together rather than given as a vector
+    VECTOR = 64            # pieces in one sendmsg(2)
+    UNLOCKED_SEND = 65536  # a send this large copies long enough for other threads to run meanwhile
+
+cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+cdef class WritableOp(Op):
+    """Waits until the socket of a transport takes more."""
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef SendingTransport transport = self.transport
+        self.transport = None
+        transport.writable = None
+        if transport.buffered and packet.res >= 0:
+            transport.flush()
+        elif transport.buffered and not transport.lost and packet.res != -ECANCELED:
+            transport.send_failed(-packet.res)
+        transport.release_fd()
+        return 0
+
+
+cdef class SendingTransport(Flushable):
+    """What every transport that sends has in common; a subclass says what else it does with the descriptor."""
+
+    def __cinit__(self):
+        self.fd = -1
+        self.high = 65536
+        self.low = 16384
+
+    cdef bint busy(self) noexcept:
+        """Whether an op on the descriptor is in flight."""
+        return self.writable is not None
+
+    cdef int stop_reading(self) except -1:
+        """The transport is closing: cancel what reads."""
+        return 0
+
+    cdef int ended(self) except -1:
+        """``connection_lost`` was called: drop what only an open transport needs."""
+        return 0
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def write(self, data):
+        """Send `data`; bytes are kept until they are sent, anything mutable may be changed after the call.
+
+        Raises:
+            TypeError: `data` is not bytes, bytearray or memoryview.
+            RuntimeError: ``write_eof`` was called before.
+        """
+        cdef Py_ssize_t size
+        if type(data) is bytes:
+            size = PyBytes_GET_SIZE(data)
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            size = data.nbytes if isinstance(data, memoryview) else len(data)
+        else:
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        if self.eof_written:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if not size:
+            return
+        if self.lost:
+            if self.lost > MANY_WARNINGS:
+                logger.warning("socket.send() raised exception.")
+            self.lost += 1
+            return
+        if type(data) is not bytes:
+            data = self._keep(data, size)
+            if data is None:
+                return
+            size = PyBytes_GET_SIZE(data)
+        self.enqueue(data, size)
+
+    cdef object _keep(self, data, Py_ssize_t size):
+        """What must be kept of a mutable buffer: nothing where much of it can be sent at once."""
+        cdef const unsigned char[::1] view
+        cdef Py_ssize_t n
+        if self.buffered or size < SEND_AT_ONCE or not _contiguous(data):
+            return bytes(data)
+        if isinstance(data, memoryview):
+            data = data.cast("B")
+        view = data
+        if not self._may_send():
+            return bytes(data)
+        n = px_send(self.fd, <const char *>&view[0], size)
+        if n < 0:
+            return bytes(data)  # the queue's own send reports the error, or waits
+        return bytes(view[n:]) if n < size else None
+
+    cdef bint _may_send(self) except -1:
+        # The user's own socket may have been closed behind our back, and its number given to another file.
+        return self.fd >= 0 and self.writable is None and not (self.given and self.sock.fileno() != self.fd)
+
+    cdef int enqueue(self, object data, Py_ssize_t size) except -1:
+        if not self.buffered:
+            self.first = data
+        else:
+            if self.more is None:
+                self.more = []
+            self.more.append(data)
+        self.buffered += size
+        if self.writable is None:
+            if self.buffered >= SEND_AT_ONCE:
+                self.flush()
+            elif self.in_callback:
+                self.dirty = True
+            elif not self.dirty:
+                self.port.mark(self)
+        if self.buffered > self.high and not self.protocol_paused:
+            self._pause_protocol()
+        return 0
+
+    def writelines(self, list_of_data):
+        """``write`` for each item, gathered into as few system calls as possible."""
+        cdef bint nested = self.in_callback
+        self.in_callback = True
+        try:
+            for data in list_of_data:
+                self.write(data)
+        finally:
+            self.in_callback = nested
+            if self.dirty and not nested:
+                self.flush()
+
+    cdef int flush(self) except -1:
+        cdef ssize_t n
+        cdef Py_ssize_t tried = 0
+        self.dirty = False
+        while self.buffered and self.writable is None and not self.lost:
+            n = self.send_some(&tried)
+            if n == -EAGAIN or n == -EWOULDBLOCK:
+                self.wait_writable()
+                break
+            if n < 0:
+                self.send_failed(<int>-n)
+                break
+            self.consume(n)
+            if n < tried:
+                self.wait_writable()
+        if self.protocol_paused and self.buffered <= self.low and not self.lost:
+            self._resume_protocol()
+        if not self.buffered and (self.closing or self.eof_written):
+            self.drained()
+        return 0
+
+    cdef ssize_t send_some(self, Py_ssize_t *tried) except? -1:
+        cdef Py_ssize_t size, total, i, count
+        cdef char gathered[GATHER]
+        cdef iovec vector[VECTOR]
+        cdef char *memory = PyBytes_AS_STRING(self.first) + self.offset
+        cdef ssize_t n
+        if self.given and self.sock.fileno() != self.fd:
+            return -EBADF  # the user has closed the socket
+        size = PyBytes_GET_SIZE(self.first) - self.offset
+        if self.more is None:
+            tried[0] = size
+            if size < UNLOCKED_SEND:
+                return px_send(self.fd, memory, size)
+            data = self.first  # keeps the memory while other threads run
+            with nogil:
+                n = px_send(self.fd, memory, size)
+            return n
+        if self.buffered <= GATHER:
+            memcpy(gathered, memory, size)
+            total = size
+            for data in self.more:
+                size = PyBytes_GET_SIZE(data)
+                memcpy(gathered + total, PyBytes_AS_STRING(data), size)
+                total += size
+            tried[0] = total
+            return px_send(self.fd, gathered, total)
+        vector[0].iov_base = memory
+        vector[0].iov_len = size
+        total = size
+        count = min(<Py_ssize_t>len(self.more), VECTOR - 1)
+        for i in range(count):
+            data = self.more[i]
+            size = PyBytes_GET_SIZE(data)
+            vector[i + 1].iov_base = PyBytes_AS_STRING(data)
+            vector[i + 1].iov_len = size
+            total += size
+        tried[0] = total
+        return px_sendv(self.fd, vector, <int>count + 1)
+
+    cdef int consume(self, Py_ssize_t size) except -1:
+        """`size` bytes of the queue are sent."""
+        cdef Py_ssize_t left, done = 0
+        self.buffered -= size
+        if not self.buffered:
+            self.first = None
+            self.more = None
+            self.offset = 0
+            return 0
+        left = PyBytes_GET_SIZE(self.first) - self.offset
+        if size < left:
+            self.offset += size
+            return 0
+        size -= left
+        self.offset = 0
+        while True:
+            self.first = self.more[done]
+            done += 1
+            left = PyBytes_GET_SIZE(self.first)
+            if size < left:
+                break
+            size -= left
+        self.offset = size
+        del self.more[:done]
+        if not self.more:
+            self.more = None
+        return 0
+
+    cdef int wait_writable(self) except -1:
+        cdef WritableOp op
+        if self.writable is not None:
+            return 0
+        op = WritableOp.__new__(WritableOp)
+        op.kind = POLL
+        op.fd = self.fd
+        op.events = POLLOUT
+        op.transport = self
+        self.writable = op
+        try:
+            self.port.submit(op)
+        except BaseException:
+            self.writable = None
+            op.transport = None
+            raise
+        return 0
+
+    cdef int send_failed(self, int error) except -1:
+        self._fatal_error(OSError(error, os.strerror(error)), "Fatal write error on socket transport")
+        return 0
+
+    cdef int clear_buffer(self) except -1:
+        self.first = None
+        self.more = None
+        self.offset = self.buffered = 0
+        if self.writable is not None:
+            self.port.cancel(self.writable)
+        return 0
+
+    cdef int drained(self) except -1:
+        """The queue is empty, and somebody waited for that."""
+        if self.fd < 0 or self.lost:
+            return 0
+        if self.eof_written and not self.shut:
+            self.shut = True
+            shutdown(self.fd, SHUT_WR)
+        if self.closing:
+            self.lost = 1
+            self._loop.call_soon(self._call_connection_lost, None, context=self.context)
+        return 0
+
+    def can_write_eof(self):
+        """True: a stream socket can be closed in one direction."""
+        return True
+
+    def write_eof(self):
+        """Close the sending direction when everything queued is sent: shutdown(2) with SHUT_WR."""
+        if self.closing or self.eof_written:
+            return
+        self.eof_written = True
+        if self.dirty and self.buffered:
+            self.flush()
+        elif not self.buffered:
+            self.drained()
+
+    def get_write_buffer_size(self):
+        """Bytes that wait for the peer to take them."""
+        if self.dirty:
+            self.flush()
+        return self.buffered
+
+    def get_write_buffer_limits(self):
+        """(low, high), in bytes."""
+        return (self.low, self.high)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """When ``pause_writing`` (more than `high` bytes queued) and ``resume_writing`` (at most `low`) are called.
+
+        Raises:
+            ValueError: not ``high >= low >= 0``.
+        """
+        if high is None:
+            high = 65536 if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high = high
+        self.low = low
+        if self.dirty:
+            self.flush()
+        if self.buffered > self.high and not self.protocol_paused:
+            self._pause_protocol()
+
+    def _pause_protocol(self):
+        self.protocol_paused = True
+        self._tell("pause_writing")
+
+    def _resume_protocol(self):
+        self.protocol_paused = False
+        self._tell("resume_writing")
+
+    def _tell(self, str name):
+        try:
+            getattr(self._protocol, name)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler({
+                "message": f"protocol.{name}() failed",
+                "exception": exc,
+                "transport": self,
+                "protocol": self._protocol,
+            })
+
+    # ----------------------------------------------------------------------------------------------------- closing
+
+    def close(self):
+        """Stop reading, send what is queued, then call ``connection_lost(None)``.  Twice is allowed."""
+        if self.closing:
+            return
+        self.closing = True
+        self.stop_reading()
+        if self.dirty:
+            self.flush()  # ends in drained() where everything could be sent
+        elif not self.buffered:
+            self.drained()
+
+    def abort(self):
+        """Drop what is queued and call ``connection_lost(None)``."""
+        self.force_close(None)
+
+    def _force_close(self, exc):
+        self.force_close(exc)
+
+    cdef int force_close(self, exc) except -1:
+        if self.lost:
+            return 0
+        self.clear_buffer()
+        self.closing = True
+        self.lost = 1
+        self.stop_reading()
+        self._loop.call_soon(self._call_connection_lost, exc, context=self.context)
+        return 0
+
+    def _fatal_error(self, exc, message="Fatal error on transport"):
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        else:
+            self._loop.call_exception_handler({
+                "message": message,
+                "exception": exc,
+                "transport": self,
+                "protocol": self._protocol,
+            })
+        self.force_close(exc)
+
+    def _call_connection_lost(self, exc):
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self.connection_lost_called = True
+            self._protocol = None
+            self.ended()
+            self.release_fd()
+
+    cdef int release_fd(self) except -1:
+        """Close the descriptor once the connection is lost and the last op on it has ended."""
+        cdef int fd = self.fd
+        if fd < 0 or not self.connection_lost_called or self.busy():
+            return 0
+        if self.given and self.sock.fileno() != fd:
+            self.port.disown(fd, <void *>self)
+            self.fd = -1  # closed by its other owner: the number is not ours any more
+            return 0
+        self.port.driver.forget(fd)
+        self.port.disown(fd, <void *>self)
+        self.fd = -1
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            close(fd)
+        return 0
+
+    def _has(self, fd):
+        return self.fd == fd and not self.closing and not (self.given and self.sock.fileno() != fd)
+
+    def __dealloc__(self):
+        if self.fd >= 0 and self.port is not None:
+            self.port.disown(self.fd, <void *>self)
+
+    def __del__(self):
+        cdef int fd = self.fd
+        if fd < 0:
+            return
+        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        self.port.disown(fd, <void *>self)
+        self.fd = -1
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            close(fd)
+
+
+cdef bint _contiguous(data):
+    return not isinstance(data, memoryview) or data.c_contiguous
