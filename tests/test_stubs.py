@@ -17,7 +17,7 @@ import pytest
 import proactorx
 
 PACKAGE = Path(proactorx.__file__).parent
-LINUX_ONLY = ("proactorx.drivers.epoll.driver", "proactorx.drivers.io_uring.driver")
+LINUX_ONLY = tuple(f"proactorx.drivers.{name}" for name in ("epoll.driver", "io_uring.driver", "io_uring.trial"))
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = dict[str, ast.stmt]

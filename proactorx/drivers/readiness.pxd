@@ -6,11 +6,13 @@ cdef struct FdSlot:
     void *readers        # the first op that waits for input; the others hang on its fd_next
     void *writers
     uint32_t registered  # what the operating system has been asked for
+    uint32_t generation  # how often that was begun and ended
 
 cdef class ReadinessDriver(Driver):
     cdef FdSlot *slots
     cdef int slot_count
     cdef char *hot
+    cdef bint lazy       # a registration may outlast the receive that it was made for
 
     cdef FdSlot *slot_of(self, int fd) except NULL
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1
@@ -19,7 +21,7 @@ cdef class ReadinessDriver(Driver):
     cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1
     cdef int update(self, int fd) except -1
     cdef int enqueue(self, Op op) except -1
-    cdef int unlink(self, Op op) except -1
+    cdef int unlink(self, Op op, bint lazily=*) except -1
 
 cdef int perform_call(Op op, Packet *packet, char *hot) except -1
 

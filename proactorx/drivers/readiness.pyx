@@ -162,7 +162,7 @@ cdef class ReadinessDriver(Driver):
             raise
         return 0
 
-    cdef int unlink(self, Op op) except -1:
+    cdef int unlink(self, Op op, bint lazily=False) except -1:
         cdef FdSlot *slot
         cdef void **place
         if not op.armed:
@@ -175,7 +175,8 @@ cdef class ReadinessDriver(Driver):
             place[0] = op.fd_next
         op.fd_next = NULL
         op.armed = False
-        self.update(op.fd)
+        if not lazily or slot.readers != NULL or not slot.registered & POLLIN:
+            self.update(op.fd)
         return 0
 
     cdef int submit(self, Op op) except -1:
@@ -195,7 +196,8 @@ cdef class ReadinessDriver(Driver):
             if n != -EINPROGRESS:
                 self.track(op)
                 return self.push(op, n, PACKET_LATE)
-        elif first and op.kind != POLL and op.kind != RECV_STREAM:
+        elif first and op.kind != POLL and op.kind != RECV_STREAM and not (self.lazy and slot.registered & POLLIN
+                                                                           and not waits_to_write(op)):
             # In line already, and tried as a packet of this turn: the call is made when its turn comes.
             try:
                 self.enqueue(op)
@@ -233,9 +235,14 @@ cdef class ReadinessDriver(Driver):
 
     cdef int ready(self, int fd, uint32_t mask) except -1:
         """`fd` is ready: all polls, and the first other op in line of each direction, get their packets."""
-        if fd < self.slot_count:
-            self._tell(self.slots[fd].readers, mask, POLLIN)
-            self._tell(self.slots[fd].writers, mask, POLLOUT)
+        cdef FdSlot *slot
+        if fd >= self.slot_count:
+            return 0
+        slot = &self.slots[fd]
+        self._tell(slot.readers, mask, POLLIN)
+        self._tell(slot.writers, mask, POLLOUT)
+        if slot.readers == NULL and slot.registered & POLLIN:
+            self.update(fd)  # it was left there by a receive that is over
         return 0
 
     cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1:
@@ -260,7 +267,8 @@ cdef class ReadinessDriver(Driver):
         if not told:
             return 0
         if not packet.flags & PACKET_MORE:
-            self.unlink(op)
+            # After a receive comes another one, most of the time: what the facility was asked for stays.
+            self.unlink(op, self.lazy and op.kind != POLL and op.kind != RECV_STREAM and not waits_to_write(op))
         elif op.kind == ACCEPT:
             # Others are likely to be in the backlog: go on until EAGAIN.
             self.push(op, 0, PACKET_READY | PACKET_MORE)

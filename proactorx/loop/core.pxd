@@ -50,6 +50,7 @@ cdef class LoopCore:
     cdef bint slept
     cdef object __weakref__
 
+    cdef object new_future(self)
     cdef Handle new_handle(self, callback, tuple args, context)
     cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method)
     cdef int _run_ready_debug(self, uint32_t count) except -1

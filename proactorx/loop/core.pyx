@@ -478,6 +478,9 @@ cdef class LoopCore:
 
     def create_future(self):
         """A new ``asyncio.Future`` of this loop."""
+        return self.new_future()
+
+    cdef object new_future(self):
         if self.only_loop is not None:
             return PyObject_Call(Future, (), <PyObject *>self.only_loop)
         return Future(loop=self)

@@ -7,7 +7,7 @@ from proactorx.port.errnos cimport EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close, read
-from proactorx.drivers.readiness cimport ReadinessDriver
+from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver
 from proactorx.port.op cimport queue_count
 
 import os
@@ -16,9 +16,10 @@ cdef extern from "epoll.h":
     ctypedef struct px_event:
         uint32_t events
         int fd
+        uint32_t generation
     enum: PX_EVENTS
     int px_epoll_create() nogil
-    int px_epoll_ctl(int epfd, int op, int fd, uint32_t events) nogil
+    int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) nogil
     int px_epoll_wait(int epfd, px_event *events, int64_t timeout_ns) nogil
     int px_eventfd() nogil
     int64_t px_now_ns() nogil
@@ -47,6 +48,7 @@ cdef class EpollDriver(ReadinessDriver):
     def __cinit__(self):
         self.epfd = self.wake_fd = -1
         self.name = "epoll"
+        self.lazy = True
 
     cdef int open(self) except -1:
         cdef int epfd = px_epoll_create(), wake_fd
@@ -63,17 +65,40 @@ cdef class EpollDriver(ReadinessDriver):
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         # POLLIN and POLLOUT are EPOLLIN and EPOLLOUT (both follow poll(2)'s bits on Linux).
-        cdef int op = EPOLL_CTL_ADD if not before else EPOLL_CTL_MOD if after else EPOLL_CTL_DEL
-        cdef int error = px_epoll_ctl(self.epfd, op, fd, after)
+        cdef FdSlot *slot = self.slot_of(fd)
+        cdef int op = EPOLL_CTL_ADD if not before else EPOLL_CTL_MOD if after else EPOLL_CTL_DEL, error
+        if op != EPOLL_CTL_MOD:
+            slot.generation += 1
+        error = px_epoll_ctl(self.epfd, op, fd, after, slot.generation)
         if error == -ENOENT and op != EPOLL_CTL_ADD:
             # The descriptor was closed and its number given to another file: epoll has forgotten it.
-            error = px_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, after) if after else 0
+            slot.generation += 1
+            error = px_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, after, slot.generation) if after else 0
         elif error == -EEXIST and op == EPOLL_CTL_ADD:
-            error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after)
+            error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after, slot.generation)
         elif error == -EBADF and not after & ~before:
             error = 0  # closed by its owner: nothing is left to ask less of
         if error < 0:
             raise OSError(-error, os.strerror(-error))
+        return 0
+
+    cdef int renew(self) except -1:
+        """Go on with a new set.
+
+        Somebody has closed a descriptor and keeps a duplicate of it: so its registration lives on, reports every
+        event, and cannot be removed any more, epoll(7).
+        """
+        cdef int fd, old = self.epfd, epfd = px_epoll_create()
+        cdef FdSlot *slot
+        if epfd < 0:
+            raise OSError(-epfd, os.strerror(-epfd))
+        self.epfd = epfd
+        close(old)
+        self.set_interest(self.wake_fd, 0, POLLIN)
+        for fd in range(self.slot_count):
+            slot = &self.slots[fd]
+            if slot.registered and px_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, slot.registered, slot.generation):
+                slot.registered = 0  # closed too
         return 0
 
     cdef bint due(self, uint32_t callbacks) noexcept:
@@ -83,6 +108,7 @@ cdef class EpollDriver(ReadinessDriver):
     cdef int wait(self, int64_t timeout_ns) except -1:
         cdef int n, i
         cdef uint64_t count
+        cdef bint renew = False
         if timeout_ns == 0:
             n = px_epoll_wait(self.epfd, self.events, 0)
         elif self.spin_ns and self.may_spin():
@@ -103,8 +129,12 @@ cdef class EpollDriver(ReadinessDriver):
         for i in range(n):
             if self.events[i].fd == self.wake_fd:
                 read(self.wake_fd, &count, sizeof(count))
-            else:
+            elif self.events[i].generation == self.slots[self.events[i].fd].generation:
                 self.ready(self.events[i].fd, self.events[i].events)
+            else:
+                renew = True
+        if renew:
+            self.renew()
         return 0
 
     cdef int _spin(self):

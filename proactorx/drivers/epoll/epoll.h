@@ -19,6 +19,7 @@
 typedef struct {
     uint32_t events;
     int fd;
+    uint32_t generation;
 } px_event;
 
 static inline int px_epoll_create(void) {
@@ -45,8 +46,9 @@ static inline int px_wake(int *wake_fd, int *early) {
     return write(fd, &one, sizeof one) == sizeof one || errno == EAGAIN ? 0 : -1;
 }
 
-static inline int px_epoll_ctl(int epfd, int op, int fd, uint32_t events) {
-    struct epoll_event event = {.events = events, .data.fd = fd};
+/* `generation` comes back with each event: it tells a registration from an older one of the same number. */
+static inline int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) {
+    struct epoll_event event = {.events = events, .data.u64 = (uint64_t)generation << 32 | (uint32_t)fd};
     return epoll_ctl(epfd, op, fd, &event) < 0 ? -errno : 0;
 }
 
@@ -78,7 +80,8 @@ done:
     if (n < 0) return -errno;
     for (i = 0; i < n; i++) {
         out[i].events = events[i].events;
-        out[i].fd = events[i].data.fd;
+        out[i].fd = (int)(uint32_t)events[i].data.u64;
+        out[i].generation = (uint32_t)(events[i].data.u64 >> 32);
     }
     return n;
 }

@@ -1,0 +1,155 @@
+"""Several ``loop.sock_*`` on one socket, and what becomes of a socket's number when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .support import LIMIT, MIB, turns
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Our end, non-blocking, and a blocking peer."""
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        peer.settimeout(LIMIT)
+        yield ours, peer
+
+
+def running() -> Any:
+    return asyncio.get_running_loop()
+
+
+@pytest.mark.ours  # stock asyncio forgets the first of two receives
+async def test_receives_are_served_in_the_order_of_the_calls(pair: Pair) -> None:
+    ours, peer = pair
+    tasks = [asyncio.create_task(running().sock_recv(ours, 1)) for _ in range(5)]
+    await turns(2)
+    for byte in b"abcde":
+        peer.sendall(bytes([byte]))
+        await turns(2)
+    assert await asyncio.wait_for(asyncio.gather(*tasks), LIMIT) == [b"a", b"b", b"c", b"d", b"e"]
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("distance", range(5))
+async def test_bytes_of_a_cancelled_receive_come_before_later_ones(pair: Pair, distance: int) -> None:
+    ours, peer = pair
+    first = asyncio.create_task(running().sock_recv(ours, 100))
+    second = asyncio.create_task(running().sock_recv(ours, 100))
+    await turns(2)
+    peer.sendall(b"early")
+    await turns(distance)
+    first.cancel()
+    await turns(1)
+    peer.sendall(b"late")
+    got = b"".join(one for one in await asyncio.gather(first, return_exceptions=True) if isinstance(one, bytes))
+    got += await asyncio.wait_for(second, LIMIT)
+    while len(got) < len(b"earlylate"):
+        got += await asyncio.wait_for(running().sock_recv(ours, 100), LIMIT)
+    assert got == b"earlylate"
+
+
+@pytest.mark.ours
+async def test_one_of_several_waiting_receives_is_cancelled(pair: Pair) -> None:
+    ours, peer = pair
+    tasks = [asyncio.create_task(running().sock_recv(ours, 1)) for _ in range(4)]
+    await turns(2)
+    tasks[1].cancel()
+    tasks[0].cancel()
+    await turns(2)
+    peer.sendall(b"xy")
+    assert await asyncio.wait_for(asyncio.gather(tasks[2], tasks[3]), LIMIT) == [b"x", b"y"]
+    assert tasks[0].cancelled()
+    assert tasks[1].cancelled()
+
+
+@pytest.mark.ours  # stock asyncio mixes the bytes of two sends
+async def test_sends_do_not_mix(pair: Pair) -> None:
+    ours, peer = pair
+    sends = [asyncio.create_task(running().sock_sendall(ours, bytes([letter]) * MIB)) for letter in b"abc"]
+    got = bytearray()
+    while len(got) < 3 * MIB:
+        got += await asyncio.to_thread(peer.recv, MIB)
+    await asyncio.wait_for(asyncio.gather(*sends), LIMIT)
+    assert got == b"a" * MIB + b"b" * MIB + b"c" * MIB
+
+
+async def test_a_receive_that_nobody_awaits_to_the_end(pair: Pair) -> None:
+    """A coroutine that is closed while it waits takes its receive with it."""
+    ours, peer = pair
+    coroutine = running().sock_recv(ours, 10)
+    coroutine.send(None)
+    coroutine.close()
+    await turns(2)
+    peer.sendall(b"next")
+    assert await asyncio.wait_for(running().sock_recv(ours, 10), LIMIT) == b"next"
+
+
+async def test_a_negative_size_is_refused(pair: Pair) -> None:
+    ours, peer = pair
+    with pytest.raises(ValueError, match="negative"):
+        await running().sock_recv(ours, -1)
+    peer.sendall(b"x")
+    assert await running().sock_recv(ours, 1) == b"x"
+
+
+async def test_a_number_that_is_used_again() -> None:
+    """A descriptor that was closed after a receive, and the next socket with its number."""
+    number = -1
+    for i in range(5):
+        ours, peer = socket.socketpair()
+        with ours, peer:
+            assert number in (-1, ours.fileno())
+            number = ours.fileno()
+            ours.setblocking(False)
+            task = asyncio.create_task(running().sock_recv(ours, 10))
+            await turns(2)
+            peer.sendall(b"%d" % i)
+            assert await asyncio.wait_for(task, LIMIT) == b"%d" % i
+
+
+async def test_a_socket_closed_while_a_duplicate_is_open(pair: Pair) -> None:
+    """What arrives there concerns nobody, and keeps the loop from nothing: it sleeps, and serves others."""
+    ours, peer = pair
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        peer.sendall(b"1")
+        assert await running().sock_recv(ours, 10) == b"1"
+        other = asyncio.create_task(running().sock_recv(left, 10))
+        await turns(2)
+        duplicate = os.dup(ours.fileno())
+        try:
+            ours.close()
+            peer.sendall(b"2")
+            before = time.process_time()
+            await asyncio.sleep(0.3)
+            assert time.process_time() - before < 0.15  # it does not go round and round
+            right.sendall(b"3")
+            assert await asyncio.wait_for(other, LIMIT) == b"3"
+            assert os.read(duplicate, 10) == b"2"
+        finally:
+            os.close(duplicate)
+
+
+@pytest.mark.ours  # stock asyncio looks only where it has to wait
+async def test_the_socket_of_a_transport_is_refused() -> None:
+    left, right = socket.socketpair()
+    with right:
+        transport, _ = await running().create_connection(asyncio.Protocol, sock=left)
+        for call in (running().sock_recv(left, 1), running().sock_sendall(left, b"x")):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                await call
+        transport.close()
+        await turns(2)
