@@ -37,6 +37,7 @@ cdef class LoopCore:
     cdef Timer *timers
     cdef Py_ssize_t timer_count, timer_room, timer_cancelled
     cdef uint64_t timer_order
+    cdef double timers_due   # when one was due last
     cdef public bint _debug
     cdef public bint _stopping
     cdef public bint _closed
@@ -64,5 +65,6 @@ cdef class LoopCore:
     cdef TimerHandle pop_timer(self)
     cdef int compact_timers(self) except -1
     cdef int due_timers(self) except -1
+    cdef int64_t until_timer(self) except -2
     cdef int turn(self) except -1
     cdef int run_ready(self, uint32_t count) except -1

@@ -56,6 +56,9 @@ cdef object Task = tasks.Task
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
 cdef double MAX_WAIT = 24 * 3600.0
+# Dense timers share wake-ups: after one was due, the loop does not sleep for less than this.  It is what the kernel
+# allows itself anyway (the default slack of a thread's timers, prctl(2), PR_SET_TIMERSLACK).
+cdef double TIMER_SLACK = 50e-6
 cdef enum:
     FEW_TIMERS = 64       # below this many cancelled timers nothing is swept
 
@@ -556,16 +559,30 @@ cdef class LoopCore:
         now = self.now()
         while self.timer_count and self.timers[0].when <= now:
             handle = self.pop_timer()
+            self.timers_due = now
             if not handle._cancelled:
                 self.push_ready(handle)
         return 0
+
+    cdef int64_t until_timer(self) except -2:
+        """Nanoseconds until the first timer is due; -1: there is none."""
+        cdef double now, delay
+        while self.timer_count and (<TimerHandle>self.timers[0].handle)._cancelled:
+            self.pop_timer()
+        if not self.timer_count:
+            return -1
+        now = self.now()
+        delay = self.timers[0].when - now
+        if delay <= 0:
+            return 0
+        delay = max(delay, min(self.timers_due + TIMER_SLACK - now, TIMER_SLACK))
+        return <int64_t>(min(delay, MAX_WAIT) * 1e9) + 1
 
     # -------------------------------------------------------------------------------------------------- the turn
 
     cdef int turn(self) except -1:
         cdef Port port = self._port
         cdef uint32_t count
-        cdef double delay
         cdef int64_t timeout = -1
         if port.driver.forked:
             raise RuntimeError(FORKED)
@@ -577,11 +594,7 @@ cdef class LoopCore:
         if self.ready_head != self.ready_tail or self._stopping or port.queued():
             timeout = 0
         elif self.timer_count:
-            while self.timer_count and (<TimerHandle>self.timers[0].handle)._cancelled:
-                self.pop_timer()
-            if self.timer_count:
-                delay = self.timers[0].when - self.now()
-                timeout = 0 if delay <= 0 else <int64_t>(min(delay, MAX_WAIT) * 1e9) + 1
+            timeout = self.until_timer()
         if timeout != 0 and not self.slept:
             self.slept = True
             self._before_sleep()
