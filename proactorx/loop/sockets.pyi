@@ -2,6 +2,7 @@ import socket
 from typing import Any
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+
 from proactorx.loop.core import LoopCore
 from proactorx.port.op import Overlapped
 

@@ -164,7 +164,7 @@ cdef class Overlapped(Op):
         return self.value
 
     def kept(self):
-        """The result in a form that can be kept: of RECV_INTO, a copy of the bytes that came."""
+        """For ``owner``: the result in a form that can be kept; of RECV_INTO, a copy of the bytes that came."""
         if self.kind == RECV_INTO:
             return bytes(self.view.cast("B")[: self.offset])
         return self.value
@@ -204,9 +204,8 @@ cdef class Overlapped(Op):
                     owner, self.owner = self.owner, None
                     owner(self)
             finally:
-                if self.kind != RECV_INTO:
-                    self.view = None  # RECV_INTO: until the op goes, so that a result nobody took can be kept
-                    self.memory = NULL
+                self.view = None
+                self.memory = NULL
         return 0
 
     cdef _descriptor(self, int fd):

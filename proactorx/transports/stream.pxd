@@ -11,6 +11,7 @@ cdef class StreamTransport(SendingTransport):
     cdef ReceiveOp receive
     cdef list stash              # received while paused
     cdef bint buffered_protocol
+    cdef bint reader_protocol    # asyncio's own, see `reader`
     cdef bint reading_paused
     cdef bint eof_seen
     cdef uint8_t name_sizes[2]   # sockname, peername: as the kernel gave them, see remember_name
@@ -26,6 +27,7 @@ cdef class StreamTransport(SendingTransport):
     cdef _eof(self)
     cdef int start_reading(self) except -1
     cdef int data(self, char *data, Py_ssize_t size) except -1
+    cdef int data_reader(self, char *data, Py_ssize_t size) except -1
     cdef int data_plain(self, object data) except -1
     cdef int data_buffered(self, char *data, Py_ssize_t size) except -1
     cdef int ready(self, uint32_t mask) except -1

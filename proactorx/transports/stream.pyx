@@ -15,6 +15,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM
 from proactorx.port.port cimport Port
+from proactorx.transports.reader cimport feed, is_plain
 from proactorx.transports.sending cimport SendingTransport
 
 import asyncio
@@ -162,6 +163,7 @@ cdef class StreamTransport(SendingTransport):
         """Give the bytes that come from now on to `protocol`."""
         cdef bint buffered = isinstance(protocol, BufferedProtocol)
         self._protocol = protocol
+        self.reader_protocol = is_plain(protocol)
         if buffered == self.buffered_protocol:
             return
         self.buffered_protocol = buffered
@@ -300,6 +302,8 @@ cdef class StreamTransport(SendingTransport):
                 self.stash = []
             self.stash.append(PyBytes_FromStringAndSize(data, size))
             return 0
+        if self.reader_protocol and self.data_reader(data, size):
+            return 0
         PyContext_Enter(self.context)
         try:
             if self.buffered_protocol:
@@ -311,6 +315,16 @@ cdef class StreamTransport(SendingTransport):
         if self.dirty:
             self.flush()
         return 0
+
+    cdef int data_reader(self, char *data, Py_ssize_t size) except -1:
+        """1: the bytes are in the protocol's ``StreamReader``; 0: it has to be called."""
+        try:
+            return feed(self._protocol, data, size)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+        return 1
 
     cdef int data_plain(self, object data) except -1:
         cdef PyObject *args[2]

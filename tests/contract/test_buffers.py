@@ -57,7 +57,6 @@ def test_it_is_locked_until_the_last_packet(port: Port, sockets: Sockets, make: 
     complete()
     assert _locked(buffer)
     done(port, op)
-    del op  # a receive keeps its buffer for ``kept()``
     assert not _locked(buffer)
 
 
@@ -72,7 +71,6 @@ def test_it_is_locked_while_the_owner_is_called(port: Port, sockets: Sockets, ma
     complete()
     done(port, op)
     assert seen == [True]
-    del op
     assert not _locked(buffer)
 
 
@@ -87,7 +85,6 @@ def test_a_cancelled_op_keeps_it_to_its_last_packet(port: Port, sockets: Sockets
     port.stop(op)
     assert _locked(buffer)
     done(port, op)
-    del op
     assert not _locked(buffer)
 
 

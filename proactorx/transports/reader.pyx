@@ -1,0 +1,67 @@
+"""Bytes for ``asyncio.StreamReader`` without a Python call per packet.
+
+``asyncio.open_connection`` and ``start_server`` put a ``StreamReaderProtocol`` on the transport, whose
+``data_received`` does one thing: ``StreamReader.feed_data``.  For exactly these two classes the same is done here,
+straight into the reader's buffer.  A subclass, a patched method and a Python whose ``feed_data`` does something else
+get the call.
+"""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from libc.string cimport memcpy
+
+from asyncio import streams
+
+# The attributes that the methods used when this was written (Python 3.11 to 3.15).
+_FEED = {"NotImplementedError", "_buffer", "_eof", "_limit", "_paused", "_transport", "_wakeup_waiter", "extend", "len",
+         "pause_reading"}
+_WAKE = {"_waiter", "cancelled", "set_result"}
+_RECEIVED = {"_stream_reader", "feed_data"}
+
+cdef object Reader = streams.StreamReader
+cdef object Protocol = streams.StreamReaderProtocol
+cdef object feed_data = Reader.feed_data
+cdef object wakeup_waiter = Reader._wakeup_waiter
+cdef object data_received = Protocol.data_received
+cdef bint known = False
+
+
+cdef bint _names(function, names):
+    code = getattr(function, "__code__", None)
+    return code is not None and set(code.co_names) == names
+
+
+known = _names(feed_data, _FEED) and _names(wakeup_waiter, _WAKE) and _names(data_received, _RECEIVED)
+
+
+cdef bint is_plain(protocol) except -1:
+    """Whether `protocol` is asyncio's own, with nothing of it replaced."""
+    return (known and type(protocol) is Protocol and Protocol.data_received is data_received
+            and Reader.feed_data is feed_data and Reader._wakeup_waiter is wakeup_waiter)
+
+
+cdef int feed(protocol, char *data, Py_ssize_t size) except -1:
+    """Do what ``protocol.data_received`` would do with these bytes.  0: it has to be called after all."""
+    cdef Py_ssize_t before
+    reference = protocol._stream_reader_wr
+    if reference is None:
+        return 0
+    reader = reference()
+    if type(reader) is not Reader or reader._eof:
+        return 0
+    buffer = reader._buffer
+    if type(buffer) is not bytearray:
+        return 0
+    before = PyByteArray_GET_SIZE(buffer)
+    PyByteArray_Resize(buffer, before + size)
+    memcpy(PyByteArray_AS_STRING(buffer) + before, data, size)
+    waiter = reader._waiter
+    if waiter is not None:
+        reader._waiter = None
+        if not waiter.cancelled():
+            waiter.set_result(None)
+    if before + size > 2 * reader._limit and not reader._paused:
+        transport = reader._transport
+        if transport is not None:
+            transport.pause_reading()
+            reader._paused = True
+    return 1
