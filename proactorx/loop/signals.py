@@ -7,8 +7,10 @@ handler then runs in the main thread, where the loop is awake.  Only the main th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
+import os
 import signal
 import socket
 import threading
@@ -21,6 +23,24 @@ from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
 
 _Ts = TypeVarTuple("_Ts")
+
+# The writing ends of all loops of this process.
+_wakeup_fds: set[int] = set()
+
+
+def _after_fork_in_child() -> None:
+    """A signal of the child's must not wake the parent. asyncio sees to that from Python 3.12 on, and not for 3.11."""
+    if not _wakeup_fds:
+        return
+    current = signal.set_wakeup_fd(-1)
+    if current not in _wakeup_fds and current != -1:
+        with contextlib.suppress(ValueError, OSError):  # not open any more
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+    _wakeup_fds.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _ignore(*_: object) -> None:
@@ -65,6 +85,7 @@ class Signals(asyncio.BaseEventLoop):
             reader.setblocking(False)
             writer.setblocking(False)
             self._signal_pair = (reader, writer)
+            _wakeup_fds.add(writer.fileno())
         if self._signal_op is None:
             self._watch_signals()
         ours = self._signal_pair[1].fileno()
@@ -78,6 +99,8 @@ class Signals(asyncio.BaseEventLoop):
             return
         self._has_wakeup_fd = False
         other, self._other_wakeup_fd = self._other_wakeup_fd, -1
+        if self._port.driver.forked:
+            other = -1  # the parent's, too
         assert self._signal_pair is not None
         try:
             current = signal.set_wakeup_fd(other, warn_on_full_buffer=False)
@@ -121,6 +144,7 @@ class Signals(asyncio.BaseEventLoop):
         pair, self._signal_pair = self._signal_pair, None
         if pair is None:
             return
+        _wakeup_fds.discard(pair[1].fileno())
         for sock in pair:
             sock.close()
 
