@@ -14,6 +14,7 @@ import socket
 import ssl
 from asyncio import sslproto
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from proactorx.port.port import Port
@@ -54,7 +55,7 @@ class Connections(asyncio.BaseEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
-        context: Any = None,
+        context: Context | None = None,
     ) -> StreamTransport:
         self._check_socket(sock)
         no_delay(sock)
@@ -77,7 +78,7 @@ class Connections(asyncio.BaseEventLoop):
         server: Any = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        **options: Any,
+        context: Context | None = None,
     ) -> Any:
         tls = sslproto.SSLProtocol(
             self,
@@ -89,7 +90,7 @@ class Connections(asyncio.BaseEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         return tls._app_transport
 
     def _check_socket(self, sock: socket.socket) -> None:
@@ -109,12 +110,12 @@ class Connections(asyncio.BaseEventLoop):
         backlog: int = 100,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        context: Any = None,
+        context: Context | None = None,
     ) -> None:
         make_tls = None
         if sslcontext is not None:
 
-            def make_tls(conn: socket.socket, protocol: asyncio.BaseProtocol) -> None:
+            def make_tls(conn: socket.socket, protocol: asyncio.BaseProtocol, context: Context) -> None:
                 conn.setblocking(False)
                 self._make_ssl_transport(
                     conn,
@@ -124,11 +125,13 @@ class Connections(asyncio.BaseEventLoop):
                     server=server,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
+                    context=context,
                 )
 
         # Accepted sockets inherit the option on Linux, tcp(7); elsewhere it is set on each.
         no_delay(sock)
-        listener = Listener(self, self._port, sock, protocol_factory, server, make_tls)
+        # Python 3.15 gives the context that the server was made in.
+        listener = Listener(self, self._port, sock, protocol_factory, server, make_tls, context)
         listener.start()
         self._listeners[sock.fileno()] = listener
 

@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from contextvars import Context
 
 from proactorx.port.op import Op
 from proactorx.port.port import Port
@@ -13,7 +14,8 @@ class Listener(Op):
         sock: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
         server: asyncio.Server | None,
-        make_tls: Callable[[socket.socket, asyncio.BaseProtocol], object] | None = None,
+        make_tls: Callable[[socket.socket, asyncio.BaseProtocol, Context], object] | None = None,
+        context: Context | None = None,
     ) -> None: ...
     @property
     def sock(self) -> socket.socket: ...

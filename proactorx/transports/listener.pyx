@@ -26,13 +26,13 @@ cdef class Listener(Op):
     cdef object factory
     cdef object server
     cdef object context
-    cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol), or None
+    cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol, context), or None
     cdef object retry            # the timer of a pause for want of descriptors
     cdef bint closed
     cdef int error               # why accepting has stopped, where that is known before the op ends
     cdef bint starved            # said already that there are no descriptors
 
-    def __init__(self, loop, Port port not None, sock, factory, server, make_tls=None):
+    def __init__(self, loop, Port port not None, sock, factory, server, make_tls=None, context=None):
         self.kind = ACCEPT
         self.loop = loop
         self.port = port
@@ -40,7 +40,7 @@ cdef class Listener(Op):
         self.factory = factory
         self.server = server
         self.make_tls = make_tls
-        self.context = PyContext_CopyCurrent()
+        self.context = PyContext_CopyCurrent() if context is None else context
         self.fd = sock.fileno()
 
     def start(self):
@@ -99,7 +99,7 @@ cdef class Listener(Op):
             if self.make_tls is not None:
                 sock = socket.socket(fileno=fd)
                 fd = -1
-                self.make_tls(sock, protocol)
+                self.make_tls(sock, protocol, context)
                 return 0
             transport = StreamTransport(self.loop, self.port, fd, protocol, server=self.server, context=context)
             fd = -1
