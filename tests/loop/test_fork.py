@@ -27,9 +27,14 @@ async def serve(reader, writer):
 
 class Talk:
     async def open(self):
-        self.server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self.tasks = []
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         self.address = self.server.sockets[0].getsockname()
         self.reader, self.writer = await asyncio.open_connection(*self.address)
+
+    async def serve(self, reader, writer):
+        self.tasks.append(asyncio.current_task())
+        await serve(reader, writer)
 
     async def check(self, word):
         async with asyncio.timeout(8):
@@ -46,6 +51,7 @@ class Talk:
         await self.writer.wait_closed()
         self.server.close()
         await self.server.wait_closed()
+        await asyncio.gather(*self.tasks)  # wait_closed() of Python 3.11 does not wait for connections
 
 
 async def conversation():

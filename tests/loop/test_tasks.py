@@ -314,12 +314,14 @@ async def test_timeouts_expire_and_do_not() -> None:
 async def test_nested_timeouts_expire_in_their_order() -> None:
     seen: list[str] = []
     try:
-        async with asyncio.timeout(0.02):
+        async with asyncio.timeout(100) as outer:
             try:
                 async with asyncio.timeout(0.01):
                     await asyncio.sleep(100)
             except TimeoutError:
                 seen.append("inner")
+            # Only now: where both are late, in one turn, the outer one may win.
+            outer.reschedule(asyncio.get_running_loop().time() + 0.01)
             await asyncio.sleep(100)
     except TimeoutError:
         seen.append("outer")

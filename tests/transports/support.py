@@ -273,13 +273,24 @@ async def linked(kind: str = "tcp", protocol: Any = None) -> AsyncIterator[Link]
 
 @contextlib.asynccontextmanager
 async def serving(factory: Callable[[], Any], **options: Any) -> AsyncIterator[tuple[Any, tuple[str, int]]]:
-    """A server on a free port of IPv4 loopback, and its address."""
-    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0, **options)
+    """A server on a free port of IPv4 loopback, and its address; at the end all its connections are gone."""
+    made: list[Any] = []
+
+    def tracked() -> Any:
+        made.append(factory())
+        return made[-1]
+
+    # wait_closed() of Python 3.11 does not wait for connections.
+    waits = sys.version_info >= (3, 12)
+    server = await asyncio.get_running_loop().create_server(factory if waits else tracked, "127.0.0.1", 0, **options)
     try:
         yield server, server.sockets[0].getsockname()
     finally:
         server.close()
         await asyncio.wait_for(server.wait_closed(), LIMIT)
+        for protocol in made:
+            if isinstance(protocol, Notes) and "connection_made" in protocol.events:
+                await protocol.until_lost()
 
 
 @contextlib.contextmanager
