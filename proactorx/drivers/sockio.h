@@ -28,6 +28,14 @@ static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
     return n < 0 ? -errno : n;
 }
 
+/* What a receive would find, without taking it: 1, 0 at the end, or -errno. */
+static inline ssize_t px_peek(int fd) {
+    char byte;
+    ssize_t n;
+    do n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 static inline ssize_t px_send(int fd, const char *buffer, size_t size) {
     ssize_t n;
     do n = send(fd, buffer, size, MSG_DONTWAIT | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
@@ -38,6 +46,25 @@ static inline ssize_t px_sendv(int fd, struct iovec *vector, int count) {
     struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)count};
     ssize_t n;
     do n = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+/* Of files that are no sockets; the caller has set O_NONBLOCK. */
+static inline ssize_t px_read(int fd, char *buffer, size_t size) {
+    ssize_t n;
+    do n = read(fd, buffer, size); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static inline ssize_t px_write(int fd, const char *buffer, size_t size) {
+    ssize_t n;
+    do n = write(fd, buffer, size); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static inline ssize_t px_writev(int fd, const struct iovec *vector, int count) {
+    ssize_t n;
+    do n = writev(fd, vector, count); while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 

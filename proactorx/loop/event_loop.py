@@ -14,6 +14,7 @@ from proactorx import drivers
 from proactorx.loop.connections import Connections
 from proactorx.loop.core import FORKED, LoopCore
 from proactorx.loop.missing import Missing
+from proactorx.loop.pipes import Pipes
 from proactorx.loop.readers import Readers
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
 
 
-class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
+class EventLoop(Connections, Sockets, Pipes, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
     """An asyncio event loop whose I/O goes through a completion port.
 
     Args:
@@ -52,6 +53,7 @@ class EventLoop(Connections, Sockets, Readers, Signals, Missing, LoopCore, async
         asyncio.BaseEventLoop.__init__(self)
         self._init_connections()
         self._init_sockets()
+        self._init_pipes()
         self._init_readers()
         self._init_signals()
 

@@ -35,14 +35,6 @@ class Missing(asyncio.BaseEventLoop):
         """Not in this version."""
         _missing("sock_sendto")
 
-    async def connect_read_pipe(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not in this version."""
-        _missing("connect_read_pipe")
-
-    async def connect_write_pipe(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not in this version."""
-        _missing("connect_write_pipe")
-
     async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not in this version."""
         _missing("subprocess_exec")

@@ -2,6 +2,11 @@ from libc.stdint cimport uint16_t
 from proactorx.port.op cimport Op, Packet
 from proactorx.port.port cimport Flushable, Port
 
+cdef extern from "<sys/uio.h>":
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
 cdef class WritableOp(Op):
     cdef SendingTransport transport
 
@@ -27,7 +32,10 @@ cdef class SendingTransport(Flushable):
     cdef bint in_callback
     cdef bint given              # the socket was the user's: it may be closed behind our back
     cdef bint connection_lost_called
+    cdef bint eager              # a write is not put off to the end of the turn
 
+    cdef ssize_t put(self, const char *data, size_t size) noexcept nogil
+    cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil
     cdef bint busy(self) noexcept
     cdef int stop_reading(self) except -1
     cdef int ended(self) except -1

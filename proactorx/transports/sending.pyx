@@ -23,9 +23,6 @@ import warnings
 from asyncio import constants
 
 cdef extern from "../drivers/sockio.h":
-    struct iovec:
-        void *iov_base
-        size_t iov_len
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
     ssize_t px_sendv(int fd, iovec *vector, int count) nogil
     enum: SHUT_WR
@@ -67,6 +64,14 @@ cdef class SendingTransport(Flushable):
         self.fd = -1
         self.high = 65536
         self.low = 16384
+
+    cdef ssize_t put(self, const char *data, size_t size) noexcept nogil:
+        """The system call that sends: how many bytes it took, or -errno."""
+        return px_send(self.fd, data, size)
+
+    cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil:
+        """The same for several pieces of memory."""
+        return px_sendv(self.fd, vector, count)
 
     cdef bint busy(self) noexcept:
         """Whether an op on the descriptor is in flight."""
@@ -123,7 +128,7 @@ cdef class SendingTransport(Flushable):
         view = data
         if not self._may_send():
             return bytes(data)
-        n = px_send(self.fd, <const char *>&view[0], size)
+        n = self.put(<const char *>&view[0], size)
         if n < 0:
             return bytes(data)  # the queue's own send reports the error, or waits
         return bytes(view[n:]) if n < size else None
@@ -141,7 +146,7 @@ cdef class SendingTransport(Flushable):
             self.more.append(data)
         self.buffered += size
         if self.writable is None:
-            if self.buffered >= SEND_AT_ONCE:
+            if self.buffered >= SEND_AT_ONCE or (self.eager and not self.in_callback):
                 self.flush()
             elif self.in_callback:
                 self.dirty = True
@@ -196,10 +201,10 @@ cdef class SendingTransport(Flushable):
         if self.more is None:
             tried[0] = size
             if size < UNLOCKED_SEND:
-                return px_send(self.fd, memory, size)
+                return self.put(memory, size)
             data = self.first  # keeps the memory while other threads run
             with nogil:
-                n = px_send(self.fd, memory, size)
+                n = self.put(memory, size)
             return n
         if self.buffered <= GATHER:
             memcpy(gathered, memory, size)
@@ -209,7 +214,7 @@ cdef class SendingTransport(Flushable):
                 memcpy(gathered + total, PyBytes_AS_STRING(data), size)
                 total += size
             tried[0] = total
-            return px_send(self.fd, gathered, total)
+            return self.put(gathered, total)
         vector[0].iov_base = memory
         vector[0].iov_len = size
         total = size
@@ -221,7 +226,7 @@ cdef class SendingTransport(Flushable):
             vector[i + 1].iov_len = size
             total += size
         tried[0] = total
-        return px_sendv(self.fd, vector, <int>count + 1)
+        return self.putv(vector, <int>count + 1)
 
     cdef int consume(self, Py_ssize_t size) except -1:
         """`size` bytes of the queue are sent."""

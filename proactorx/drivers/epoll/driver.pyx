@@ -76,8 +76,9 @@ cdef class EpollDriver(ReadinessDriver):
             error = px_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, after, slot.generation) if after else 0
         elif error == -EEXIST and op == EPOLL_CTL_ADD:
             error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after, slot.generation)
-        elif error == -EBADF and not after & ~before:
-            error = 0  # closed by its owner: nothing is left to ask less of
+        elif (error == -EBADF or error == -EPERM) and not after & ~before:
+            # Closed by its owner: nothing is left to ask less of.  EPERM: the number is a regular file's by now.
+            error = 0
         if error < 0:
             raise OSError(-error, os.strerror(-error))
         return 0

@@ -1,0 +1,53 @@
+from libc.stdint cimport uint32_t
+from proactorx.port.op cimport Op, Packet
+from proactorx.port.port cimport Port
+from proactorx.transports.sending cimport SendingTransport, iovec
+
+cdef class PipeFile:
+    cdef object loop
+    cdef object pipe
+
+cdef class PipeReadOp(Op):
+    cdef ReadPipeTransport transport
+
+cdef class ReadPipeTransport:
+    cdef object _loop
+    cdef Port port
+    cdef object _protocol
+    cdef object context
+    cdef PipeFile file
+    cdef dict extra
+    cdef object memory           # where read(2) puts its bytes: one for all pipes of the loop
+    cdef PipeReadOp receive
+    cdef int fd
+    cdef bint character          # a terminal or another character device
+    cdef bint unpollable         # a device that poll(2) says nothing of, and that never keeps one waiting
+    cdef bint reading_paused
+    cdef bint closing
+    cdef bint connection_lost_called
+    cdef object __weakref__
+    cdef dict __dict__
+
+    cdef int start_reading(self) except -1
+    cdef int ready(self) except -1
+    cdef int data(self, bytes data) except -1
+    cdef int eof(self) except -1
+    cdef int not_pollable(self, int error) except -1
+    cdef int finish(self, exc) except -1
+    cdef int release_fd(self) except -1
+
+cdef class PeerOp(Op):
+    cdef WritePipeTransport transport
+
+cdef class WritePipeTransport(SendingTransport):
+    cdef dict extra
+    cdef PeerOp peer             # waits for the other end to go away
+    cdef uint32_t refused        # writes after the end
+    cdef bint is_socket
+    cdef bint watches            # the other end can be seen to go away
+    cdef object __weakref__
+    cdef dict __dict__
+
+    cdef int watch_peer(self) except -1
+    cdef int peer_event(self) except -1
+    cdef bint stranded(self) except -1

@@ -1,0 +1,545 @@
+"""Pipe transports: one direction of a pipe, a FIFO, a socket or a character device (a terminal).
+
+Reading.  Nothing but sockets can be received from, so the descriptor is polled and read(2) is called here, into memory
+that all pipes of a loop share.  Where a driver reports edges, reading goes on until EAGAIN: a read that falls short says
+nothing, for a terminal gives one line at a time, and a pipe in packet mode (O_DIRECT, pipe(2)) one packet, of which its
+reading end knows nothing.
+
+Writing.  The sending half is that of every transport, with write(2) and at once: unlike a socket, a pipe is often
+the output that a user looks at, or shared with code that writes to it without the loop.  While nothing is written,
+a poll waits for the other end to go away.
+
+The descriptor belongs to the file object that was given, and is closed through it.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t
+from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
+from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, POLL, Packet, RECV_STREAM
+from proactorx.port.port cimport Port
+from proactorx.transports.sending cimport SendingTransport, iovec
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import stat
+import sys
+import warnings
+from asyncio import constants, futures
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyContext_CopyCurrent()
+    char *PyByteArray_AS_STRING(object memory)
+    Py_ssize_t PyByteArray_GET_SIZE(object memory)
+
+cdef extern from "../drivers/sockio.h":
+    ssize_t px_read(int fd, char *buffer, size_t size) nogil
+    ssize_t px_write(int fd, const char *buffer, size_t size) nogil
+    ssize_t px_writev(int fd, iovec *vector, int count) nogil
+    ssize_t px_peek(int fd) nogil
+
+cdef extern from "<poll.h>":
+    enum: POLLIN
+
+logger = logging.getLogger("asyncio")
+
+cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+class ReadPipe(asyncio.ReadTransport):
+    """What ``isinstance`` sees of the reading side: it is an ``asyncio.ReadTransport``."""
+
+
+class WritePipe(asyncio.WriteTransport):
+    """What ``isinstance`` sees of the writing side: it is an ``asyncio.WriteTransport``."""
+
+
+cdef class PipeFile:
+    """The file object that owns the descriptor, with the manners of a socket."""
+
+    def __init__(self, loop, pipe):
+        self.loop = loop
+        self.pipe = pipe
+
+    def fileno(self):
+        """Its descriptor; -1 once it is closed, by whomever."""
+        try:
+            return self.pipe.fileno()
+        except ValueError:
+            return -1  # what io's objects say of it
+
+    def close(self):
+        """Close it.  Where what it had buffered of its own is refused, that is reported, and it is closed too."""
+        try:
+            self.pipe.close()
+        except Exception as exc:
+            self.loop.call_exception_handler({"message": f"closing {self.pipe!r} failed", "exception": exc})
+
+
+cdef class PipeReadOp(Op):
+    """Waits until there is something to read."""
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef ReadPipeTransport transport = self.transport
+        cdef bint last = not packet.flags & PACKET_MORE
+        try:
+            if transport.port.closing:
+                pass  # the loop is being closed: protocols hear no more
+            elif packet.flags & PACKET_READY:
+                transport.ready()
+            elif packet.res < 0 and packet.res != -ECANCELED:
+                transport.not_pollable(-packet.res)
+        finally:
+            if last:
+                self.transport = None
+                transport.receive = None
+                transport.release_fd()
+        return 0
+
+
+cdef class ReadPipeTransport:
+    """The transport of ``connect_read_pipe``: an ``asyncio.ReadTransport`` with its whole contract."""
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __init__(self, loop, Port port not None, pipe, protocol, memory, *, extra=None):
+        cdef int fd = pipe.fileno()
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+            raise ValueError("Pipe transport is for pipes/sockets only.")
+        os.set_blocking(fd, False)
+        self._loop = loop
+        self.port = port
+        self.file = PipeFile(loop, pipe)
+        self.memory = memory
+        self._protocol = protocol
+        self.context = PyContext_CopyCurrent()
+        self.extra = {} if extra is None else dict(extra)
+        self.extra["pipe"] = pipe
+        self.character = stat.S_ISCHR(mode)
+        self.fd = fd
+
+    @property
+    def __class__(self):
+        return ReadPipe
+
+    # ------------------------------------------------------------------------------------------ what users ask for
+
+    def get_extra_info(self, name, default=None):
+        """``pipe``: the file object; and what the maker of the transport gave."""
+        return default if self.extra is None else self.extra.get(name, default)
+
+    def set_protocol(self, protocol):
+        """Give the bytes that come from now on to `protocol`."""
+        self._protocol = protocol
+
+    def get_protocol(self):
+        """The protocol that gets the bytes."""
+        return self._protocol
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        return self.closing
+
+    def is_reading(self):
+        """Whether the protocol may be given bytes: neither closing nor paused."""
+        return not self.closing and not self.reading_paused
+
+    @property
+    def _pipe(self):
+        # asyncio's own name for the file object; set to None by those who take it back.
+        return self.file.pipe if self.fd >= 0 else None
+
+    @_pipe.setter
+    def _pipe(self, value):
+        if value is not None:
+            raise AttributeError("a transport keeps its pipe")
+        self.fd = -1
+
+    def __repr__(self):
+        info = [ReadPipe.__name__]
+        if self.fd < 0:
+            info.append("closed")
+        elif self.closing:
+            info.append("closing")
+        info.append(f"fd={self.fd}")
+        if self.fd >= 0:
+            info.append("open" if self._loop.is_closed() else "idle" if self.receive is None else "polling")
+        return "<{}>".format(" ".join(info))
+
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    def _start(self, waiter=None):
+        """Call ``connection_made``, then read, then wake who waits for the connection."""
+        self._loop.call_soon(self._connection_made, context=self.context)
+        if waiter is not None:
+            self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)
+
+    def _connection_made(self):
+        try:
+            self._protocol.connection_made(self)
+        finally:
+            self._read_again()  # unless the protocol has closed or paused; a failure is the handle's to report
+
+    def _read_again(self):
+        if not self.closing and not self.reading_paused:
+            self.start_reading()
+
+    cdef int start_reading(self) except -1:
+        cdef PipeReadOp op
+        if self.receive is not None or self.fd < 0:
+            return 0
+        if self.unpollable:
+            self._loop.call_soon(self._read_at_once)
+            return 0
+        op = PipeReadOp.__new__(PipeReadOp)
+        op.kind = RECV_STREAM
+        op.fd = self.fd
+        op.direct = True
+        op.transport = self
+        self.receive = op
+        try:
+            self.port.submit(op)
+        except BaseException:
+            self.receive = None
+            op.transport = None
+            raise
+        return 0
+
+    cdef int ready(self) except -1:
+        cdef Py_ssize_t room, n
+        if self.closing or self.fd < 0:
+            return 0
+        room = PyByteArray_GET_SIZE(self.memory)
+        # The file object may have been closed behind our back, and the number given to another file.
+        n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room) if self.file.fileno() == self.fd else -EBADF
+        if n > 0:
+            if self.receive is not None:
+                self.receive.again = True
+            self.data(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.memory), n))
+        elif n == 0:
+            self.eof()
+        elif n != -EAGAIN and n != -EWOULDBLOCK:
+            self._fatal_error(OSError(-n, os.strerror(-n)), "Fatal read error on pipe transport")
+        return 0
+
+    cdef int data(self, bytes data) except -1:
+        PyContext_Enter(self.context)
+        try:
+            self._protocol.data_received(data)
+        except (SystemExit, KeyboardInterrupt):
+            # The loop stops here and may be run again: an edge that was reported once must not be lost with this.
+            if self.receive is not None:
+                self.receive.pending_ready = True
+                if not self.reading_paused:
+                    self.port.resume(self.receive)
+            raise
+        except BaseException as exc:
+            # As on stock asyncio: reported, and reading goes on.
+            self._loop.call_exception_handler({
+                "message": "protocol.data_received() call failed.",
+                "exception": exc,
+                "transport": self,
+                "protocol": self._protocol,
+            })
+        finally:
+            PyContext_Exit(self.context)
+        return 0
+
+    cdef int eof(self) except -1:
+        self._loop.call_soon(self._protocol.eof_received, context=self.context)
+        return self.finish(None)
+
+    cdef int not_pollable(self, int error) except -1:
+        if error == EPERM and self.character:
+            # /dev/null and the like: epoll(7) refuses what is always ready.
+            self.unpollable = True
+            self._loop.call_soon(self._read_at_once)
+        elif not self.closing:
+            self._fatal_error(OSError(error, os.strerror(error)), "Fatal read error on pipe transport")
+        return 0
+
+    def _read_at_once(self):
+        if not self.closing and not self.reading_paused:
+            self.ready()
+            self._read_again()
+
+    def pause_reading(self):
+        """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
+        if self.closing or self.reading_paused:
+            return
+        self.reading_paused = True
+        if self.receive is not None:
+            self.receive.paused = True
+
+    def resume_reading(self):
+        """Undo ``pause_reading``."""
+        if self.closing or not self.reading_paused:
+            return
+        self.reading_paused = False
+        if self.receive is not None:
+            self.port.resume(self.receive)
+        else:
+            self._loop.call_soon(self._read_again, context=self.context)
+
+    # ------------------------------------------------------------------------------------------------------ ending
+
+    def close(self):
+        """Stop reading and call ``connection_lost(None)``.  Twice is allowed."""
+        if not self.closing:
+            self.finish(None)
+
+    def _fatal_error(self, exc, message="Fatal error on pipe transport"):
+        # EIO is how a terminal says that its other side is gone.
+        if isinstance(exc, OSError) and exc.errno == errno.EIO:
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        else:
+            self._loop.call_exception_handler({
+                "message": message,
+                "exception": exc,
+                "transport": self,
+                "protocol": self._protocol,
+            })
+        if not self.closing:
+            self.finish(exc)
+
+    cdef int finish(self, exc) except -1:
+        self.closing = True
+        if self._loop.is_closed():
+            # Nobody will call the protocol any more, but the descriptor need not wait for the garbage collector.
+            self.connection_lost_called = True
+            return self.release_fd()
+        if self.receive is not None:
+            self.receive.paused = False
+            self.port.cancel(self.receive)
+        self._loop.call_soon(self._call_connection_lost, exc, context=self.context)
+        return 0
+
+    def _call_connection_lost(self, exc):
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self.connection_lost_called = True
+            self._protocol = None
+            self.release_fd()
+
+    cdef int release_fd(self) except -1:
+        """Close the descriptor once the connection is lost and no op is on it."""
+        cdef int fd = self.fd
+        if fd < 0 or not self.connection_lost_called or self.receive is not None:
+            return 0
+        self.fd = -1
+        if self.file.fileno() == fd:
+            self.port.driver.forget(fd)
+            self.file.close()
+        return 0
+
+    def __del__(self):
+        if self.fd < 0:
+            return
+        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        self.fd = -1
+        self.file.close()
+
+
+cdef class PeerOp(Op):
+    """Waits for the other end of a pipe to go away."""
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef WritePipeTransport transport = self.transport
+        self.transport = None
+        transport.peer = None
+        if packet.res >= 0 and not transport.port.closing:
+            transport.peer_event()
+        transport.release_fd()
+        return 0
+
+
+cdef class WritePipeTransport(SendingTransport):
+    """The transport of ``connect_write_pipe``: an ``asyncio.WriteTransport`` with its whole contract."""
+
+    def __init__(self, loop, Port port not None, pipe, protocol, *, extra=None):
+        cdef int fd = pipe.fileno()
+        status = os.fstat(fd)
+        mode = status.st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+            raise ValueError("Pipe transport is only for pipes, sockets and character devices")
+        os.set_blocking(fd, False)
+        self._loop = loop
+        self.port = port
+        self.sock = PipeFile(loop, pipe)
+        self.given = True
+        self.eager = True
+        self._protocol = protocol
+        self.context = PyContext_CopyCurrent()
+        self.extra = {} if extra is None else dict(extra)
+        self.extra["pipe"] = pipe
+        self.is_socket = stat.S_ISSOCK(mode)
+        self.watches = self.is_socket or (stat.S_ISFIFO(mode) and _hears_of_readers(fd, status))
+        self.fd = fd
+
+    @property
+    def __class__(self):
+        return WritePipe
+
+    cdef ssize_t put(self, const char *data, size_t size) noexcept nogil:
+        return px_write(self.fd, data, size)
+
+    cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil:
+        return px_writev(self.fd, vector, count)
+
+    # ------------------------------------------------------------------------------------------ what users ask for
+
+    def get_extra_info(self, name, default=None):
+        """``pipe``: the file object; and what the maker of the transport gave."""
+        return default if self.extra is None else self.extra.get(name, default)
+
+    def set_protocol(self, protocol):
+        """Tell `protocol` of flow control and of the end from now on."""
+        self._protocol = protocol
+
+    def get_protocol(self):
+        """The protocol that is told of flow control and of the end."""
+        return self._protocol
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        return self.closing
+
+    @property
+    def _pipe(self):
+        # asyncio's own name for the file object; set to None by those who take it back.
+        return (<PipeFile>self.sock).pipe if self.fd >= 0 else None
+
+    @_pipe.setter
+    def _pipe(self, value):
+        if value is not None:
+            raise AttributeError("a transport keeps its pipe")
+        self.fd = -1
+
+    def __repr__(self):
+        info = [WritePipe.__name__]
+        if self.fd < 0:
+            info.append("closed")
+        elif self.closing:
+            info.append("closing")
+        info.append(f"fd={self.fd}")
+        if self.fd >= 0:
+            info.append("open" if self._loop.is_closed() else "idle" if self.writable is None else "polling")
+            info.append(f"bufsize={self.buffered}")
+        return "<{}>".format(" ".join(info))
+
+    # --------------------------------------------------------------------------------------------------- the peer
+
+    def _start(self, waiter=None):
+        """Call ``connection_made``, then watch the other end, then wake who waits for the connection."""
+        self._loop.call_soon(self._connection_made, context=self.context)
+        if waiter is not None:
+            self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)
+
+    def _connection_made(self):
+        try:
+            self._protocol.connection_made(self)
+        finally:
+            if self.watches and not self.closing:
+                self.watch_peer()
+
+    cdef int watch_peer(self) except -1:
+        cdef PeerOp op
+        if self.peer is not None or self.fd < 0:
+            return 0
+        op = PeerOp.__new__(PeerOp)
+        op.kind = POLL
+        op.fd = self.fd
+        op.events = POLLIN  # errors and hang-ups are always reported, poll(2)
+        op.transport = self
+        self.peer = op
+        try:
+            self.port.submit(op)
+        except BaseException:
+            self.peer = None
+            op.transport = None
+            raise
+        return 0
+
+    cdef int peer_event(self) except -1:
+        cdef ssize_t n = 0
+        if self.closing or self.fd < 0 or self.sock.fileno() != self.fd:
+            return 0
+        if self.is_socket:
+            n = px_peek(self.fd)
+            if n > 0:
+                # Bytes for somebody else.  While they lie there a poll says nothing new: the next write will tell.
+                return 0
+            if n == -EAGAIN or n == -EWOULDBLOCK:
+                return self.watch_peer()
+        return self.force_close(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) if self.buffered else None)
+
+    cdef bint busy(self) noexcept:
+        return self.peer is not None or self.writable is not None
+
+    cdef int stop_reading(self) except -1:
+        if self.peer is not None:
+            self.port.cancel(self.peer)
+        return 0
+
+    # ------------------------------------------------------------------------------------------ writing and ending
+
+    def write(self, data):
+        """Send `data`, as much as possible at once; anything mutable may be changed after the call.
+
+        After the end, or when the other side is gone, nothing is sent, and many such writes are logged.
+
+        Raises:
+            TypeError: `data` is not bytes, bytearray or memoryview.
+        """
+        if self.closing and isinstance(data, (bytes, bytearray, memoryview)):
+            if len(data):
+                if self.refused >= <uint32_t>MANY_WARNINGS:
+                    logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
+                self.refused += 1
+            return
+        SendingTransport.write(self, data)
+
+    cdef int send_failed(self, int error) except -1:
+        self._fatal_error(OSError(error, os.strerror(error)), "Fatal write error on pipe transport")
+        return 0
+
+    cdef bint stranded(self) except -1:
+        """The loop is closed: nobody will call the protocol any more, so let the descriptor go now."""
+        if not self._loop.is_closed():
+            return False
+        self.closing = self.connection_lost_called = True
+        self.lost = self.lost or 1
+        self.clear_buffer()
+        self.release_fd()
+        return True
+
+    def write_eof(self):
+        """The same as ``close``: a pipe has one direction."""
+        self.close()
+
+    def close(self):
+        """Send what is queued, then call ``connection_lost(None)``.  Twice is allowed."""
+        if not self.stranded():
+            SendingTransport.close(self)
+
+    def abort(self):
+        """Drop what is queued and call ``connection_lost(None)``."""
+        if not self.stranded():
+            SendingTransport.abort(self)
+
+
+cdef bint _hears_of_readers(int fd, status):
+    """Whether poll(2) tells that the last reader of a pipe or FIFO has gone."""
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+        return False  # a FIFO of which this descriptor is a reader too, fifo(7)
+    if sys.platform == "darwin":
+        return status.st_nlink == 0  # named FIFOs are reported readable while data waits in them
+    return not sys.platform.startswith("aix")
