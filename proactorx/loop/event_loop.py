@@ -16,6 +16,7 @@ from proactorx.loop.core import FORKED, LoopCore
 from proactorx.loop.missing import Missing
 from proactorx.loop.pipes import Pipes
 from proactorx.loop.readers import Readers
+from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
 from proactorx.port.port import Port
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
 
 
-class EventLoop(Connections, Sockets, Pipes, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
+class EventLoop(Connections, Sendfile, Sockets, Pipes, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
     """An asyncio event loop whose I/O goes through a completion port.
 
     Args:

@@ -13,7 +13,7 @@ from posix.unistd cimport close
 from proactorx.loop.core cimport LoopCore
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.port.op cimport (
-    ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, Packet, RECV, RECV_INTO, SEND,
+    ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_INTO, SEND,
 )
 from proactorx.port.port cimport Port
 
@@ -117,13 +117,32 @@ cdef class SocketTable:
             self.loop._ensure_fd_no_transport(sock)
         return fd
 
-    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=None):
+    def checked(self, sock):
+        """The descriptor of `sock`, when the program may use it now.
+
+        Raises:
+            OSError: it is closed.
+            RuntimeError: it is a transport's.
+        """
+        return self.check(sock)
+
+    async def poll(self, sock, unsigned int events):
+        """Wait until `sock` is ready for `events` (poll(2) bits)."""
+        cdef SocketOp op = self.start(POLL, self.check(sock), sock, 0, None, events)
+        try:
+            await op.future
+        except BaseException:
+            op.left()
+            raise
+
+    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=None, unsigned int events=0):
         """Submit an op; await its ``future``."""
         cdef SocketOp op = <SocketOp>SocketOp.__new__(SocketOp)
         op.kind = <unsigned char>kind
         op.fd = fd
         op.table = self
         op.size = size
+        op.events = events
         if data is not None:
             op.set_buffer(data, kind == RECV_INTO)
         op.future = self.loop.new_future()

@@ -17,6 +17,7 @@ cdef class SendingTransport(Flushable):
     cdef object context
     cdef object sock             # the Python object that owns fd, once there is one; else the transport owns it
     cdef WritableOp writable
+    cdef object room             # the future of a sendfile that waits, or None
     # Queued writes: the first one here, the others in `more`; `offset` bytes of the first are sent.
     cdef object first
     cdef list more
@@ -29,6 +30,7 @@ cdef class SendingTransport(Flushable):
     cdef bint protocol_paused
     cdef bint eof_written
     cdef bint shut               # shutdown(2) was called
+    cdef bint sending_file
     cdef bint in_callback
     cdef bint given              # the socket was the user's: it may be closed behind our back
     cdef bint connection_lost_called
@@ -45,6 +47,7 @@ cdef class SendingTransport(Flushable):
     cdef int wait_writable(self) except -1
     cdef ssize_t send_some(self, Py_ssize_t *tried) except? -1
     cdef int send_failed(self, int error) except -1
+    cdef int has_room(self) except -1
     cdef int consume(self, Py_ssize_t size) except -1
     cdef int drained(self) except -1
     cdef int clear_buffer(self) except -1

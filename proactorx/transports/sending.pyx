@@ -53,6 +53,8 @@ cdef class WritableOp(Op):
             transport.flush()
         elif transport.buffered and not transport.lost and packet.res != -ECANCELED:
             transport.send_failed(-packet.res)
+        if transport.room is not None and not transport.buffered:
+            transport.has_room()
         transport.release_fd()
         return 0
 
@@ -92,7 +94,7 @@ cdef class SendingTransport(Flushable):
 
         Raises:
             TypeError: `data` is not bytes, bytearray or memoryview.
-            RuntimeError: ``write_eof`` was called before.
+            RuntimeError: ``write_eof`` was called before, or ``loop.sendfile`` is using the transport.
         """
         cdef Py_ssize_t size
         if type(data) is bytes:
@@ -103,6 +105,8 @@ cdef class SendingTransport(Flushable):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if self.eof_written:
             raise RuntimeError("Cannot call write() after write_eof()")
+        if self.sending_file:
+            raise RuntimeError("unable to write; sendfile is in progress")
         if not size:
             return
         if self.lost:
@@ -341,6 +345,11 @@ cdef class SendingTransport(Flushable):
         if self.buffered > self.high and not self.protocol_paused:
             self._pause_protocol()
 
+    @property
+    def _protocol_paused(self):
+        # For asyncio's own sendfile fall-back.
+        return self.protocol_paused
+
     def _pause_protocol(self):
         self.protocol_paused = True
         self._tell("pause_writing")
@@ -361,6 +370,45 @@ cdef class SendingTransport(Flushable):
                 "transport": self,
                 "protocol": self._protocol,
             })
+
+    # ------------------------------------------------------------------------------------- for ``loop.sendfile``
+
+    def _begin_sendfile(self):
+        """Refuse writes from now on; what is queued goes out first."""
+        if self.sending_file:
+            raise RuntimeError("sendfile is in progress already")
+        self.sending_file = True
+        if self.dirty:
+            self.flush()
+
+    def _end_sendfile(self):
+        self.sending_file = False
+
+    def _room(self, bint full):
+        """A future: the queue is empty and, after a `full` socket, it takes more; or the connection is lost."""
+        future = self._loop.create_future()
+        if self.lost or (not full and not self.buffered):
+            future.set_result(None)
+        else:
+            self.room = future
+            self.wait_writable()
+        return future
+
+    cdef int has_room(self) except -1:
+        room, self.room = self.room, None
+        if not room.done():
+            room.set_result(None)
+        return 0
+
+    def _sendfile_fd(self):
+        """The descriptor to send on.
+
+        Raises:
+            ConnectionError: there is none any more.
+        """
+        if self.lost or not self._has(self.fd):
+            raise ConnectionError("Connection is closed by peer" if not self.closing else "the transport is closing")
+        return self.fd
 
     # ----------------------------------------------------------------------------------------------------- closing
 
@@ -411,6 +459,8 @@ cdef class SendingTransport(Flushable):
         finally:
             self.connection_lost_called = True
             self._protocol = None
+            if self.room is not None:
+                self.has_room()
             self.ended()
             self.release_fd()
 

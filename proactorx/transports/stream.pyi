@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from asyncio.constants import _SendfileMode
+from asyncio.transports import _FlowControlMixin
 from contextvars import Context
 from typing import Any, ClassVar
 
@@ -8,7 +9,7 @@ from proactorx.port.op import Op
 from proactorx.port.port import Port
 from proactorx.transports.sending import SendingTransport
 
-class TCPTransport(asyncio.Transport): ...
+class TCPTransport(_FlowControlMixin, asyncio.Transport): ...
 class ReceiveOp(Op): ...
 
 # A TCPTransport, and so an asyncio.Transport, is what isinstance() sees: a compiled class cannot inherit from them.

@@ -22,7 +22,7 @@ import asyncio
 import os
 import socket
 import sys
-from asyncio import constants, trsock
+from asyncio import constants, transports, trsock
 
 from proactorx.port.names import parse as parse_name
 
@@ -51,7 +51,7 @@ cdef object DATA_RECEIVED = "data_received"
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 
 
-class TCPTransport(asyncio.Transport):
+class TCPTransport(transports._FlowControlMixin, asyncio.Transport):
     """What ``isinstance`` sees of a stream transport: it is an ``asyncio.Transport``."""
 
 
@@ -82,7 +82,7 @@ cdef class ReceiveOp(Op):
 cdef class StreamTransport(SendingTransport):
     """The transport of a connected stream socket: ``asyncio.Transport`` with its whole contract."""
 
-    _sendfile_compatible = constants._SendfileMode.FALLBACK
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
     _start_tls_compatible = True
     max_size = 256 * 1024
 

@@ -1,0 +1,213 @@
+"""loop.sendfile on transports and loop.sock_sendfile on sockets, with sendfile(2) and with the fall-back."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from .certs import Certificates
+from .support import BIG, LIMIT, MIB, Recorder, linked, read_exactly, reset, serving, turns
+
+PATTERN = bytes(range(256)) * (BIG // 256)
+KINDS = pytest.mark.parametrize("kind", ["tcp", "accepted", "unix"])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[IO[bytes]]:
+    path = tmp_path / "file"
+    path.write_bytes(PATTERN)
+    with path.open("rb") as opened:
+        yield opened
+
+
+def running() -> Any:
+    return asyncio.get_running_loop()
+
+
+@KINDS
+async def test_the_whole_file(kind: str, file: IO[bytes]) -> None:
+    async with linked(kind) as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, file, fallback=False))
+        assert await link.from_peer(BIG) == PATTERN
+        assert await asyncio.wait_for(sending, LIMIT) == BIG
+        assert file.tell() == BIG
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, 1), (1000, 5000), (BIG - 10, 100), (BIG + 5, None), (MIB, 2 * MIB)])
+async def test_a_part_of_it(offset: int, count: int | None, file: IO[bytes]) -> None:
+    expected = PATTERN[offset:] if count is None else PATTERN[offset : offset + count]
+    async with linked() as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, file, offset, count))
+        assert await link.from_peer(len(expected)) == expected
+        assert await asyncio.wait_for(sending, LIMIT) == len(expected)
+        if expected:
+            assert file.tell() == offset + len(expected)
+
+
+async def test_it_keeps_its_place_among_writes(file: IO[bytes]) -> None:
+    async with linked() as link:
+        link.transport.write(b"before" * 100_000)
+        sending = asyncio.create_task(running().sendfile(link.transport, file))
+        await turns(2)
+        with pytest.raises(RuntimeError, match="sendfile is in progress"):
+            link.transport.write(b"between")
+        assert await link.from_peer(600_000) == b"before" * 100_000
+        assert await link.from_peer(BIG) == PATTERN
+        await asyncio.wait_for(sending, LIMIT)
+        link.transport.write(b"after")
+        assert await link.from_peer(5) == b"after"
+
+
+async def test_it_reads_on_meanwhile(file: IO[bytes]) -> None:
+    async with linked() as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, file))
+        await turns(3)
+        await link.to_peer_end(b"hello")
+        assert await link.from_peer(BIG) == PATTERN
+        await asyncio.wait_for(sending, LIMIT)
+        assert await link.protocol.until_received(5) == b"hello"
+
+
+@pytest.mark.ours  # stock asyncio reports an InvalidStateError of its own besides
+async def test_the_peer_goes_away(file: IO[bytes]) -> None:
+    async with linked() as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, file))
+        await link.from_peer(100_000)
+        reset(link.peer)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(sending, LIMIT)
+        link.transport.abort()
+        await link.protocol.until_lost()
+
+
+@pytest.mark.ours  # likewise
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_the_transport_is_closed_meanwhile(how: str, file: IO[bytes]) -> None:
+    """It ends with an error, and nothing goes to whoever gets the number next."""
+    async with linked() as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, file))
+        await turns(3)
+        getattr(link.transport, how)()
+        await link.protocol.until_lost()
+        left, right = socket.socketpair()
+        with left, right:
+            with pytest.raises((ConnectionError, OSError, RuntimeError)):
+                await asyncio.wait_for(sending, LIMIT)
+            right.setblocking(False)
+            left.setblocking(False)
+            for end in (left, right):
+                with pytest.raises(BlockingIOError):
+                    end.recv(1)
+
+
+@pytest.mark.ours  # stock asyncio sends on after the cancellation
+async def test_cancelled_half_way(file: IO[bytes]) -> None:
+    """The position of the file tells how much went out, and the transport can be used again."""
+    async with linked() as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, file))
+        while file.tell() == 0 and not sending.done():
+            await turns(3)
+            sending.cancel()
+            await turns(2)
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        sent = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        assert 0 < sent < BIG
+        link.transport.write(b"then this")
+        assert await link.from_peer(sent + 9) == PATTERN[:sent] + b"then this"
+
+
+async def test_a_closing_transport_is_refused(file: IO[bytes]) -> None:
+    async with linked() as link:
+        link.transport.close()
+        with pytest.raises(RuntimeError, match="closing"):
+            await running().sendfile(link.transport, file)
+        await link.protocol.until_lost()
+
+
+@pytest.mark.ours  # stock asyncio: a KeyError
+async def test_two_at_once_are_refused(file: IO[bytes]) -> None:
+    async with linked() as link:
+        first = asyncio.create_task(running().sendfile(link.transport, file))
+        await turns(2)
+        with pytest.raises(RuntimeError):
+            await running().sendfile(link.transport, file, fallback=False)
+        assert await link.from_peer(BIG) == PATTERN
+        await asyncio.wait_for(first, LIMIT)
+
+
+async def test_what_is_no_file(file: IO[bytes]) -> None:
+    async with linked() as link:
+        with pytest.raises((asyncio.SendfileNotAvailableError, RuntimeError)):
+            await running().sendfile(link.transport, io.BytesIO(b"in memory"), fallback=False)
+        assert await running().sendfile(link.transport, io.BytesIO(b"in memory")) == 9
+        assert await link.from_peer(9) == b"in memory"
+
+
+async def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    async with linked() as link:
+        with (tmp_path / "empty").open("rb") as file:
+            assert await running().sendfile(link.transport, file) == 0
+
+
+async def test_over_tls(certificates: Certificates, file: IO[bytes]) -> None:
+    server_protocol = Recorder()
+    async with serving(lambda: server_protocol, ssl=certificates.server()) as (_, address):
+        client_protocol = Recorder()
+        transport, _ = await running().create_connection(
+            lambda: client_protocol, *address, ssl=certificates.client(), server_hostname="localhost"
+        )
+        with pytest.raises((asyncio.SendfileNotAvailableError, RuntimeError)):
+            await running().sendfile(transport, file, fallback=False)
+        file.seek(0)
+        assert await running().sendfile(transport, file) == BIG
+        assert await server_protocol.until_received(BIG) == PATTERN
+        transport.close()
+        await client_protocol.until_lost()
+        await server_protocol.until_lost()
+
+
+async def test_on_a_socket(file: IO[bytes]) -> None:
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        peer.settimeout(LIMIT)
+        sending = asyncio.create_task(running().sock_sendfile(ours, file, 1000, 3 * MIB))
+        assert await asyncio.to_thread(read_exactly, peer, 3 * MIB) == PATTERN[1000 : 1000 + 3 * MIB]
+        assert await asyncio.wait_for(sending, LIMIT) == 3 * MIB
+        assert file.tell() == 1000 + 3 * MIB
+
+
+@pytest.mark.ours
+async def test_on_a_socket_that_is_closed_meanwhile(file: IO[bytes]) -> None:
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        peer.settimeout(LIMIT)
+        sending = asyncio.create_task(running().sock_sendfile(ours, file))
+        await turns(3)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        ours.close()
+        sent = file.tell()
+        assert await asyncio.to_thread(read_exactly, peer, sent) == PATTERN[:sent]
+        assert peer.recv(1) == b""
+
+
+async def test_on_a_socket_what_is_no_file() -> None:
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        with pytest.raises(asyncio.SendfileNotAvailableError):
+            await running().sock_sendfile(ours, io.BytesIO(b"in memory"), fallback=False)
+        assert await running().sock_sendfile(ours, io.BytesIO(b"in memory")) == 9
+        assert peer.recv(100) == b"in memory"
