@@ -34,11 +34,3 @@ class Missing(asyncio.BaseEventLoop):
     async def sock_sendto(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not in this version."""
         _missing("sock_sendto")
-
-    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not in this version."""
-        _missing("subprocess_exec")
-
-    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not in this version."""
-        _missing("subprocess_shell")

@@ -1,0 +1,1 @@
+"""Subprocesses: their pipes, their ends, and what becomes of them when something goes wrong."""
