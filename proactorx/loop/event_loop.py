@@ -26,4 +26,4 @@ if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
 
 
-class EventLoop(Connections, Sockets, Pipes, Processes, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
+class EventLoop(Connections, Sendfile, Sockets, Pipes, Processes, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):

@@ -1,13 +1,13 @@
 """Pipe transports: one direction of a pipe, a FIFO, a socket or a character device (a terminal).
 
-Reading. Nothing but sockets can be received from, so the descriptor is polled and read(2) is called here, into memory
-that all pipes of a loop share. Where a driver reports edges, reading goes on until EAGAIN: a read that falls short
-says nothing, for a terminal gives one line at a time, and a pipe in packet mode (O_DIRECT, pipe(2)) one packet, of
-which its reading end knows nothing.
+Reading.  Nothing but sockets can be received from, so the descriptor is polled and read(2) is called here, into memory
+that all pipes of a loop share.  Where a driver reports edges, reading goes on until EAGAIN.  A read that falls short
+says nothing: a terminal gives one line at a time, and a pipe in packet mode (O_DIRECT, pipe(2)) one packet, which its
+reading end cannot know.
 
-Writing. The sending half is that of every transport, with write(2) and at once: unlike a socket, a pipe is often the
-output that a user looks at, or shared with code that writes to it without the loop. While nothing is written, a poll
-waits for the other end to go away.
+Writing.  The sending half is that of every transport, with write(2) and at once: unlike a socket, a pipe is often
+the output that a user looks at, or shared with code that writes to it without the loop.  While nothing is written,
+a poll waits for the other end to go away.
 
 The descriptor belongs to the file object that was given, and is closed through it.
 """

@@ -25,7 +25,7 @@ async def test_input_and_output() -> None:
 
 async def test_no_input() -> None:
     process = await start("cat", stdin=PIPE, stdout=PIPE, stderr=PIPE)
-    assert await process.communicate() == (b"", b"")
+    assert await process.communicate(b"") == (b"", b"")
     assert process.returncode == 0
 
 

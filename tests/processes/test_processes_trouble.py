@@ -142,6 +142,7 @@ def test_in_a_loop_of_another_thread(loop_factory: Factory) -> None:
     assert in_thread(run) == (b"data", 0)
 
 
+@pytest.mark.ours  # stock asyncio changes the warning filters, which threads share
 def test_a_loop_in_each_of_several_threads(loop_factory: Factory) -> None:
     def run() -> None:
         async def main() -> None:
