@@ -14,7 +14,7 @@ from libc.string cimport memset
 from posix.types cimport *
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, RECV,
-    RECV_INTO, RECV_STREAM, SEND,
+    RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
 )
 
 cdef extern from "sockio.h":
@@ -23,6 +23,12 @@ cdef extern from "sockio.h":
         pass
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
+    struct msghdr:
+        pass
+    ctypedef struct px_message:
+        msghdr header
+    ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size_t size) nogil
+    ssize_t px_sendmsg(int fd, const msghdr *header) nogil
     int px_accept(int fd) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_socket_error(int fd) nogil
@@ -38,7 +44,7 @@ cdef enum:
 cdef inline bint waits_to_write(Op op) noexcept:
     if op.kind == POLL:
         return not op.events & POLLIN
-    return op.kind == SEND or op.kind == CONNECT
+    return op.kind == SEND or op.kind == CONNECT or op.kind == SEND_TO
 
 
 cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
@@ -69,6 +75,19 @@ cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
         n = px_send(op.fd, op.buffer(), op.want())
         if n >= 0 and op.took(n):
             return 0
+        packet.flags = 0
+    elif kind == RECV_DGRAMS:
+        packet.flags = PACKET_READY | PACKET_MORE
+        return 1
+    elif kind == RECV_FROM:
+        if op.buffer() != NULL:
+            n = px_recvmsg(op.fd, <px_message *>op.message(), op.buffer(), op.want())
+        else:
+            n = px_recvmsg(op.fd, <px_message *>op.message(), hot, min(op.want(), PX_HOT_SIZE))
+        packet.data = hot
+        packet.flags = 0
+    elif kind == SEND_TO:
+        n = px_sendmsg(op.fd, &(<px_message *>op.message()).header)
         packet.flags = 0
     elif kind == ACCEPT:
         n = px_accept(op.fd)
@@ -196,8 +215,8 @@ cdef class ReadinessDriver(Driver):
             if n != -EINPROGRESS:
                 self.track(op)
                 return self.push(op, n, PACKET_LATE)
-        elif first and op.kind != POLL and op.kind != RECV_STREAM and not (self.lazy and slot.registered & POLLIN
-                                                                           and not waits_to_write(op)):
+        elif first and op.kind != POLL and op.kind != RECV_STREAM and op.kind != RECV_DGRAMS and not (
+                self.lazy and slot.registered & POLLIN and not waits_to_write(op)):
             # In line already, and tried as a packet of this turn: the call is made when its turn comes.
             try:
                 self.enqueue(op)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -65,6 +66,40 @@ static inline ssize_t px_write(int fd, const char *buffer, size_t size) {
 static inline ssize_t px_writev(int fd, const struct iovec *vector, int count) {
     ssize_t n;
     do n = writev(fd, vector, count); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+/* One datagram and the address it came from, or goes to: memory that may be in the kernel's hands for a while. */
+typedef struct {
+    struct msghdr header;
+    struct iovec vector;
+    struct sockaddr_storage name;
+} px_message;
+
+/* Point `message` at `buffer`.  `name_size`: how much of the name counts, or how much room there is for one. */
+static inline struct msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) {
+    memset(&message->header, 0, sizeof message->header);
+    message->vector.iov_base = buffer;
+    message->vector.iov_len = size;
+    message->header.msg_iov = &message->vector;
+    message->header.msg_iovlen = 1;
+    message->header.msg_name = name_size ? &message->name : NULL;
+    message->header.msg_namelen = (socklen_t)name_size;
+    return &message->header;
+}
+
+static inline ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size_t size) {
+    ssize_t n;
+    do {
+        px_message_set(message, buffer, size, sizeof message->name);
+        n = recvmsg(fd, &message->header, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static inline ssize_t px_sendmsg(int fd, const struct msghdr *header) {
+    ssize_t n;
+    do n = sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from proactorx import drivers
 from proactorx.loop.connections import Connections
 from proactorx.loop.core import FORKED, LoopCore
-from proactorx.loop.missing import Missing
+from proactorx.loop.datagrams import Datagrams
 from proactorx.loop.pipes import Pipes
 from proactorx.loop.processes import Processes
 from proactorx.loop.readers import Readers
@@ -26,4 +26,117 @@ if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
 
 
-class EventLoop(Connections, Sendfile, Sockets, Pipes, Processes, Readers, Signals, Missing, LoopCore, asyncio.BaseEventLoop):
+class EventLoop(
+    Connections, Sendfile, Sockets, Datagrams, Pipes, Processes, Readers, Signals, LoopCore, asyncio.BaseEventLoop
+):
+    """An asyncio event loop whose I/O goes through a completion port.
+
+    Args:
+        backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``, or ``auto``.
+        spin: seconds for which the loop may look for I/O before it sleeps.  It does so only while that pays; it
+            lowers latency where a core is free for it, and costs CPU time.  0: never.
+
+    Raises:
+        ValueError: `backend` is not a word of the above, or `spin` is negative.
+        BackendError: the named backend cannot run here; the message says why.
+    """
+
+    # BaseEventLoop's own, which typeshed leaves out.
+    _check_closed: Callable[[], None]
+    _check_running: Callable[[], None]
+    _set_coroutine_origin_tracking: Callable[[bool], None]
+    _asyncgen_firstiter_hook: Callable[[AsyncGenerator[Any, Any]], None]
+    _asyncgen_finalizer_hook: Callable[[AsyncGenerator[Any, Any]], None]
+
+    def __init__(self, backend: str | None = None, *, spin: float = 0) -> None:
+        if not 0 <= spin <= 1:
+            raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
+        self._choice = drivers.Choice(backend)
+        self._spin_ns = self._choice.driver.spin_ns = round(spin * 1e9)
+        self._set_port(Port(self._choice.driver, self._fall_back))
+        asyncio.BaseEventLoop.__init__(self)
+        self._init_connections()
+        self._init_sockets()
+        self._init_datagrams()
+        self._init_pipes()
+        self._init_processes()
+        self._init_readers()
+        self._init_signals()
+
+    def backend_info(self) -> drivers.BackendInfo:
+        """What runs underneath, and why it was chosen."""
+        return self._choice.info
+
+    def _fall_back(self, error: OSError) -> Driver:
+        driver = self._choice.fall_back(error)
+        driver.spin_ns = self._spin_ns
+        return driver
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} backend={self._choice.info.name} running={self.is_running()} "
+            f"closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
+    # ---------------------------------------------------------------------------------------------------- running
+
+    def run_forever(self) -> None:
+        """Run until ``stop`` is called.
+
+        Raises:
+            RuntimeError: the loop is closed, or running, or another loop runs in this thread, or the loop belongs to
+                the parent of this (forked) process.
+        """
+        self._check_closed()
+        self._check_running()
+        if self._port.driver.forked:
+            raise RuntimeError(FORKED)
+        self._set_coroutine_origin_tracking(self._debug)
+        old_hooks = sys.get_asyncgen_hooks()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+            events._set_running_loop(self)
+            self._run_until_stopped()
+        finally:
+            self._release_signals()
+            self._stopping = False
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*old_hooks)
+
+    def close(self) -> None:
+        """Close the loop: cancel what is in flight, wait for it to end, and free everything.
+
+        Twice is allowed.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        self._port.attach_thread()  # it may have run in another one
+        asyncio.BaseEventLoop.close(self)
+        self._close_listeners()
+        self._watches.clear()
+        self._port.close()
+        self._port.detach_thread()
+        self._close_processes()
+        self._close_signals()
+        self._drop_handles()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self.is_closed():
+            return
+        _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        if not self.is_running():
+            self.close()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switch debug mode, also while the loop runs."""
+        self._debug = enabled
+        if self.is_running():
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 
-POLL, RECV_STREAM, RECV, RECV_INTO, SEND, ACCEPT, ACCEPT_ONE, CONNECT = range(8)
+POLL, RECV_STREAM, RECV, RECV_INTO, SEND, ACCEPT, ACCEPT_ONE, CONNECT, RECV_DGRAMS, RECV_FROM, SEND_TO = range(11)
 
 POLLIN: int = getattr(select, "POLLIN", 1)
 POLLOUT: int = getattr(select, "POLLOUT", 4)

@@ -9,6 +9,9 @@ cdef enum Kind:
     ACCEPT          # multishot: connected descriptors
     ACCEPT_ONE      # one connected descriptor
     CONNECT         # to the op's own address
+    RECV_DGRAMS     # multishot: a PACKET_READY each time that datagrams are there, which the owner takes
+    RECV_FROM       # one datagram and its address, into the op's own buffer or as a new bytes object
+    SEND_TO         # one datagram, the op's own buffer, to an address or to the peer of the socket
 
 cdef enum State:
     NEW
@@ -66,6 +69,7 @@ cdef class Op:
     cdef Py_ssize_t want(self) noexcept
     cdef char *buffer(self) noexcept
     cdef int took(self, Py_ssize_t nbytes) except -1
+    cdef void *message(self) noexcept    # a px_message, see drivers/sockio.h
 
 
 cdef class Watch(Op):
@@ -80,6 +84,8 @@ cdef class Overlapped(Op):
     cdef Py_ssize_t offset
     cdef object view         # keeps the exporter locked until the last packet
     cdef char *memory
+    cdef void *envelope      # RECV_FROM, SEND_TO: a px_message
     cdef object __weakref__
+    cdef int _set_envelope(self, bytes address) except -1
     cdef _descriptor(self, int fd)
     cdef int set_buffer(self, object data, bint writable) except -1

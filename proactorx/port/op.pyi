@@ -23,10 +23,13 @@ class Overlapped(Op):
         data: ReadableBuffer | None = None,
         size: int = 0,
         events: int = 0,
+        address: bytes | None = None,
         owner: Callable[[Overlapped], object] | None = None,
     ) -> None: ...
     @property
     def error(self) -> int: ...
+    @property
+    def address(self) -> bytes: ...
     @property
     def done(self) -> bool: ...
     @property

@@ -14,12 +14,23 @@ Three rules keep memory and descriptors safe:
   wants is closed here, and received bytes are handed to ``owner``.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.port.errnos cimport ECANCELED
+from libc.string cimport memcpy
 from posix.unistd cimport close
+
+cdef extern from "../drivers/sockio.h":
+    struct msghdr:
+        unsigned int msg_namelen
+    struct sockaddr_storage:
+        pass
+    ctypedef struct px_message:
+        msghdr header
+        sockaddr_storage name
+    msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
 
 cdef int queue_init(PacketQueue *queue) except -1:
     queue.items = <Packet *>PyMem_Malloc(256 * sizeof(Packet))
@@ -80,6 +91,10 @@ cdef class Op:
         """`nbytes` were moved; 1 when the op wants to go on (a send that was short)."""
         return 0
 
+    cdef void *message(self) noexcept:
+        """RECV_FROM, SEND_TO: the memory of its header and address."""
+        return NULL
+
     @property
     def state_name(self):
         """Where the op is in its life: NEW, IN_FLIGHT, CANCELLING or DONE."""
@@ -112,8 +127,8 @@ cdef class Overlapped(Op):
     ``owner`` is called with the op at its last packet, once.
     """
 
-    def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, owner=None):
-        if not POLL <= kind <= CONNECT or kind == RECV_STREAM:
+    def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None, owner=None):
+        if not POLL <= kind <= SEND_TO or kind == RECV_STREAM or kind == RECV_DGRAMS:
             raise ValueError(f"unknown kind of operation: {kind}")
         if size < 0:
             raise ValueError(f"a size cannot be negative: {size}")
@@ -123,7 +138,9 @@ cdef class Overlapped(Op):
         self.events = events
         self.owner = owner
         if data is not None:
-            self.set_buffer(data, kind == RECV_INTO)
+            self.set_buffer(data, kind == RECV_INTO or kind == RECV_FROM)
+        if kind == RECV_FROM or kind == SEND_TO:
+            self._set_envelope(address)
 
     cdef int set_buffer(self, object data, bint writable) except -1:
         cdef Py_buffer *view
@@ -138,6 +155,29 @@ cdef class Overlapped(Op):
         self.size = view.len
         return 0
 
+    cdef int _set_envelope(self, bytes address) except -1:
+        cdef Py_ssize_t size = 0 if address is None else len(address)
+        cdef px_message *envelope
+        if size > <Py_ssize_t>sizeof(sockaddr_storage):
+            raise ValueError(f"an address of {size} bytes")
+        if self.envelope == NULL:
+            self.envelope = PyMem_Malloc(sizeof(px_message))
+            if self.envelope == NULL:
+                raise MemoryError
+        envelope = <px_message *>self.envelope
+        if size:
+            memcpy(&envelope.name, PyBytes_AS_STRING(address), size)
+        px_message_set(envelope, self.memory, self.size, size)
+        return 0
+
+    @property
+    def address(self):
+        """The ``struct sockaddr`` of a RECV_FROM that has ended, or of a SEND_TO; empty where there is none."""
+        cdef px_message *envelope = <px_message *>self.envelope
+        if envelope == NULL or (self.kind == RECV_FROM and self.state != DONE):
+            return b""
+        return (<char *>&envelope.name)[:min(envelope.header.msg_namelen, sizeof(sockaddr_storage))]
+
     @property
     def done(self):
         """Whether the last packet has come."""
@@ -150,6 +190,8 @@ cdef class Overlapped(Op):
 
     def result(self):
         """What the op brought: bytes (RECV), a count (RECV_INTO, SEND), a descriptor (ACCEPT_ONE), a mask (POLL).
+
+        Of RECV_FROM bytes, or a count where it has a buffer of its own.
 
         Raises:
             OSError: the op failed; ``errno`` is ECANCELED when it was cancelled in time.
@@ -164,8 +206,8 @@ cdef class Overlapped(Op):
         return self.value
 
     def kept(self):
-        """For ``owner``: the result in a form that can be kept; of RECV_INTO, a copy of the bytes that came."""
-        if self.kind == RECV_INTO:
+        """For ``owner``: the result in a form that can be kept; of a receive into a buffer, a copy of the bytes."""
+        if self.kind == RECV_INTO or (self.kind == RECV_FROM and self.view is not None):
             return bytes(self.view.cast("B")[: self.offset])
         return self.value
 
@@ -174,6 +216,9 @@ cdef class Overlapped(Op):
 
     cdef char *buffer(self) noexcept:
         return self.memory + self.offset if self.memory != NULL else NULL
+
+    cdef void *message(self) noexcept:
+        return self.envelope
 
     cdef int took(self, Py_ssize_t nbytes) except -1:
         self.offset += nbytes
@@ -190,6 +235,11 @@ cdef class Overlapped(Op):
         elif self.kind == RECV:
             self.value = PyBytes_FromStringAndSize(packet.data, res)
             self.offset = res
+        elif self.kind == RECV_FROM and self.memory == NULL:
+            self.value = PyBytes_FromStringAndSize(packet.data, res)
+            self.offset = res
+        elif self.kind == RECV_FROM or self.kind == SEND_TO:
+            self.value = self.offset = res
         elif self.kind == ACCEPT_ONE:
             self._descriptor(res)
         elif self.kind == POLL or self.kind == CONNECT:
@@ -204,8 +254,9 @@ cdef class Overlapped(Op):
                     owner, self.owner = self.owner, None
                     owner(self)
             finally:
-                self.view = None
-                self.memory = NULL
+                if self.kind != RECV_FROM:
+                    self.view = None
+                    self.memory = NULL
         return 0
 
     cdef _descriptor(self, int fd):
@@ -224,6 +275,8 @@ cdef class Overlapped(Op):
             # write to it after it was freed.
             if self.view is not None:
                 Py_INCREF(self.view)
+        else:
+            PyMem_Free(self.envelope)
 
 
 cdef extern from "Python.h":

@@ -12,6 +12,7 @@ cdef class Port:
     cdef bint closing
     cdef void **owners       # the transport of each descriptor that has one; borrowed
     cdef int owner_count
+    cdef object arena        # memory that the datagram transports of this port share; None: not yet, or in use
     cdef int own(self, int fd, object owner) except -1
     cdef void disown(self, int fd, void *owner) noexcept
     cdef object fallback     # makes another driver when this one cannot be opened, or None

@@ -28,7 +28,7 @@ from proactorx.drivers.io_uring.ring cimport *
 from proactorx.drivers.readiness cimport perform_call
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, POLL,
-    Packet, RECV, RECV_INTO, RECV_STREAM, SEND, queue_count,
+    Packet, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, queue_count,
 )
 
 import logging
@@ -45,6 +45,14 @@ cdef extern from "../sockio.h":
         pass
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
+    struct msghdr:
+        pass
+    struct sockaddr_storage:
+        pass
+    ctypedef struct px_message:
+        msghdr header
+    msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
+    ssize_t px_sendmsg(int fd, const msghdr *header) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_is_nonblocking(int fd) nogil
     int px_is_unix(int fd) nogil
@@ -71,6 +79,11 @@ cdef enum:
 
 # PACKET_READY packets that the driver makes itself say "read to the end", as if the peer had shut down.
 cdef uint32_t READ_ON = POLLIN | POLLRDHUP
+
+
+cdef inline object line_of(Op op):
+    """Which line (see _in_line) an op belongs to."""
+    return 2 * op.fd + (op.kind == SEND or op.kind == CONNECT or op.kind == SEND_TO)
 
 
 cdef class UringDriver(Driver):
@@ -285,6 +298,18 @@ cdef class UringDriver(Driver):
             entry.addr = <uint64_t><uintptr_t>op.buffer()
             entry.len = <uint32_t>min(op.want(), 0x7ffff000)
             entry.op_flags = MSG_NOSIGNAL
+        elif kind == RECV_DGRAMS:
+            op.mode = BY_POLL
+            entry.opcode = PX_OP_POLL_ADD
+            entry.op_flags = POLLIN
+            entry.len = PX_POLL_ADD_MULTI if self.multishot else 0
+        elif kind == RECV_FROM and op.buffer() == NULL:
+            # Not into a buffer of the ring: a socket's own ENOBUFS (netlink(7)) must be told from the ring's.
+            op.mode = BY_POLL
+            entry.opcode = PX_OP_POLL_ADD
+            entry.op_flags = POLLIN
+        elif kind == RECV_FROM or kind == SEND_TO:
+            self._arm_message(op, entry)
         elif (kind == ACCEPT or kind == ACCEPT_ONE) and op.mode == BY_POLL:
             entry.opcode = PX_OP_POLL_ADD
             entry.op_flags = POLLIN
@@ -305,6 +330,16 @@ cdef class UringDriver(Driver):
         op.cancel_sent = False
         return 0
 
+    cdef void _arm_message(self, Op op, px_sqe *entry) noexcept:
+        if op.kind == SEND_TO:
+            entry.opcode = PX_OP_SENDMSG
+            entry.op_flags = MSG_NOSIGNAL
+        else:
+            px_message_set(<px_message *>op.message(), op.buffer(), op.want(), sizeof(sockaddr_storage))
+            entry.opcode = PX_OP_RECVMSG
+        entry.addr = <uint64_t><uintptr_t>&(<px_message *>op.message()).header
+        entry.len = 1
+
     cdef int submit(self, Op op) except -1:
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
@@ -316,7 +351,7 @@ cdef class UringDriver(Driver):
         elif op.kind == POLL:
             if op.direct:
                 self._check_pollable(op.fd)
-        elif op.kind != ACCEPT and self._in_line(op):
+        elif op.kind != ACCEPT and op.kind != RECV_DGRAMS and self._in_line(op):
             return self.track(op)
         elif self._at_once(op):
             return self.track(op)
@@ -331,7 +366,7 @@ cdef class UringDriver(Driver):
 
     cdef bint _in_line(self, Op op) except -1:
         """One op on a descriptor and direction at a time: the kernel serves several in any order, and mixes sends."""
-        cdef object key = 2 * op.fd + (op.kind == SEND or op.kind == CONNECT)
+        cdef object key = line_of(op)
         cdef list line = self.lines.get(key)
         if line is None:
             self.lines[key] = [op]
@@ -344,9 +379,9 @@ cdef class UringDriver(Driver):
         cdef list line
         cdef Op next
         Driver.untrack(self, op)
-        if op.kind == POLL or op.kind == RECV_STREAM or op.kind == ACCEPT:
+        if op.kind == POLL or op.kind == RECV_STREAM or op.kind == ACCEPT or op.kind == RECV_DGRAMS:
             return 0
-        key = 2 * op.fd + (op.kind == SEND or op.kind == CONNECT)
+        key = line_of(op)
         line = self.lines[key]
         if line[0] is not op:
             line.remove(op)  # cancelled while it waited
@@ -368,6 +403,10 @@ cdef class UringDriver(Driver):
             if op.want():
                 return False
             n = px_recv(op.fd, self.hot, 0)
+        elif op.kind == SEND_TO:
+            n = px_sendmsg(op.fd, &(<px_message *>op.message()).header)
+            if n == -EAGAIN:
+                return False
         elif op.kind != SEND and op.kind != CONNECT:
             return False
         elif op.kind == SEND:
@@ -499,6 +538,11 @@ cdef class UringDriver(Driver):
     cdef int perform(self, Op op, Packet *packet) except -1:
         cdef uint32_t mask = <uint32_t>packet.res
         cdef ssize_t n
+        if op.kind == RECV_DGRAMS:
+            packet.flags = PACKET_READY | PACKET_MORE
+            if not op.armed:
+                self.arm(op)
+            return 1
         if op.kind != RECV_STREAM:
             return self._perform_one(op, packet)
         if op.mode == BY_RECEIVE and op.armed:

@@ -1,0 +1,62 @@
+from libc.stdint cimport uint32_t
+from proactorx.port.op cimport Op, Packet
+from proactorx.transports.sending cimport SendingTransport
+
+cdef extern from "dgrams.h":
+    enum: PX_NAME, PX_SENT, PX_TAKEN
+    ctypedef struct px_arena:
+        pass
+
+cdef struct Outgoing:
+    void *data                   # bytes; a reference of its own
+    void *address                # the same: NULL, bytes of a long struct sockaddr, or what only the socket module reads
+    unsigned char size           # of the name, 0: none, or see `address`
+    unsigned char name[PX_NAME]
+
+cdef struct Known:
+    void *address                # a reference of its own, or NULL
+    unsigned char size
+    unsigned char name[PX_NAME]
+
+cdef class Arena:
+    cdef px_arena *memory
+
+cdef class ReceiveDatagramsOp(Op):
+    cdef DatagramTransport transport
+
+cdef class DatagramTransport(SendingTransport):
+    cdef dict extra
+    cdef object remote           # the address that sendto() may name, of an endpoint made with remote_addr
+    cdef ReceiveDatagramsOp receive
+    cdef list stash              # received while paused: (data, address)
+    cdef object retry            # a timer: the socket says that it takes more, and does not
+    cdef Outgoing *queue
+    cdef uint32_t head, count, room
+    cdef Known *known            # addresses that datagrams came from
+    cdef Known *recent
+    cdef Known sent_to           # the last address that was given to sendto()
+    cdef Known fixed             # `remote`, where the socket is not connected
+    cdef int family
+    cdef int stalls
+    cdef bint connected
+    cdef bint plain              # a family whose addresses only the socket module knows
+    cdef bint reading_paused
+    cdef object __weakref__
+    cdef dict __dict__
+
+    cdef int start_reading(self) except -1
+    cdef int receive_done(self) except -1
+    cdef int ready(self) except -1
+    cdef int ready_plain(self) except -1
+    cdef int take_in(self, px_arena *arena, int count) except -1
+    cdef object address_of(self, unsigned char *name, uint32_t size)
+    cdef int deliver(self, object data, object address) except -1
+    cdef int unstash(self) except -1
+    cdef int name_of(self, object address, Outgoing *out) except -1
+    cdef int put(self, object data, Outgoing *out) except -1
+    cdef int grow(self) except -1
+    cdef int drop(self, uint32_t count) noexcept
+    cdef int send_batch(self) except? -1
+    cdef int send_plain(self, object data, object address) except? -1
+    cdef int stalled(self) except -1
+    cdef int failed(self, int error) except -1

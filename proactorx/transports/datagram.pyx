@@ -1,0 +1,726 @@
+"""Datagram transports: UDP, Unix datagrams, and what else a socket of the user's may be.
+
+Receiving.  An op says when datagrams are there, and this module takes them, many in one recvmmsg(2), into memory that
+all datagram transports of a port share: room for the largest datagram there is, so none is cut off.
+
+Sending.  ``sendto`` queues; what a callback or a turn has queued goes out in one sendmmsg(2).  A datagram that the
+system refuses is reported to ``error_received`` and the next one is tried: one that cannot be sent holds up no other.
+
+Closing: see ``sending``.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
+from libc.stdint cimport uint32_t
+from libc.string cimport memcmp, memcpy
+from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_DGRAMS
+from proactorx.port.port cimport Port
+from proactorx.transports.sending cimport SendingTransport
+
+import asyncio
+import logging
+import os
+import socket
+from asyncio import constants, trsock
+
+from proactorx.port import names
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyContext_CopyCurrent()
+    object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size)
+
+cdef extern from "dgrams.h":
+    ctypedef struct px_outgoing:
+        char *data
+        size_t size
+        void *name
+        unsigned int name_size
+    px_arena *px_arena_new() nogil
+    void px_arena_free(px_arena *arena) nogil
+    int px_take(int fd, px_arena *arena, size_t each) nogil
+    int px_give(int fd, const px_outgoing *list, int count) nogil
+    int px_pack(int family, const char *host, int port, uint32_t flow, uint32_t scope, void *name) nogil
+    int px_unpack(const void *name, size_t size, char *host, int *port, uint32_t *flow, uint32_t *scope) nogil
+    unsigned int px_place(const unsigned char *name, size_t size, unsigned int mask) nogil
+    # What was taken, one at a time.
+    char *px_taken_data(px_arena *arena, int i) nogil
+    unsigned int px_taken_size(px_arena *arena, int i) nogil
+    unsigned char *px_taken_name(px_arena *arena, int i) nogil
+    unsigned int px_taken_name_size(px_arena *arena, int i) nogil
+    enum: AF_INET, AF_INET6, AF_UNIX
+
+logger = logging.getLogger("asyncio")
+
+cdef enum:
+    SEND_AT_ONCE = 32768   # so many bytes queued are sent without waiting for the end of the turn
+    UNLOCKED_SEND = 65536  # a send this large copies long enough for other threads to run meanwhile
+    LARGEST = 65536        # an IP datagram carries less, RFC 768 and RFC 8200; 65,507 bytes over IPv4
+    LARGEST_UNIX = 262144  # stock asyncio's limit; the system's is net.core.wmem_max
+    HEADER = 8             # what a datagram counts in the buffer besides its bytes, as on stock asyncio
+    KNOWN = 64             # addresses that are kept as Python sees them
+    LYING = 3              # so many "writable" without room for a datagram, and the next try waits for a timer
+    PLAIN = 0xff           # Outgoing.size: only the socket module knows the address
+
+cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+cdef object DATAGRAM_RECEIVED = "datagram_received"
+
+
+class UDPTransport(asyncio.DatagramTransport):
+    """What ``isinstance`` sees of a datagram transport: it is an ``asyncio.DatagramTransport``."""
+
+
+cdef class Arena:
+    """Where the datagrams of a port are received: lent to one transport at a time."""
+
+    def __cinit__(self):
+        self.memory = px_arena_new()
+        if self.memory == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        px_arena_free(self.memory)
+
+
+cdef class ReceiveDatagramsOp(Op):
+    """Hears when datagrams are there for one transport."""
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef DatagramTransport transport = self.transport
+        cdef bint last = not packet.flags & PACKET_MORE
+        try:
+            if transport.port.closing:
+                pass  # the loop is being closed: as on stock asyncio, protocols hear no more
+            elif packet.flags & PACKET_READY:
+                transport.ready()
+            elif packet.res < 0 and packet.res != -ECANCELED and not transport.closing:
+                transport._fatal_error(OSError(-packet.res, os.strerror(-packet.res)),
+                                       "Fatal read error on datagram transport")
+        finally:
+            if last:
+                self.transport = None
+                transport.receive_done()
+        return 0
+
+
+cdef class DatagramTransport(SendingTransport):
+    """The transport of a datagram socket: ``asyncio.DatagramTransport`` with its whole contract."""
+
+    max_size = 256 * 1024
+
+    def __init__(self, loop, Port port not None, sock, protocol, *, address=None, extra=None, context=None):
+        cdef Outgoing out
+        self._loop = loop
+        self.port = port
+        self.sock = sock
+        self.given = True
+        self.context = PyContext_CopyCurrent() if context is None else context
+        self._protocol = protocol
+        self.extra = {"socket": trsock.TransportSocket(sock), "sockname": _name(sock.getsockname)}
+        self.extra["peername"] = _name(sock.getpeername)
+        if extra is not None:
+            self.extra.update(extra)
+        self.family = sock.family
+        self.plain = self.family not in (AF_INET, AF_INET6, AF_UNIX)
+        self.connected = self.extra["peername"] is not None
+        self.remote = address or None
+        if self.remote is not None and not self.connected and not self.plain:
+            self.name_of(self.remote, &out)
+            Py_XDECREF(<PyObject *>out.address)
+            if out.address == NULL:
+                self.fixed.size = out.size
+                memcpy(self.fixed.name, out.name, out.size)
+        self.fd = sock.fileno()
+        port.own(self.fd, self)
+
+    @property
+    def __class__(self):
+        return UDPTransport
+
+    # ------------------------------------------------------------------------------------------ what users ask for
+
+    def get_extra_info(self, name, default=None):
+        """``socket``, ``sockname``, ``peername``, and what the maker of the transport gave."""
+        return self.extra.get(name, default)
+
+    def set_protocol(self, protocol):
+        """Give the datagrams that come from now on to `protocol`."""
+        self._protocol = protocol
+
+    def get_protocol(self):
+        """The protocol that gets the datagrams."""
+        return self._protocol
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        return self.closing
+
+    def is_reading(self):
+        """Whether the protocol may be given datagrams: neither closing nor paused."""
+        return not self.closing and not self.reading_paused
+
+    def __repr__(self):
+        info = [UDPTransport.__name__]
+        if self.fd < 0:
+            info.append("closed")
+        elif self.closing:
+            info.append("closing")
+        info.append(f"fd={self.fd}")
+        if self.fd >= 0 and not self._loop.is_closed():
+            idle = "idle" if self.receive is None else "polling"
+            info.append(f"read={'paused' if self.reading_paused else idle}")
+            info.append(f"write=<{'polling' if self.writable is not None else 'idle'}, bufsize={self.buffered}>")
+        return "<{}>".format(" ".join(info))
+
+    # What a stream transport has and this one has not; stock asyncio's says the same.
+
+    def write(self, data):
+        """Not for datagrams: see ``sendto``."""
+        raise NotImplementedError
+
+    def writelines(self, list_of_data):
+        """Not for datagrams: see ``sendto``."""
+        raise NotImplementedError
+
+    def can_write_eof(self):
+        """Not for datagrams."""
+        raise NotImplementedError
+
+    def write_eof(self):
+        """Not for datagrams."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------------------------- opening
+
+    def _start(self, waiter=None):
+        """Call ``connection_made``, then read, then wake who waits for the endpoint."""
+        self._loop.call_soon(self._connection_made, context=self.context)
+        if waiter is not None:
+            self._loop.call_soon(_set_result_unless_done, waiter)
+
+    def _connection_made(self):
+        self.in_callback = True
+        try:
+            self._protocol.connection_made(self)
+        finally:
+            self.in_callback = False
+            # The protocol may have closed, aborted or paused; a failure is the handle's to report.
+            if not self.closing and not self.reading_paused:
+                self.start_reading()
+            if self.dirty:
+                self.flush()
+
+    cdef int start_reading(self) except -1:
+        cdef ReceiveDatagramsOp op
+        if self.receive is not None or self.fd < 0:
+            return 0
+        op = ReceiveDatagramsOp.__new__(ReceiveDatagramsOp)
+        op.kind = RECV_DGRAMS
+        op.fd = self.fd
+        op.transport = self
+        self.receive = op
+        try:
+            self.port.submit(op)
+        except BaseException:
+            self.receive = None
+            op.transport = None
+            raise
+        return 0
+
+    cdef int stop_reading(self) except -1:
+        self.stash = None
+        if self.receive is not None:
+            self.port.cancel(self.receive)
+        return 0
+
+    cdef int receive_done(self) except -1:
+        self.receive = None
+        return self.release_fd()
+
+    # --------------------------------------------------------------------------------------------------- receiving
+
+    def pause_reading(self):
+        """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
+        if self.closing or self.reading_paused:
+            return
+        self.reading_paused = True
+        if self.receive is not None:
+            self.receive.paused = True
+
+    def resume_reading(self):
+        """Undo ``pause_reading``; what was received meanwhile comes first."""
+        if self.closing or not self.reading_paused:
+            return
+        self.reading_paused = False
+        # From the loop, as every packet: the caller may be inside a callback of the protocol.
+        self._loop.call_soon(self._read_again, context=self.context)
+
+    def _read_again(self):
+        self.unstash()
+        if self.dirty:
+            self.flush()
+
+    cdef int unstash(self) except -1:
+        cdef list stash
+        if self.stash is not None:
+            self.in_callback = True
+            try:
+                while self.stash is not None and not self.reading_paused and not self.closing:
+                    stash = self.stash
+                    data, address = stash.pop(0)
+                    if not stash:
+                        self.stash = None
+                    self.deliver(data, address)
+            finally:
+                self.in_callback = False
+        if not self.reading_paused and not self.closing:
+            if self.receive is not None:
+                self.port.resume(self.receive)
+            else:
+                self.start_reading()
+        return 0
+
+    cdef int ready(self) except -1:
+        """Datagrams are there, or an error is."""
+        cdef Arena arena
+        cdef int n
+        if self.closing or self.fd < 0:
+            return 0
+        if self.sock.fileno() != self.fd:
+            self.stop_reading()  # the user has closed the socket, and its number may be another file's
+            return 0
+        if self.plain:
+            return self.ready_plain()
+        # Taken out for the time being: a callback that runs the loop (it may not) would find another one.
+        arena = self.port.arena
+        self.port.arena = None
+        if arena is None:
+            arena = Arena.__new__(Arena)
+        n = px_take(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST)
+        if n == -EAGAIN or n == -EWOULDBLOCK:
+            self.port.arena = arena
+            return 0
+        # An edge told of this: there may be more unless the last try found nothing.
+        self.receive.again = n < 0 or n == PX_TAKEN or self.family == AF_UNIX
+        self.in_callback = True
+        PyContext_Enter(self.context)
+        try:
+            if self.stash is not None:
+                self.unstash()
+                self.in_callback = True
+            if n < 0:
+                self._error_received(OSError(-n, os.strerror(-n)))
+            else:
+                self.take_in(arena.memory, n)
+        finally:
+            PyContext_Exit(self.context)
+            self.in_callback = False
+            self.port.arena = arena
+            if self.dirty:
+                self.flush()
+        return 0
+
+    cdef int take_in(self, px_arena *arena, int count) except -1:
+        cdef int i = 0
+        cdef object data, address
+        try:
+            while i < count and not self.closing:
+                data = PyBytes_FromStringAndSize(px_taken_data(arena, i), px_taken_size(arena, i))
+                address = self.address_of(px_taken_name(arena, i), px_taken_name_size(arena, i))
+                i += 1
+                if self.reading_paused or self.stash is not None:
+                    if self.stash is None:
+                        self.stash = []
+                    self.stash.append((data, address))
+                else:
+                    self.deliver(data, address)
+        except BaseException:
+            # The loop is being stopped from inside a callback: the rest is given to the protocol when it runs again.
+            if i < count and not self.closing:
+                if self.stash is None:
+                    self.stash = []
+                for i in range(i, count):
+                    data = PyBytes_FromStringAndSize(px_taken_data(arena, i), px_taken_size(arena, i))
+                    self.stash.append((data, self.address_of(px_taken_name(arena, i), px_taken_name_size(arena, i))))
+                self._loop.call_soon(self._read_again, context=self.context)
+            raise
+        return 0
+
+    cdef int ready_plain(self) except -1:
+        self.in_callback = True
+        PyContext_Enter(self.context)
+        try:
+            data, address = self.sock.recvfrom(self.max_size)
+            self.receive.again = True
+            self.deliver(data, address)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as exc:
+            self.receive.again = True
+            self._error_received(exc)
+        finally:
+            PyContext_Exit(self.context)
+            self.in_callback = False
+            if self.dirty:
+                self.flush()
+        return 0
+
+    cdef object address_of(self, unsigned char *name, uint32_t size):
+        """An address as the socket module would say it: a tuple, the name of a Unix socket, or None."""
+        cdef Known *known
+        cdef char host[64]
+        cdef int port = 0, family
+        cdef uint32_t flow = 0, scope = 0
+        cdef object address
+        if self.family == AF_UNIX or size < 16 or size > PX_NAME:
+            return names.parse((<char *>name)[:size]) if size else None
+        if self.known == NULL:
+            self.known = <Known *>PyMem_Calloc(KNOWN, sizeof(Known))
+            if self.known == NULL:
+                raise MemoryError
+        known = &self.known[px_place(name, size, KNOWN - 1)]
+        self.recent = known
+        if known.address != NULL and known.size == size and not memcmp(known.name, name, size):
+            return <object>known.address
+        family = px_unpack(name, size, host, &port, &flow, &scope)
+        if family == AF_INET:
+            address = (host.decode("ascii"), port)
+        elif family == AF_INET6:
+            address = (host.decode("ascii"), port, flow, scope)
+        else:
+            return None
+        Py_XDECREF(<PyObject *>known.address)
+        Py_INCREF(address)
+        known.address = <void *>address
+        known.size = <unsigned char>size
+        memcpy(known.name, name, size)
+        return address
+
+    cdef int deliver(self, object data, object address) except -1:
+        cdef PyObject *args[3]
+        args[0] = <PyObject *>self._protocol
+        args[1] = <PyObject *>data
+        args[2] = <PyObject *>address
+        try:
+            PyObject_VectorcallMethod(DATAGRAM_RECEIVED, args, 3, NULL)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._callback_failed("datagram_received", exc)
+        return 0
+
+    def _error_received(self, exc):
+        if self._protocol is None:
+            return
+        try:
+            self._protocol.error_received(exc)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as failure:
+            self._callback_failed("error_received", failure)
+
+    def _callback_failed(self, str name, exc):
+        """As on stock asyncio: reported, and the endpoint goes on."""
+        self._loop.call_exception_handler({
+            "message": f"Exception in callback protocol.{name}()",
+            "exception": exc,
+            "transport": self,
+            "protocol": self._protocol,
+        })
+
+    # ----------------------------------------------------------------------------------------------------- sending
+
+    def sendto(self, data, addr=None):
+        """Send `data` as one datagram to `addr`, or to the remote address of the endpoint.
+
+        bytes are kept until they are sent, anything mutable may be changed after the call.  Nothing is lost silently:
+        what the system refuses goes to the protocol's ``error_received``.
+
+        Raises:
+            TypeError: `data` is not bytes, bytearray or memoryview.
+            ValueError: the endpoint has a remote address, and `addr` is another one.
+        """
+        cdef Outgoing out
+        if type(data) is not bytes:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+            data = bytes(data)
+        if self.remote is not None:
+            if addr is not None and addr != self.remote:
+                raise ValueError(f"Invalid address: must be None or {self.remote}")
+            addr = self.remote
+        if self.lost:
+            if self.lost > MANY_WARNINGS:
+                logger.warning("socket.send() raised exception.")
+            self.lost += 1
+            return
+        out.address = NULL
+        out.size = 0
+        if self.plain:
+            out.size = PLAIN
+        elif not self.connected:
+            if self.recent != NULL and self.recent.address == <void *>addr:
+                out.size = self.recent.size
+                memcpy(out.name, self.recent.name, PX_NAME)
+            elif self.fixed.size:
+                out.size = self.fixed.size
+                memcpy(out.name, self.fixed.name, PX_NAME)
+            else:
+                self.name_of(addr, &out)
+        if out.size == PLAIN:
+            if self.dirty:
+                self.flush()
+            if not self.buffered and not self.lost and self.send_plain(data, addr) != -EAGAIN:
+                return
+            Py_INCREF(addr)
+            out.address = <void *>addr
+        self.put(data, &out)
+
+    cdef int name_of(self, object address, Outgoing *out) except -1:
+        """The ``struct sockaddr`` of `address`; PLAIN where that is left to the socket module, with its errors."""
+        cdef Py_ssize_t length, size
+        cdef const char *host
+        cdef long long port, flow = 0, scope = 0
+        out.address = NULL
+        out.size = PLAIN
+        if self.sent_to.address != NULL and self.sent_to.address == <void *>address:
+            out.size = self.sent_to.size
+            memcpy(out.name, self.sent_to.name, PX_NAME)
+            return 0
+        if self.family == AF_UNIX:
+            if isinstance(address, (str, bytes)) and address and len(address) <= 100:
+                packed = names.pack(AF_UNIX, address)
+                Py_INCREF(packed)
+                out.address = <void *>packed
+                out.size = 0
+            return 0
+        length = len(address) if type(address) is tuple else 0
+        if not (length == 2 or (self.family == AF_INET6 and 2 < length <= 4)) or type(address[0]) is not str:
+            return 0
+        for item in address[1:]:
+            if type(item) is not int or not 0 <= item <= 0xffffffff:
+                return 0
+        port = address[1]
+        if port > 65535:
+            return 0
+        if length > 2:
+            flow = address[2]
+        if length > 3:
+            scope = address[3]
+        if flow > 0xfffff:
+            return 0
+        host = PyUnicode_AsUTF8AndSize(address[0], &size)
+        size = px_pack(self.family, host, <int>port, <uint32_t>flow, <uint32_t>scope, out.name)
+        if size:
+            out.size = <unsigned char>size
+            Py_XDECREF(<PyObject *>self.sent_to.address)
+            Py_INCREF(address)
+            self.sent_to.address = <void *>address
+            self.sent_to.size = out.size
+            memcpy(self.sent_to.name, out.name, PX_NAME)
+        return 0
+
+    cdef int put(self, object data, Outgoing *out) except -1:
+        """Queue a datagram, and send what is queued when that is much."""
+        cdef Outgoing *place
+        cdef bint much
+        if self.count == self.room:
+            self.grow()
+        place = &self.queue[(self.head + self.count) & (self.room - 1)]
+        place[0] = out[0]
+        Py_INCREF(data)
+        place.data = <void *>data
+        self.count += 1
+        self.buffered += PyBytes_GET_SIZE(data) + HEADER
+        if self.writable is None and self.retry is None:
+            much = self.buffered >= SEND_AT_ONCE or self.count >= PX_SENT or self.buffered > self.high
+            if self.in_callback and not much:
+                self.dirty = True
+            elif much or not self._loop.is_running():
+                self.flush()
+            elif not self.dirty:
+                self.port.mark(self)
+        if self.buffered > self.high and not self.protocol_paused:
+            self._pause_protocol()
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef uint32_t room = 2 * self.room or 8, i
+        cdef Outgoing *queue = <Outgoing *>PyMem_Malloc(room * sizeof(Outgoing))
+        if queue == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            queue[i] = self.queue[(self.head + i) & (self.room - 1)]
+        PyMem_Free(self.queue)
+        self.queue = queue
+        self.room = room
+        self.head = 0
+        return 0
+
+    cdef int drop(self, uint32_t count) noexcept:
+        """The first `count` datagrams are sent, or given up."""
+        cdef Outgoing *first
+        while count:
+            count -= 1
+            first = &self.queue[self.head]
+            self.head = (self.head + 1) & (self.room - 1)
+            self.count -= 1
+            self.buffered -= PyBytes_GET_SIZE(<object>first.data) + HEADER
+            Py_DECREF(<object>first.data)
+            Py_XDECREF(<PyObject *>first.address)
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef uint32_t left = self.count
+        cdef int n
+        self.dirty = False
+        if self.count and self.sock.fileno() != self.fd:
+            self._fatal_error(OSError(EBADF, os.strerror(EBADF)), "Fatal write error on datagram transport")
+        while self.count and self.writable is None and self.retry is None:
+            n = self.send_batch()
+            if n == -EAGAIN or n == -EWOULDBLOCK:
+                if left != self.count:
+                    self.stalls = 0
+                self.stalled()
+                break
+            if n < 0:
+                self.drop(1)
+                self.failed(-n)
+            else:
+                self.drop(min(<uint32_t>n, self.count))
+        if not self.count:
+            self.stalls = 0
+        if self.protocol_paused and self.buffered <= self.low and not self.lost:
+            self._resume_protocol()
+        if not self.count and self.closing:
+            self.drained()
+        return 0
+
+    cdef int send_batch(self) except? -1:
+        """Send the first datagrams of the queue: how many, or -errno of the first."""
+        cdef px_outgoing batch[PX_SENT]
+        cdef Outgoing *item
+        cdef int count = 0, n
+        cdef size_t total = 0
+        item = &self.queue[self.head]
+        if item.size == PLAIN:
+            return self.send_plain(<object>item.data, <object>item.address)
+        while count < PX_SENT and <uint32_t>count < self.count:
+            item = &self.queue[(self.head + count) & (self.room - 1)]
+            if item.size == PLAIN:
+                break
+            batch[count].data = PyBytes_AS_STRING(<object>item.data)
+            batch[count].size = PyBytes_GET_SIZE(<object>item.data)
+            total += batch[count].size
+            if item.address != NULL:
+                batch[count].name = PyBytes_AS_STRING(<object>item.address)
+                batch[count].name_size = <unsigned int>PyBytes_GET_SIZE(<object>item.address)
+            else:
+                batch[count].name = item.name if item.size else NULL
+                batch[count].name_size = item.size
+            count += 1
+        if total < UNLOCKED_SEND:
+            return px_give(self.fd, batch, count)
+        with nogil:
+            n = px_give(self.fd, batch, count)
+        return n
+
+    cdef int send_plain(self, object data, object address) except? -1:
+        """Send one datagram through the socket module: 1, or -EAGAIN.  Errors are dealt with."""
+        try:
+            if self.sock.fileno() != self.fd:
+                raise OSError(EBADF, os.strerror(EBADF))
+            if self.connected:
+                self.sock.send(data)
+            else:
+                self.sock.sendto(data, address)
+        except (BlockingIOError, InterruptedError):
+            return -EAGAIN
+        except OSError as exc:
+            self._loop.call_soon(self._error_received, exc, context=self.context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal write error on datagram transport")
+        return 1
+
+    cdef int stalled(self) except -1:
+        """The socket takes no more: wait until it does.
+
+        A Unix socket that is not connected says that it is writable while its receiver's queue is full, unix(7) has
+        no event for that: then a timer must do.
+        """
+        self.stalls += 1
+        if self.stalls <= LYING:
+            return self.wait_writable()
+        delay = 0.001 * (1 << min(self.stalls - LYING - 1, 5))
+        self.retry = self._loop.call_later(delay, self._retry, context=self.context)
+        return 0
+
+    def _retry(self):
+        self.retry = None
+        self.flush()
+        self.release_fd()
+
+    cdef int failed(self, int error) except -1:
+        # From the loop: a protocol that answers an error with another datagram would come back here without end.
+        self._loop.call_soon(self._error_received, OSError(error, os.strerror(error)), context=self.context)
+        return 0
+
+    def _resume_protocol(self):
+        self.protocol_paused = False
+        try:
+            self.context.run(self._tell, "resume_writing")
+        except RuntimeError:
+            self._tell("resume_writing")  # a callback of the protocol's is running in that context
+
+    # ------------------------------------------------------------------------------------------------------ ending
+
+    def abort(self):
+        """Drop what the system has not taken and call ``connection_lost(None)``."""
+        if self.dirty:
+            self.flush()  # on stock asyncio it would have been sent before
+        self.force_close(None)
+
+    cdef int clear_buffer(self) except -1:
+        self.drop(self.count)
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        if self.writable is not None:
+            self.port.cancel(self.writable)
+        return 0
+
+    cdef bint busy(self) noexcept:
+        return self.receive is not None or self.writable is not None
+
+    cdef int ended(self) except -1:
+        self.stash = None
+        return 0
+
+    def __dealloc__(self):
+        cdef int i
+        self.drop(self.count)
+        PyMem_Free(self.queue)
+        Py_XDECREF(<PyObject *>self.sent_to.address)
+        if self.known != NULL:
+            for i in range(KNOWN):
+                Py_XDECREF(<PyObject *>self.known[i].address)
+            PyMem_Free(self.known)
+
+
+cdef _name(ask):
+    try:
+        return ask()
+    except OSError:
+        return None
+
+
+def _set_result_unless_done(future):
+    if not future.done():
+        future.set_result(None)
