@@ -7,7 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proactorx.port.constants import ACCEPT_ONE, POLL, POLLIN, POLLOUT, RECV, RECV_INTO, SEND
+from proactorx.port import names
+from proactorx.port.constants import (
+    ACCEPT_ONE,
+    POLL,
+    POLLIN,
+    POLLOUT,
+    RECV,
+    RECV_FROM,
+    RECV_INTO,
+    SEND,
+    SEND_TO,
+)
 from proactorx.port.op import Overlapped
 
 from .support import Sockets, connect_op, drain, fill
@@ -45,6 +56,33 @@ def _receive(kind: int, size: int) -> Callable[[Sockets, Any], Case]:
         return Case(op, lambda: b.send(b"hello"), right, untouched)
 
     return make
+
+
+def _receive_from(size: int, *, into: bool = False) -> Callable[[Sockets, Any], Case]:
+    def make(sockets: Sockets, owner: Any) -> Case:
+        a, b = sockets.udp(), sockets.udp()
+        buffer = bytearray(size) if into else None
+        op = Overlapped(RECV_FROM, a.fileno(), size=size, data=buffer, owner=owner)
+
+        def right(result: Any) -> bool:
+            right = result == b"hello" if buffer is None else result == 5 and buffer[:5] == b"hello"
+            return bool(right and names.parse(op.address) == b.getsockname())
+
+        def untouched() -> bool:
+            drain(a)
+            b.sendto(b"still", a.getsockname())
+            return drain(a) == b"still"
+
+        return Case(op, lambda: b.sendto(b"hello", a.getsockname()), right, untouched)
+
+    return make
+
+
+def _send_to(sockets: Sockets, owner: Any) -> Case:
+    a, b = sockets.datagram_pair()
+    before = fill(a)
+    op = Overlapped(SEND_TO, a.fileno(), data=b"x" * 1000, owner=owner)
+    return Case(op, lambda: drain(b), lambda result: result == 1000, lambda: len(drain(b)) == before)
 
 
 def _send(sockets: Sockets, owner: Any) -> Case:
@@ -101,7 +139,11 @@ CASES: dict[str, Callable[[Sockets, Any], Case]] = {
     "receive-large": _receive(RECV, LARGE),
     "receive-into": _receive(RECV_INTO, 16),
     "receive-into-large": _receive(RECV_INTO, LARGE),
+    "receive-from": _receive_from(100),
+    "receive-from-large": _receive_from(LARGE),
+    "receive-from-into": _receive_from(100, into=True),
     "send": _send,
+    "send-to": _send_to,
     "poll-in": _poll_in,
     "poll-out": _poll_out,
     "accept": _accept_one,

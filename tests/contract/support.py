@@ -181,6 +181,17 @@ class Sockets:
             b.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         return self.keep(a), self.keep(b)
 
+    def datagram_pair(self) -> tuple[socket.socket, socket.socket]:
+        """A connected pair of Unix datagram sockets."""
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        return self.keep(a), self.keep(b)
+
+    def udp(self) -> socket.socket:
+        """A UDP socket with an address of its own."""
+        sock = self.new(kind=socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        return sock
+
     def tcp_pair(self, *, send_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
         """A connected pair of TCP sockets."""
         with self.listener() as listener:
