@@ -1,0 +1,1 @@
+"""Datagram transports, endpoints, and operations on datagram sockets."""
