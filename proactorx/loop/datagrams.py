@@ -199,11 +199,17 @@ class Datagrams(asyncio.BaseEventLoop):
         `data` must not be changed before the call has returned.
         """
         self._check_datagram_sock(sock)
+        delay = 0.0
         while True:
             try:
                 return sock.sendto(data, address)
             except (BlockingIOError, InterruptedError):
                 pass
+            # A Unix socket that is not connected is said to be writable while its receiver is full, unix(7) has no
+            # event for that: what the poll does not bring, a timer must.
+            if delay:
+                await asyncio.sleep(delay)
+            delay = min(2 * delay or 0.001, 0.03)
             name = self._numeric(sock.family, address)
             if name is not None:
                 op = Overlapped(SEND_TO, sock.fileno(), data=data, address=name)
@@ -215,6 +221,8 @@ class Datagrams(asyncio.BaseEventLoop):
 
     def _numeric(self, family: int, address: Any) -> bytes | None:
         """The kernel's form of an address; None where only the socket module can tell (a name, another family)."""
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            return None
         try:
             return names.pack(family, address)
         except (ValueError, OSError, TypeError, IndexError, AttributeError):

@@ -21,8 +21,6 @@ def parse(name: bytes) -> Any:
     if family == socket.AF_INET6 and len(name) >= 28:
         host = socket.inet_ntop(socket.AF_INET6, name[8:24])
         scope = int.from_bytes(name[24:28], sys.byteorder)
-        if scope and name[8] == 0xFE and name[9] & 0xC0 == 0x80:
-            host = f"{host}%{socket.if_indextoname(scope)}"  # link-local, RFC 4007 section 11
         return (host, int.from_bytes(name[2:4], "big"), int.from_bytes(name[4:8], "big"), scope)
     if _AF_UNIX is not None and family == _AF_UNIX:
         path = name[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
@@ -152,6 +153,24 @@ def test_receives_are_served_in_line(port: Port, sockets: Sockets, into: bool) -
     done(port, *ops)
     assert [op.kept() for op in ops if not op.error] == [b"0", b"1", b"2", b"3"]
     assert error_of(ops[1]) == "ECANCELED"
+
+
+def test_a_send_that_found_its_receiver_full_is_whole(port: Port, sockets: Sockets) -> None:
+    """The limit of the queue, in datagrams and not in bytes: the kernel has copied the bytes when it finds out."""
+    a, b = sockets.datagram_pair()
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            a.send(b"x")
+            count += 1
+    op = port.start(send_op(a, b"whole"))
+    quiet(port)
+    assert not op.done
+    for _ in range(count):
+        assert b.recv(10) == b"x"
+    done(port, op)
+    assert op.result() == 5
+    assert b.recv(10) == b"whole"
 
 
 def test_sends_that_wait_keep_their_order(port: Port, sockets: Sockets) -> None:

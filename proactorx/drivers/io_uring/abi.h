@@ -146,7 +146,6 @@ enum {
 enum px_opcode {
     PX_OP_NOP = 0,
     PX_OP_POLL_ADD = 6,
-    PX_OP_SENDMSG = 9,
     PX_OP_RECVMSG = 10,
     PX_OP_ACCEPT = 13,
     PX_OP_ASYNC_CANCEL = 14,

@@ -298,18 +298,8 @@ cdef class UringDriver(Driver):
             entry.addr = <uint64_t><uintptr_t>op.buffer()
             entry.len = <uint32_t>min(op.want(), 0x7ffff000)
             entry.op_flags = MSG_NOSIGNAL
-        elif kind == RECV_DGRAMS:
-            op.mode = BY_POLL
-            entry.opcode = PX_OP_POLL_ADD
-            entry.op_flags = POLLIN
-            entry.len = PX_POLL_ADD_MULTI if self.multishot else 0
-        elif kind == RECV_FROM and op.buffer() == NULL:
-            # Not into a buffer of the ring: a socket's own ENOBUFS (netlink(7)) must be told from the ring's.
-            op.mode = BY_POLL
-            entry.opcode = PX_OP_POLL_ADD
-            entry.op_flags = POLLIN
-        elif kind == RECV_FROM or kind == SEND_TO:
-            self._arm_message(op, entry)
+        elif kind == RECV_DGRAMS or kind == RECV_FROM or kind == SEND_TO:
+            self._arm_datagrams(op, entry)
         elif (kind == ACCEPT or kind == ACCEPT_ONE) and op.mode == BY_POLL:
             entry.opcode = PX_OP_POLL_ADD
             entry.op_flags = POLLIN
@@ -330,15 +320,21 @@ cdef class UringDriver(Driver):
         op.cancel_sent = False
         return 0
 
-    cdef void _arm_message(self, Op op, px_sqe *entry) noexcept:
-        if op.kind == SEND_TO:
-            entry.opcode = PX_OP_SENDMSG
-            entry.op_flags = MSG_NOSIGNAL
-        else:
-            px_message_set(<px_message *>op.message(), op.buffer(), op.want(), sizeof(sockaddr_storage))
+    cdef void _arm_datagrams(self, Op op, px_sqe *entry) noexcept:
+        if op.kind == RECV_FROM and op.buffer() != NULL:
             entry.opcode = PX_OP_RECVMSG
-        entry.addr = <uint64_t><uintptr_t>&(<px_message *>op.message()).header
-        entry.len = 1
+            entry.addr = <uint64_t><uintptr_t>px_message_set(
+                <px_message *>op.message(), op.buffer(), op.want(), sizeof(sockaddr_storage))
+            entry.len = 1
+            return
+        # SEND_TO not by SENDMSG: a Unix socket has taken the bytes by when it finds its receiver full, and the
+        # kernel's next try sends an empty datagram (seen on 6.18).  RECV_FROM not into a buffer of the ring: a
+        # socket's own ENOBUFS, netlink(7), must be told from the ring's.  RECV_DGRAMS: the ring's buffers are too small
+        # for the largest datagram, and a batch by recvmmsg(2) costs less than a completion for each.
+        op.mode = BY_POLL
+        entry.opcode = PX_OP_POLL_ADD
+        entry.op_flags = POLLOUT if op.kind == SEND_TO else POLLIN
+        entry.len = PX_POLL_ADD_MULTI if self.multishot and op.kind == RECV_DGRAMS else 0
 
     cdef int submit(self, Op op) except -1:
         if op.state != NEW:
