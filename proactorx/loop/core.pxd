@@ -49,6 +49,7 @@ cdef class LoopCore:
     cdef object clock        # a `time` of a subclass's or a patched one, else None
     cdef bint polled
     cdef bint slept
+    cdef bint fresh          # the first turn of a run
     cdef object __weakref__
 
     cdef object new_future(self)
@@ -67,4 +68,5 @@ cdef class LoopCore:
     cdef int due_timers(self) except -1
     cdef int64_t until_timer(self) except -2
     cdef int turn(self) except -1
+    cdef int first_turn(self) except -1
     cdef int run_ready(self, uint32_t count) except -1

@@ -614,6 +614,10 @@ cdef class LoopCore:
                 port.wait(timeout)
             px_exchange(&self.sleeping, 0)
             PyErr_CheckSignals()
+        if self.fresh:
+            self.fresh = False
+            if port.queued() and self.ready_head != self.ready_tail:
+                return self.first_turn()
         count = port.queued()
         if count:
             port.dispatch(count)
@@ -622,6 +626,25 @@ cdef class LoopCore:
         if self.timer_count:
             self.due_timers()
         return self.run_ready(self.ready_tail - self.ready_head)
+
+    cdef int first_turn(self) except -1:
+        """As on stock asyncio: what was scheduled before the run comes before what had arrived by then.
+
+        And what that schedules comes in the next turn, for programs that run the loop step by step.
+        """
+        cdef uint32_t later
+        cdef object handle
+        self.run_ready(self.ready_tail - self.ready_head)
+        later = self.ready_tail - self.ready_head
+        self._port.dispatch(self._port.queued())
+        if self.timer_count:
+            self.due_timers()
+        for _ in range(later):
+            handle = <object>self.ready[self.ready_head & self.ready_mask]
+            self.ready_head += 1
+            Py_DECREF(handle)
+            self.push_ready(<Handle>handle)
+        return self.run_ready(self.ready_tail - self.ready_head - later)
 
     cdef int run_ready(self, uint32_t count) except -1:
         cdef void *item
@@ -673,6 +696,7 @@ cdef class LoopCore:
         self.clock = self._own_clock()
         self.thread = PyThread_get_thread_ident()
         self.polled = self.slept = False
+        self.fresh = True
         self.only_loop = {"loop": self}
         try:
             self._port.driver.start()
