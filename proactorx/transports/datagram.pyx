@@ -71,8 +71,11 @@ cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 cdef object DATAGRAM_RECEIVED = "datagram_received"
 
 
-class UDPTransport(asyncio.DatagramTransport):
-    """What ``isinstance`` sees of a datagram transport: it is an ``asyncio.DatagramTransport``."""
+class UDPTransport(asyncio.DatagramTransport, asyncio.Transport):
+    """What ``isinstance`` sees of a datagram transport: it is an ``asyncio.DatagramTransport``.
+
+    And an ``asyncio.Transport``, as on stock asyncio, on whose word programs (and asyncio's own tests) may rely.
+    """
 
 
 cdef class Arena:

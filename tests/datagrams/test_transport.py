@@ -367,3 +367,22 @@ async def test_large_unix_datagrams() -> None:
                     await asyncio.to_thread(other.sendto, bytes([7]) * size, f"{directory}/s")
                 await server.until_count(3)
                 assert server.received == [(bytes([7]) * size, f"{directory}/c") for size in (100_000, 3, 150_000)]
+
+
+def test_what_came_before_the_loop_runs_waits_for_what_was_scheduled(loop: asyncio.AbstractEventLoop) -> None:
+    """The first step of the task comes first: it may make ready for the datagram."""
+
+    async def main() -> list[bytes]:
+        protocol.events.append("the task has begun")
+        return await protocol.until_count(1)
+
+    protocol = Recorder()
+    with peer() as other:
+        transport, _ = loop.run_until_complete(
+            loop.create_datagram_endpoint(lambda: protocol, local_addr=("127.0.0.1", 0))
+        )
+        other.sendto(b"x", transport.get_extra_info("sockname"))
+        assert loop.run_until_complete(main()) == [b"x"]
+        assert protocol.events == ["connection_made", "the task has begun", "datagram_received"]
+        transport.close()
+        loop.run_until_complete(protocol.until_lost())
