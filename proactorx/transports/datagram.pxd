@@ -53,7 +53,7 @@ cdef class DatagramTransport(SendingTransport):
     cdef int deliver(self, object data, object address) except -1
     cdef int unstash(self) except -1
     cdef int name_of(self, object address, Outgoing *out) except -1
-    cdef int put(self, object data, Outgoing *out) except -1
+    cdef int push_out(self, object data, Outgoing *out) except -1
     cdef int grow(self) except -1
     cdef int drop(self, uint32_t count) noexcept
     cdef int send_batch(self) except? -1

@@ -482,7 +482,7 @@ cdef class DatagramTransport(SendingTransport):
                 return
             Py_INCREF(addr)
             out.address = <void *>addr
-        self.put(data, &out)
+        self.push_out(data, &out)
 
     cdef int name_of(self, object address, Outgoing *out) except -1:
         """The ``struct sockaddr`` of `address`; PLAIN where that is left to the socket module, with its errors."""
@@ -528,7 +528,7 @@ cdef class DatagramTransport(SendingTransport):
             memcpy(self.sent_to.name, out.name, PX_NAME)
         return 0
 
-    cdef int put(self, object data, Outgoing *out) except -1:
+    cdef int push_out(self, object data, Outgoing *out) except -1:
         """Queue a datagram, and send what is queued when that is much."""
         cdef Outgoing *place
         cdef bint much
