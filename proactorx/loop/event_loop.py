@@ -123,6 +123,7 @@ class EventLoop(
         self._close_listeners()
         self._watches.clear()
         self._port.close()
+        self._close_sockets()
         self._port.detach_thread()
         self._close_processes()
         self._close_signals()

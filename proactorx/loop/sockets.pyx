@@ -1,10 +1,10 @@
 """``loop.sock_*``: operations on sockets of the user's, as overlapped ops.
 
 An op that is cancelled may have succeeded all the same.  A receive's bytes are kept for the next receive on that
-socket, and an accepted connection is closed.
+socket, and an accepted connection for the next accept.
 
-One receive is in flight on a socket at a time, the others wait their turn: so bytes are never given to one receive
-while a later one waits in the kernel.
+One receive or accept is in flight on a socket at a time, the others wait their turn: so bytes are never given to one
+receive while a later one waits in the kernel.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -40,8 +40,8 @@ cdef class SocketOp(Overlapped):
 
     cdef SocketTable table
     cdef object future
-    cdef object sock         # of a receive: whose bytes these are
-    cdef object turn         # what the receives behind this one wait for
+    cdef object sock         # of a receive or accept: where what it brings belongs
+    cdef object turn         # what those behind this one wait for
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res, kind = self.kind
@@ -73,7 +73,7 @@ cdef class SocketOp(Overlapped):
         elif self.kind == RECV and self.value:
             self.table.keep(self.sock, self.value)
         elif self.kind == ACCEPT_ONE and self.value is not None:
-            close(<int>self.value)
+            self.table.keep_connection(self.sock, self.fd, <int>self.value)
         self.value = None
         return 0
 
@@ -88,21 +88,38 @@ cdef class SocketOp(Overlapped):
         return 0
 
 
+cdef class Connections:
+    """Descriptors that cancelled accepts on one listening socket have brought; closed with that socket or the loop."""
+
+    cdef list fds
+
+    def __cinit__(self):
+        self.fds = []
+
+    def __dealloc__(self):
+        for fd in self.fds:
+            close(<int>fd)
+
+
 cdef class SocketTable:
     """What a loop knows of its users' sockets."""
 
     cdef LoopCore loop
     cdef Port port
     cdef dict receiving      # descriptor: the receive in flight on it
+    cdef dict accepting      # descriptor: the accept in flight on it
     cdef dict sending        # descriptor: the last of the sends in flight on it
     cdef object received     # socket: what cancelled receives have brought
+    cdef object accepted     # socket: Connections
 
     def __init__(self, LoopCore loop not None):
         self.loop = loop
         self.port = loop._port
         self.receiving = {}
+        self.accepting = {}
         self.sending = {}
         self.received = weakref.WeakKeyDictionary()
+        self.accepted = weakref.WeakKeyDictionary()
 
     cdef int check(self, sock) except -2:
         cdef int fd
@@ -150,15 +167,20 @@ cdef class SocketTable:
         if kind == RECV or kind == RECV_INTO:
             op.sock = sock
             self.receiving[fd] = op
+        elif kind == ACCEPT_ONE:
+            op.sock = sock
+            self.accepting[fd] = op
         elif kind == SEND:
             self.sending[fd] = op
         return op
 
     cdef int ended(self, SocketOp op) except -1:
         """The kernel has let go of `op`, and its result is where it belongs."""
-        if op.kind == RECV or op.kind == RECV_INTO:
-            if self.receiving.get(op.fd) is op:
-                del self.receiving[op.fd]
+        cdef dict line
+        if op.kind == RECV or op.kind == RECV_INTO or op.kind == ACCEPT_ONE:
+            line = self.accepting if op.kind == ACCEPT_ONE else self.receiving
+            if line.get(op.fd) is op:
+                del line[op.fd]
             if op.turn is not None and not self.loop._closed:
                 op.turn.set_result(None)
         elif op.kind == SEND:
@@ -166,9 +188,8 @@ cdef class SocketTable:
                 del self.sending[op.fd]
         return 0
 
-    cdef object turn(self, int fd):
-        """A future that ends with the receive in flight on `fd`."""
-        cdef SocketOp before = self.receiving[fd]
+    cdef object turn(self, SocketOp before):
+        """A future that ends with the op `before`."""
         if before.turn is None:
             before.turn = self.loop.new_future()
         return asyncio.shield(before.turn)
@@ -176,6 +197,23 @@ cdef class SocketTable:
     cdef int keep(self, sock, bytes data) except -1:
         self.received[sock] = self.received.get(sock, b"") + data
         return 0
+
+    cdef int keep_connection(self, sock, int fd, int accepted) except -1:
+        if self.loop._closed or sock.fileno() != fd:
+            close(accepted)
+            return 0
+        if sock not in self.accepted:
+            self.accepted[sock] = Connections.__new__(Connections)
+        (<Connections>self.accepted[sock]).fds.append(accepted)
+        return 0
+
+    cdef int kept_connection(self, sock) except -2:
+        """The descriptor of a connection that a cancelled accept has brought, or -1."""
+        cdef Connections kept
+        if not self.accepted:
+            return -1
+        kept = self.accepted.get(sock)
+        return kept.fds.pop(0) if kept is not None and kept.fds else -1
 
     cdef bytes left_over(self, sock, Py_ssize_t nbytes):
         """At most `nbytes` of what cancelled receives have brought."""
@@ -210,6 +248,10 @@ class Sockets:
     def _init_sockets(self):
         self._socket_table = SocketTable(self)
 
+    def _close_sockets(self):
+        """After the port's close: let go of the connections that nobody has accepted."""
+        (<SocketTable>self._socket_table).accepted.clear()
+
     async def sock_recv(self, sock, n):
         """Receive at most `n` bytes, b"" at the end of the stream: recv(2)."""
         cdef SocketTable table = self._socket_table
@@ -219,7 +261,7 @@ class Sockets:
         if size < 0:
             raise ValueError("negative buffersize in recv")
         while fd in table.receiving:
-            await table.turn(fd)
+            await table.turn(table.receiving[fd])
             fd = table.check(sock)
         if table.received and sock in table.received:
             return table.left_over(sock, size)
@@ -239,7 +281,7 @@ class Sockets:
         cdef SocketOp op
         cdef int fd = table.check(sock)
         while fd in table.receiving:
-            await table.turn(fd)
+            await table.turn(table.receiving[fd])
             fd = table.check(sock)
         if table.received and sock in table.received:
             view = memoryview(buf).cast("B")
@@ -302,13 +344,21 @@ class Sockets:
         """Accept one connection: (its non-blocking socket, the peer's address), accept(2)."""
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
+        cdef int fd = table.check(sock), accepted
+        while fd in table.accepting:
+            await table.turn(table.accepting[fd])
+            fd = table.check(sock)
         while True:
-            op = table.start(ACCEPT_ONE, table.check(sock), sock, 0)
-            try:
-                conn = Socket(fileno=await op.future)
-            except BaseException:
-                op.left()
-                raise
+            accepted = table.kept_connection(sock)
+            if accepted < 0:
+                op = table.start(ACCEPT_ONE, table.check(sock), sock, 0)
+                try:
+                    accepted = await op.future
+                except BaseException:
+                    op.left()
+                    raise
+                table.ended(op)
+            conn = Socket(fileno=accepted)
             conn.setblocking(False)
             try:
                 return conn, conn.getpeername()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
@@ -237,6 +238,66 @@ async def test_a_cancelled_accept_leaves_the_client_to_the_next() -> None:
         with socket.create_connection(listener.getsockname()) as client:
             conn, address = await asyncio.wait_for(running().sock_accept(listener), LIMIT)
             assert address == client.getsockname()
+            conn.close()
+
+
+async def cancel_with_a_client(listener: socket.socket, task: asyncio.Task[Any]) -> socket.socket:
+    """Cancel an accept in the turn in which its client comes."""
+    await turns()
+    client = socket.create_connection(listener.getsockname())
+    running().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return client
+
+
+@pytest.mark.ours  # stock asyncio before 3.13.15 accepts for the cancelled one, and loses the connection
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_connection_that_came_with_the_cancellation_goes_to_the_next(waits: bool) -> None:
+    with listening() as listener:
+        listener.setblocking(False)
+        first = asyncio.create_task(running().sock_accept(listener))
+        await turns()
+        if waits:
+            following = asyncio.create_task(running().sock_accept(listener))
+        with await cancel_with_a_client(listener, first) as client:
+            if not waits:
+                following = asyncio.create_task(running().sock_accept(listener))
+            conn, address = await asyncio.wait_for(following, LIMIT)
+            assert address == client.getsockname()
+            client.sendall(b"x")
+            assert await running().sock_recv(conn, 1) == b"x"
+            conn.close()
+
+
+@pytest.mark.ours  # stock asyncio before 3.13.15 loses it
+def test_a_connection_that_nobody_accepts_any_more_ends_with_the_loop(loop: asyncio.AbstractEventLoop) -> None:
+    async def abandon(listener: socket.socket) -> socket.socket:
+        return await cancel_with_a_client(listener, asyncio.create_task(loop.sock_accept(listener)))
+
+    with listening() as listener:
+        listener.setblocking(False)
+        client = loop.run_until_complete(abandon(listener))
+        loop.close()
+    with client:
+        client.settimeout(LIMIT)
+        try:
+            assert client.recv(1) == b""
+        except ConnectionResetError:
+            return  # it never left the listener's backlog
+
+
+@pytest.mark.ours  # on stock asyncio the last one takes the others' place
+async def test_several_accepts_at_once() -> None:
+    with listening() as listener, contextlib.ExitStack() as stack:
+        listener.setblocking(False)
+        tasks = [asyncio.create_task(running().sock_accept(listener)) for _ in range(4)]
+        await turns()
+        tasks.pop(1).cancel()
+        clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in tasks]
+        found = await asyncio.wait_for(asyncio.gather(*tasks), LIMIT)
+        assert sorted(address for _, address in found) == sorted(client.getsockname() for client in clients)
+        for conn, _ in found:
             conn.close()
 
 
