@@ -16,11 +16,11 @@ import errno
 import itertools
 import logging
 import os
-import signal
 import subprocess
 import threading
 from asyncio import base_subprocess
 from collections.abc import Callable
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from proactorx.port.constants import POLL, POLLIN
@@ -49,7 +49,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )
 
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, signal: int) -> None:
         """Send a signal to the child; nothing is sent to one whose end is known.
 
         Raises:
@@ -58,17 +58,17 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         self._check_proc()
         if self._returncode is None and self._proc is not None and self._proc.returncode is None:
             try:
-                os.kill(self._proc.pid, number)
+                os.kill(self._proc.pid, signal)
             except ProcessLookupError:
                 return  # reaped by somebody else
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self.send_signal(signal.SIGTERM)
+        self.send_signal(SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        self.send_signal(SIGKILL)
 
     def _process_exited(self, returncode: int) -> None:
         super()._process_exited(returncode)
@@ -253,7 +253,7 @@ class Processes(asyncio.BaseEventLoop):
             self._children.discard(child)
             transport.close()
             if transport._proc is not None:
-                transport._proc.wait()  # killed
+                transport._process_exited(transport._proc.wait())  # at once: it was killed
             raise
         try:
             await waiter
