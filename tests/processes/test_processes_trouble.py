@@ -304,6 +304,53 @@ def test_nothing_is_left_of_hundreds(loop: asyncio.AbstractEventLoop) -> None:
     assert open_fds() == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.ours  # stock asyncio leaves a child unwatched where the last descriptor was missing
+def test_at_the_limit_of_descriptors(loop_factory: Factory) -> None:
+    """Whichever descriptor is the first that cannot be had: an error and nothing left, or a child like any other."""
+    out = run_script(
+        loop_factory,
+        """
+        import errno, gc, os, resource
+        from asyncio.subprocess import PIPE
+
+        def fds():
+            return set(os.listdir("/proc/self/fd"))
+
+        async def one():
+            try:
+                process = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            except OSError as exc:
+                assert exc.errno == errno.EMFILE, exc
+                return "refused"
+            assert await process.communicate(b"data") == (b"data", b"")
+            return process.returncode
+
+        async def main():
+            await one()
+            await asyncio.sleep(0.001)  # the loop has all of its own now
+            before = fds()
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            found = []
+            for room in range(14):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + room, hard))
+                found.append(await one())
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+                while fds() != before:
+                    await asyncio.sleep(0.001)
+            print(found[0], found[-1], set(found) - {"refused", 0})
+            try:
+                os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                print("no child left")
+
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main())
+        """,
+    )
+    assert out.splitlines() == ["refused 0 set()", "no child left"]
+
+
 @pytest.mark.ours
 def test_a_descriptor_cannot_be_had_for_the_poll(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
