@@ -330,7 +330,7 @@ cdef class UringDriver(Driver):
         # SEND_TO not by SENDMSG: a Unix socket has taken the bytes by when it finds its receiver full, and the
         # kernel's next try sends an empty datagram (seen on 6.18).  RECV_FROM not into a buffer of the ring: a
         # socket's own ENOBUFS, netlink(7), must be told from the ring's.  RECV_DGRAMS: the ring's buffers are too small
-        # for the largest datagram, and a multishot RECVMSG into buffers that are not came within 5% of recvmmsg(2).
+        # for the largest datagram, and a multishot RECVMSG into buffers that are not came within 10% of recvmmsg(2), in C.
         op.mode = BY_POLL
         entry.opcode = PX_OP_POLL_ADD
         entry.op_flags = POLLOUT if op.kind == SEND_TO else POLLIN
