@@ -92,6 +92,7 @@ cdef class UringDriver(Driver):
     cdef list retired            # buffer memory of a ring that was replaced, while packets still point to it
     cdef char *hot
     cdef int wake_fd
+    cdef bint wake_over          # the poll on it has ended
     cdef dict lines              # the ops of each descriptor and direction; the first one is in the kernel
     cdef bint multishot
     cdef object owner
@@ -330,7 +331,7 @@ cdef class UringDriver(Driver):
         # SEND_TO not by SENDMSG: a Unix socket has taken the bytes by when it finds its receiver full, and the
         # kernel's next try sends an empty datagram (seen on 6.18).  RECV_FROM not into a buffer of the ring: a
         # socket's own ENOBUFS, netlink(7), must be told from the ring's.  RECV_DGRAMS: the ring's buffers are too small
-        # for the largest datagram, and a multishot RECVMSG into buffers that are not came within 10% of recvmmsg(2), in C.
+        # for the largest datagram, and a multishot RECVMSG into others came within 10% of recvmmsg(2), measured in C.
         op.mode = BY_POLL
         entry.opcode = PX_OP_POLL_ADD
         entry.op_flags = POLLOUT if op.kind == SEND_TO else POLLIN
@@ -501,13 +502,15 @@ cdef class UringDriver(Driver):
                     self._woken(cqe.flags)
         finally:
             px_store(self.ring.k_cq_head, head)
+        if self.wake_over:
+            self.wake_over = False
+            self._arm_wake()  # not before: where the queue is full it enters, and reaps again
         return 0
 
     cdef _woken(self, uint32_t flags):
         cdef uint64_t count
         read(self.wake_fd, &count, sizeof(count))
-        if not flags & PX_CQE_MORE:
-            self._arm_wake()
+        self.wake_over = not flags & PX_CQE_MORE
 
     cdef int _packet(self, Op op, int res, uint32_t cqe_flags) except -1:
         cdef uint32_t flags = PACKET_MORE if cqe_flags & PX_CQE_MORE else 0
