@@ -14,6 +14,7 @@ from proactorx import drivers
 from proactorx.loop.connections import Connections
 from proactorx.loop.core import FORKED, LoopCore
 from proactorx.loop.datagrams import Datagrams
+from proactorx.loop.lookups import Lookups
 from proactorx.loop.pipes import Pipes
 from proactorx.loop.processes import Processes
 from proactorx.loop.readers import Readers
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 
 
 class EventLoop(
-    Connections, Sendfile, Sockets, Datagrams, Pipes, Processes, Readers, Signals, LoopCore, asyncio.BaseEventLoop
+    Connections,
+    Sendfile,
+    Sockets,
+    Datagrams,
+    Pipes,
+    Processes,
+    Lookups,
+    Readers,
+    Signals,
+    LoopCore,
+    asyncio.BaseEventLoop,
 ):
     """An asyncio event loop whose I/O goes through a completion port.
 
@@ -126,6 +137,7 @@ class EventLoop(
         self._close_sockets()
         self._port.detach_thread()
         self._close_processes()
+        self._close_lookups()
         self._close_signals()
         self._drop_handles()
 

@@ -7,7 +7,6 @@ from proactorx.loop.core import LoopCore
 from proactorx.port.op import Overlapped
 
 class SocketOp(Overlapped): ...
-
 class Connections: ...
 
 class SocketTable:
