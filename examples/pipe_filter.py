@@ -59,7 +59,9 @@ async def main(command: list[str]) -> int:
     try:
         await number(process.stdout, target)
     except ConnectionError:
-        process.terminate()  # nobody wants the rest
+        process.terminate()
+        while await process.stdout.read(64 * 1024):
+            pass  # nobody wants the rest, but its end closes the pipe
     feeding.cancel()
     await asyncio.wait([feeding])
     transport.close()
