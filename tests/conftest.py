@@ -118,6 +118,6 @@ def errors(loop: asyncio.AbstractEventLoop) -> list[dict[str, Any]]:
 
 
 def pytest_collection_finish() -> None:
-    """Ten thousand collected tests are a million objects, which each ``gc.collect`` after a test would look at again."""
+    """Ten thousand collected tests are a million objects, which each ``gc.collect`` after a test would look at."""
     gc.collect()
     gc.freeze()
