@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -25,8 +26,14 @@ def debugged(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     return loop
 
 
-def slow_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "asyncio" and r.levelno == logging.WARNING]
+def slow_warnings(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
+    """Those that name this callback: on a busy machine any other may be slow too."""
+    texts = [r.getMessage() for r in caplog.records if r.name == "asyncio" and r.levelno == logging.WARNING]
+    return [text for text in texts if name in text]
+
+
+def last_error(caplog: pytest.LogCaptureFixture) -> str:
+    return next(r.getMessage() for r in reversed(caplog.records) if r.levelno == logging.ERROR)
 
 
 def be_slow(duration: float = 0.02) -> None:
@@ -100,10 +107,11 @@ def test_a_slow_callback_is_named(debugged: asyncio.AbstractEventLoop, caplog: p
     debugged.call_soon(be_slow)
     debugged.call_soon(int)
     step(debugged)
-    (text,) = slow_warnings(caplog)
+    (text,) = slow_warnings(caplog, "be_slow")
     assert text.startswith("Executing <Handle be_slow()")
-    assert "took 0.0" in text
-    assert "seconds" in text
+    took = re.search(r" took (\d+\.\d{3}) seconds$", text)
+    assert took is not None
+    assert float(took[1]) >= 0.02
 
 
 def test_a_slow_task_is_named(debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture) -> None:
@@ -114,10 +122,11 @@ def test_a_slow_task_is_named(debugged: asyncio.AbstractEventLoop, caplog: pytes
 
     debugged.slow_callback_duration = 0.01
     debugged.run_until_complete(debugged.create_task(main(), name="the slow task"))
-    (text,) = slow_warnings(caplog)
-    assert text.startswith("Executing <Task")
-    assert "the slow task" in text
-    assert "main" in text
+    texts = slow_warnings(caplog, "the slow task")
+    assert texts  # its other steps may be slow as well
+    for text in texts:
+        assert text.startswith("Executing <Task")
+        assert "main" in text
 
 
 def test_slow_timers_and_readers_are_named(
@@ -136,24 +145,33 @@ def test_slow_timers_and_readers_are_named(
         right.send(b"x")
         debugged.call_later(0, tick_slowly)
         step(debugged, 2)
-    assert sorted("read_slowly" in text for text in slow_warnings(caplog)) == [False, True]
-    assert sorted("tick_slowly" in text for text in slow_warnings(caplog)) == [False, True]
+    assert len(slow_warnings(caplog, "read_slowly")) == 1
+    assert len(slow_warnings(caplog, "tick_slowly")) == 1
 
 
 def test_slow_callbacks_are_named_from_the_moment_debug_is_on(
     loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def before() -> None:
+        be_slow()
+
+    def during() -> None:
+        be_slow()
+
+    def after() -> None:
+        be_slow()
+
     async def main() -> None:
-        for enabled, duration in ((False, 0.02), (True, 0.041), (False, 0.02)):
+        for enabled, callback in ((False, before), (True, during), (False, after)):
             loop.set_debug(enabled)
             await asyncio.sleep(0.001)
-            be_slow(duration)
+            loop.call_soon(callback)
             await asyncio.sleep(0.001)
 
     loop.slow_callback_duration = 0.01
     loop.run_until_complete(main())
-    (text,) = slow_warnings(caplog)
-    assert "took 0.04" in text
+    named = [len(slow_warnings(caplog, f"<locals>.{name}()")) for name in ("before", "during", "after")]
+    assert named == [0, 1, 0]
 
 
 def test_a_slow_callback_that_fails_is_reported(
@@ -167,7 +185,7 @@ def test_a_slow_callback_that_fails_is_reported(
     debugged.call_soon(body)
     step(debugged)
     assert len(errors) == 1
-    assert len(slow_warnings(caplog)) == 1
+    assert len(slow_warnings(caplog, "body")) == 1
 
 
 # threads
@@ -281,7 +299,7 @@ def test_the_log_says_who_scheduled_the_callback(
 
     schedule_it()
     step(debugged)
-    text = caplog.records[-1].getMessage()
+    text = last_error(caplog)
     assert "Object created at (most recent call last)" in text
     assert "schedule_it" in text
 
@@ -294,7 +312,7 @@ def test_errors_reported_from_within_a_callback_name_the_callbacks_origin(
 
     schedule_it()
     step(debugged)
-    text = caplog.records[-1].getMessage()
+    text = last_error(caplog)
     assert "Handle created at (most recent call last)" in text
     assert "schedule_it" in text
 

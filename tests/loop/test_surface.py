@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import warnings
 from typing import Any
@@ -31,13 +32,21 @@ async def where() -> Any:
     return asyncio.get_running_loop()
 
 
+def meant(word: str) -> str:
+    """The driver that this word of --driver means."""
+    if word != "auto":
+        return word
+    with contextlib.closing(proactorx.new_event_loop("auto")) as loop:
+        return loop.backend_info().name
+
+
 # run, new_event_loop, EventLoop
 
 
 def test_run(driver_name: str) -> None:
     loop = proactorx.run(where(), backend=driver_name)
     assert isinstance(loop, proactorx.EventLoop)
-    assert driver_name in (loop.backend_info().name, "auto")
+    assert loop.backend_info().name == meant(driver_name)
     assert loop.is_closed()
     assert loop.get_debug() is False
     assert proactorx.run(where(), backend=driver_name, debug=True).get_debug() is True
@@ -92,7 +101,7 @@ def test_run_takes_what_asyncio_run_takes() -> None:
 
 
 def test_run_in_another_thread(driver_name: str) -> None:
-    assert in_thread(lambda: proactorx.run(where(), backend=driver_name)).backend_info().name == driver_name
+    assert in_thread(lambda: proactorx.run(where(), backend=driver_name)).backend_info().name == meant(driver_name)
 
 
 def test_run_with_a_backend_that_is_refused() -> None:
@@ -111,7 +120,7 @@ def test_what_a_loop_is(driver_name: str) -> None:
     finally:
         loop.close()
     other = proactorx.EventLoop(backend=driver_name)
-    assert other.backend_info().name == driver_name
+    assert other.backend_info().name == meant(driver_name)
     other.close()
 
 
@@ -162,7 +171,7 @@ def test_backend_info(driver_name: str) -> None:
     loop = proactorx.new_event_loop(driver_name)
     info = loop.backend_info()
     loop.close()
-    assert info.name == driver_name
+    assert info.name == meant(driver_name)
     assert info.reason
     assert "\n" not in info.reason
     assert isinstance(info.tier, str)
@@ -214,9 +223,9 @@ def test_the_environment_chooses_and_the_argument_wins(driver_name: str) -> None
         environment = script_environment(PROACTORX_BACKEND=variable)
         return run_script(None, PRINT_NAME.format(argument=argument), env=environment).strip()
 
-    assert name(driver_name) == driver_name
-    assert name("select", repr(driver_name)) == driver_name
-    assert name("iocp", f"backend={driver_name!r}") == driver_name
+    assert name(driver_name) == meant(driver_name)
+    assert name("select", repr(driver_name)) == meant(driver_name)
+    assert name("iocp", f"backend={driver_name!r}") == meant(driver_name)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="iocp can start there")
