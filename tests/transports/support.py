@@ -289,7 +289,8 @@ async def serving(factory: Callable[[], Any], **options: Any) -> AsyncIterator[t
         server.close()
         await asyncio.wait_for(server.wait_closed(), LIMIT)
         for protocol in made:
-            if isinstance(protocol, Notes) and "connection_made" in protocol.events:
+            transport = protocol.transport if isinstance(protocol, Notes) else None
+            if transport is not None and transport.get_protocol() is protocol:  # it is not after start_tls
                 await protocol.until_lost()
 
 
