@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import ssl
-from asyncio import sslproto
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 from proactorx.port.port import Port
 from proactorx.transports.listener import Listener
 from proactorx.transports.stream import StreamTransport
+from proactorx.transports.tls import TLSProtocol
+from proactorx.transports.tls_transport import TLSTransport
 
 logger = logging.getLogger("asyncio")
 
@@ -80,18 +81,79 @@ class Connections(asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
         context: Context | None = None,
     ) -> Any:
-        tls = sslproto.SSLProtocol(
+        try:
+            tls = TLSProtocol(
+                self,
+                self._port,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side,
+                server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+        except BaseException:
+            rawsock.close()  # a name or a context that cannot be used; nobody else would
+            raise
+        secured = TLSTransport(self, tls)
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)  # type: ignore[arg-type]
+        return secured
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> TLSTransport:
+        """Secure a connection that is in use: a new transport for `protocol`, once the handshake is done.
+
+        Raises:
+            TypeError: no ``SSLContext``, or a transport that cannot be secured.
+            OSError: the handshake failed, or was not done in time; the connection is closed.
+        """
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        tls = TLSProtocol(
             self,
+            self._port,
             protocol,
             sslcontext,
-            waiter,  # type: ignore[arg-type]
+            waiter,
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            call_connection_made=False,
+            ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
-        return tls._app_transport
+        secured = TLSTransport(self, tls)
+        # Nothing may come before connection_made().
+        transport.pause_reading()
+        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+            # What the reader holds already is the client's first message: newer Pythons do so too (gh-142352).
+            buffer = getattr(getattr(protocol, "_stream_reader", None), "_buffer", None)
+            if buffer:
+                tls.preload(buffer)
+                buffer.clear()
+        transport.set_protocol(tls)
+        made = self.call_soon(tls.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            made.cancel()
+            resumed.cancel()
+            raise
+        return secured
 
     def _check_socket(self, sock: socket.socket) -> None:
         if self.get_debug() and sock.gettimeout() != 0:

@@ -39,29 +39,51 @@ cdef bint is_plain(protocol) except -1:
             and Reader.feed_data is feed_data and Reader._wakeup_waiter is wakeup_waiter)
 
 
-cdef int feed(protocol, char *data, Py_ssize_t size) except -1:
-    """Do what ``protocol.data_received`` would do with these bytes.  0: it has to be called after all."""
-    cdef Py_ssize_t before
+cdef object reader_of(protocol):
+    """The ``StreamReader`` that may be fed by hand; None: the protocol has to be called after all."""
     reference = protocol._stream_reader_wr
     if reference is None:
-        return 0
+        return None
     reader = reference()
-    if type(reader) is not Reader or reader._eof:
-        return 0
+    if type(reader) is not Reader or reader._eof or type(reader._buffer) is not bytearray:
+        return None
+    return reader
+
+
+cdef char *grow(reader, Py_ssize_t size) except NULL:
+    """Make `size` bytes of room at the end of its buffer; `grown` must follow."""
     buffer = reader._buffer
-    if type(buffer) is not bytearray:
-        return 0
-    before = PyByteArray_GET_SIZE(buffer)
+    cdef Py_ssize_t before = PyByteArray_GET_SIZE(buffer)
     PyByteArray_Resize(buffer, before + size)
-    memcpy(PyByteArray_AS_STRING(buffer) + before, data, size)
+    return PyByteArray_AS_STRING(buffer) + before
+
+
+cdef int grown(reader, Py_ssize_t size, Py_ssize_t count) except -1:
+    """`count` of the `size` bytes are filled: drop the rest, and do what else ``feed_data`` does."""
+    buffer = reader._buffer
+    cdef Py_ssize_t length = PyByteArray_GET_SIZE(buffer) - size + count
+    if count != size:
+        PyByteArray_Resize(buffer, length)
+    if not count:
+        return 0
     waiter = reader._waiter
     if waiter is not None:
         reader._waiter = None
         if not waiter.cancelled():
             waiter.set_result(None)
-    if before + size > 2 * reader._limit and not reader._paused:
+    if length > 2 * reader._limit and not reader._paused:
         transport = reader._transport
         if transport is not None:
             transport.pause_reading()
             reader._paused = True
+    return 0
+
+
+cdef int feed(protocol, char *data, Py_ssize_t size) except -1:
+    """Do what ``protocol.data_received`` would do with these bytes.  0: it has to be called after all."""
+    reader = reader_of(protocol)
+    if reader is None:
+        return 0
+    memcpy(grow(reader, size), data, size)
+    grown(reader, size, size)
     return 1

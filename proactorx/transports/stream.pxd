@@ -1,9 +1,13 @@
 from libc.stdint cimport uint8_t, uint32_t
 from proactorx.port.op cimport Op, Packet
+from proactorx.port.port cimport Flushable
 from proactorx.transports.sending cimport SendingTransport
 
 cdef class ReceiveOp(Op):
     cdef StreamTransport transport
+
+cdef class RawProtocol(Flushable):
+    cdef int received(self, char *data, Py_ssize_t size) except -1
 
 cdef class StreamTransport(SendingTransport):
     cdef object server
@@ -12,6 +16,7 @@ cdef class StreamTransport(SendingTransport):
     cdef list stash              # received while paused
     cdef bint buffered_protocol
     cdef bint reader_protocol    # asyncio's own, see `reader`
+    cdef bint raw_protocol       # a layer of this package, see RawProtocol
     cdef bint reading_paused
     cdef bint eof_seen
     cdef uint8_t name_sizes[2]   # sockname, peername: as the kernel gave them, see remember_name
@@ -29,6 +34,7 @@ cdef class StreamTransport(SendingTransport):
     cdef int data(self, char *data, Py_ssize_t size) except -1
     cdef int data_reader(self, char *data, Py_ssize_t size) except -1
     cdef int data_plain(self, object data) except -1
+    cdef int data_raw(self, char *data, Py_ssize_t size) except -1
     cdef int data_buffered(self, char *data, Py_ssize_t size) except -1
     cdef int ready(self, uint32_t mask) except -1
     cdef int eof(self) except -1

@@ -6,11 +6,12 @@ from contextvars import Context
 from typing import Any, ClassVar
 
 from proactorx.port.op import Op
-from proactorx.port.port import Port
+from proactorx.port.port import Flushable, Port
 from proactorx.transports.sending import SendingTransport
 
 class TCPTransport(_FlowControlMixin, asyncio.Transport): ...
 class ReceiveOp(Op): ...
+class RawProtocol(Flushable): ...
 
 # A TCPTransport, and so an asyncio.Transport, is what isinstance() sees: a compiled class cannot inherit from them.
 class StreamTransport(SendingTransport, TCPTransport):

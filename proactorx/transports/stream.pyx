@@ -14,7 +14,7 @@ from proactorx.port.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM
-from proactorx.port.port cimport Port
+from proactorx.port.port cimport Flushable, Port
 from proactorx.transports.reader cimport feed, is_plain
 from proactorx.transports.sending cimport SendingTransport
 
@@ -76,6 +76,17 @@ cdef class ReceiveOp(Op):
             if last:
                 self.transport = None
                 transport.receive_done()
+        return 0
+
+
+cdef class RawProtocol(Flushable):
+    """A protocol of this package that is given the bytes where they lie, and copies what it keeps."""
+
+    cdef int received(self, char *data, Py_ssize_t size) except -1:
+        return 0
+
+    cdef int flush(self) except -1:
+        self.dirty = False
         return 0
 
 
@@ -164,6 +175,7 @@ cdef class StreamTransport(SendingTransport):
         cdef bint buffered = isinstance(protocol, BufferedProtocol)
         self._protocol = protocol
         self.reader_protocol = is_plain(protocol)
+        self.raw_protocol = isinstance(protocol, RawProtocol)
         if buffered == self.buffered_protocol:
             return
         self.buffered_protocol = buffered
@@ -283,6 +295,8 @@ cdef class StreamTransport(SendingTransport):
                 self._eof()
             elif self.buffered_protocol:
                 self.data_buffered(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+            elif self.raw_protocol:
+                self.data_raw(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
             else:
                 self.data_plain(piece)
         if self.stash is None and not self.reading_paused and not self.closing:
@@ -306,7 +320,9 @@ cdef class StreamTransport(SendingTransport):
             return 0
         PyContext_Enter(self.context)
         try:
-            if self.buffered_protocol:
+            if self.raw_protocol:
+                self.data_raw(data, size)
+            elif self.buffered_protocol:
                 self.data_buffered(data, size)
             else:
                 self.data_plain(PyBytes_FromStringAndSize(data, size))
@@ -333,6 +349,18 @@ cdef class StreamTransport(SendingTransport):
         self.in_callback = True
         try:
             PyObject_VectorcallMethod(DATA_RECEIVED, args, 2, NULL)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+        finally:
+            self.in_callback = False
+        return 0
+
+    cdef int data_raw(self, char *data, Py_ssize_t size) except -1:
+        self.in_callback = True
+        try:
+            (<RawProtocol>self._protocol).received(data, size)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

@@ -1,0 +1,739 @@
+"""TLS on top of a stream transport, by the ssl module's ``SSLObject`` and ``MemoryBIO``.
+
+``TLSProtocol`` is the protocol of the transport underneath; the user gets a ``TLSTransport``, see ``tls_transport``.
+Between them they keep the contract of asyncio's ``SSLProtocol`` and its transport.  What differs is the way of the
+bytes:
+
+* Ciphertext goes from the driver's memory into the incoming BIO, without a bytes object or a buffer per connection.
+* A read asks for no more than can come of what is there, and none is made when nothing is: to be told so by OpenSSL is
+  an exception.  No read allocates a large block.
+* What one callback, or one turn, writes is encrypted together and goes down as one piece.
+
+The states are those of a connection: nothing yet, handshake, open, flushing (the end is decided, bytes are still to go
+to one of the sides), shutdown (our close_notify is made, that of the peer is awaited), and nothing again.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t
+from proactorx.port.port cimport Port
+from proactorx.transports.reader cimport grow, grown, is_plain, reader_of
+from proactorx.transports.stream cimport RawProtocol, StreamTransport
+
+import asyncio
+import logging
+import ssl
+from asyncio import constants
+
+cdef extern from "Python.h":
+    object PyMemoryView_FromMemory(char *memory, Py_ssize_t size, int flags)
+    object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
+    enum: PyBUF_READ, PyBUF_WRITE
+
+logger = logging.getLogger("asyncio")
+
+cdef enum:
+    UNWRAPPED
+    HANDSHAKE
+    OPEN
+    FLUSHING
+    SHUTDOWN
+
+cdef enum:
+    APP_NEW
+    APP_MADE
+    APP_EOF
+    APP_LOST
+
+cdef enum:
+    PLAIN
+    BUFFERED
+    READER
+
+cdef enum:
+    RECORD = 16384          # the plaintext of the largest record, RFC 8446 section 5.1
+    DELIVERY = 262144       # one data_received() gets less than this and a record
+    ENCRYPT_AT_ONCE = 4096  # so much written is encrypted while the cache has it, less waits for the end of the turn
+    JOIN = 65536            # writes of up to so many bytes together are encrypted as one piece
+
+cdef object DATA_RECEIVED = "data_received"
+cdef object BufferedProtocol = asyncio.BufferedProtocol
+cdef object SSLError = ssl.SSLError
+cdef object Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
+cdef unsigned int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+cdef _seconds(value, default, str name):
+    if value is None:
+        return default
+    if value <= 0:
+        raise ValueError(f"{name} should be a positive number, got {value}")
+    return value
+
+
+cdef tuple limits(high, low, Py_ssize_t kib):
+    """Both limits of a buffer, as ``set_write_buffer_limits`` takes them; `kib` is the high one unless told."""
+    if high is None:
+        high = kib * 1024 if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return high, low
+
+
+cdef _default_context(bint server_side, server_hostname):
+    if server_side:
+        raise ValueError("Server side SSL needs a valid SSLContext")
+    context = ssl.create_default_context()
+    if not server_hostname:
+        context.check_hostname = False
+    return context
+
+
+cdef class TLSProtocol(RawProtocol):
+    """One TLS connection: the protocol of the transport underneath.
+
+    Args:
+        app_protocol: the user's protocol, on the decrypted side.
+        sslcontext: None: a client's default context.
+        waiter: a future for the end of the handshake.
+        call_connection_made: False where `app_protocol` is connected already (``start_tls``).
+        ssl_handshake_timeout: seconds until a handshake is given up; default 60.
+        ssl_shutdown_timeout: seconds until a closing that the peer does not answer is given up; default 30.
+
+    Raises:
+        ValueError: a time-out is not positive, or the context is missing.
+    """
+
+    def __init__(self, loop, Port port not None, app_protocol, sslcontext, waiter=None, server_side=False,
+                 server_hostname=None, *, call_connection_made=True, ssl_handshake_timeout=None,
+                 ssl_shutdown_timeout=None):
+        self.handshake_timeout = _seconds(
+            ssl_handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT, "ssl_handshake_timeout")
+        self.shutdown_timeout = _seconds(ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT, "ssl_shutdown_timeout")
+        if not sslcontext:
+            sslcontext = _default_context(server_side, server_hostname)
+        self._loop = loop
+        self.port = port
+        self.waiter = waiter
+        self.server_side = server_side
+        self.extra = {"sslcontext": sslcontext}
+        self.app_state = APP_NEW if call_connection_made else APP_MADE
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.incoming_write = self.incoming.write
+        self.outgoing_read = self.outgoing.read
+        self.sslobj = sslcontext.wrap_bio(
+            self.incoming, self.outgoing, server_side=server_side,
+            server_hostname=server_hostname if server_hostname and not server_side else None)
+        # SSLObject's methods are Python functions around those of the object inside.
+        inner = getattr(self.sslobj, "_sslobj", None) or self.sslobj
+        self.ssl_read = inner.read
+        self.ssl_write = inner.write
+        self.backlog = []
+        self.out_high, self.out_low = limits(None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
+        self.in_high, self.in_low = limits(None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
+        self.set_app(app_protocol)
+
+    def preload(self, data):
+        """Take `data` as the first that the peer has sent."""
+        self.incoming_write(data)
+
+    cdef int set_app(self, protocol) except -1:
+        self.app = protocol
+        if is_plain(protocol):
+            self.kind = READER
+        elif isinstance(protocol, BufferedProtocol):
+            self.kind = BUFFERED
+        else:
+            self.kind = PLAIN
+        return 0
+
+    cdef int wake(self, exc) except -1:
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            if exc is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(exc)
+        return 0
+
+    # ------------------------------------------------------------------------- what the transport underneath calls
+
+    def connection_made(self, transport):
+        """Start the handshake."""
+        if self.lost:
+            return  # start_tls of a connection that went meanwhile
+        self.lower = transport
+        # Not isinstance: a transport says that it is one of asyncio's.
+        self.stream = transport if type(transport) is StreamTransport else None
+        self.started = None
+        if self._loop.get_debug():
+            logger.debug("%r starts SSL handshake", self)
+            self.started = self._loop.time()
+        self.state = HANDSHAKE
+        self.handshake_timer = self._loop.call_later(self.handshake_timeout, self._handshake_late)
+        self.handshake()
+
+    def connection_lost(self, exc):
+        """The end: tell the user, and let go of everything."""
+        self.backlog.clear()
+        self.backlog_size = 0
+        self.outgoing_read()
+        self.lost += 1
+        self.closed = True
+        if self.app_state == APP_MADE or self.app_state == APP_EOF:
+            self.app_state = APP_LOST
+            self._loop.call_soon(self.app.connection_lost, exc)
+        if exc is None and (self.state == HANDSHAKE or self.lower is None):
+            exc = ConnectionAbortedError("the connection was closed before the SSL handshake ended")
+        self.state = UNWRAPPED
+        self.lower = self.stream = self.face = self.app = None
+        self.wake(exc)
+        self.stop_timers()
+
+    cdef int received(self, char *data, Py_ssize_t size) except -1:
+        if self.state == UNWRAPPED:
+            return 0
+        self.incoming_write(PyMemoryView_FromMemory(data, size, PyBUF_READ))
+        return self.advance()
+
+    def data_received(self, data):
+        """The same, from a transport that is not of this package."""
+        if self.state != UNWRAPPED:
+            self.incoming_write(data)
+            self.advance()
+
+    cdef int advance(self) except -1:
+        if self.state == OPEN:
+            self.read()
+        elif self.state == HANDSHAKE:
+            self.handshake()
+        elif self.state == FLUSHING:
+            self.finish_writing()
+        elif self.state == SHUTDOWN:
+            self.shut()
+        return 0
+
+    def eof_received(self):
+        """The transport underneath will bring no more.  True: it is to stay open, bytes for the user are left."""
+        self.eof_seen = True
+        try:
+            if self._loop.get_debug():
+                logger.debug("%r received EOF", self)
+            if self.state == HANDSHAKE:
+                self.handshake_done(ConnectionResetError())
+            elif self.state == OPEN:
+                self.state = FLUSHING
+                self.finish_writing()
+                return self.state == FLUSHING
+            elif self.state == FLUSHING:
+                self.finish_writing()
+            elif self.state == SHUTDOWN:
+                self.shut()
+        except Exception:
+            if self.lower is not None:
+                self.lower.close()
+            raise
+
+    def pause_writing(self):
+        """The transport underneath holds as much as it wants to."""
+        assert not self.lower_paused
+        self.lower_paused = True
+
+    def resume_writing(self):
+        """It takes more again."""
+        assert self.lower_paused
+        self.lower_paused = False
+        if self.state != UNWRAPPED:
+            self.forward()
+
+    # --------------------------------------------------------------------------------------------------- handshake
+
+    def _handshake_late(self):
+        if self.state == HANDSHAKE:
+            self.fatal(ConnectionAbortedError(
+                f"SSL handshake is taking longer than {self.handshake_timeout} seconds: aborting the connection"
+            ), "Fatal error on transport")
+
+    cdef int handshake(self) except -1:
+        try:
+            self.sslobj.do_handshake()
+        except Again:
+            self.forward()
+        except SSLError as exc:
+            self.handshake_done(exc)
+        else:
+            self.handshake_done(None)
+        return 0
+
+    cdef int handshake_done(self, exc) except -1:
+        if self.handshake_timer is not None:
+            self.handshake_timer.cancel()
+            self.handshake_timer = None
+        if self.state != HANDSHAKE:
+            return 0  # aborted from a callback of the context
+        sslobj = self.sslobj
+        try:
+            if exc is not None:
+                raise exc
+            self.state = OPEN
+            certificate = sslobj.getpeercert()
+        except Exception as failure:
+            self.state = UNWRAPPED
+            if isinstance(failure, ssl.CertificateError):
+                message = "SSL handshake failed on verifying the certificate"
+            else:
+                message = "SSL handshake failed"
+            self.fatal(failure, message)
+            self.wake(failure)
+            return 0
+        if self.started is not None:
+            logger.debug("%r: SSL handshake took %.1f ms", self, (self._loop.time() - self.started) * 1e3)
+        self.extra.update(
+            peercert=certificate, cipher=sslobj.cipher(), compression=sslobj.compression(), ssl_object=sslobj)
+        # The peer may wait for the end of it, and a user who pauses at once reads nothing.
+        self.forward()
+        if self.app_state == APP_NEW:
+            self.app_state = APP_MADE
+            self.delivering = True  # what it writes goes out together, after what it was called for
+            try:
+                self.app.connection_made(self.face)
+            finally:
+                self.delivering = False
+        self.wake(None)
+        return self.read()
+
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    cdef bint waiting(self) except -1:
+        """Whether a read may bring something: there is ciphertext, or the end of a record."""
+        cdef Py_ssize_t pending
+        if self.rest:
+            return True
+        pending = self.incoming.pending
+        return pending != 0
+
+    cdef bint ready(self) except -1:
+        """Whether to read at all; raises the error that had to wait until now."""
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        return not self.notified and self.waiting()
+
+    cdef Py_ssize_t room(self) except -1:
+        """For how many bytes to ask: no more than a record has, nor than can come of the ciphertext that is there."""
+        cdef Py_ssize_t pending
+        if self.rest or self.partial:
+            return RECORD
+        pending = self.incoming.pending
+        return min(pending, RECORD)
+
+    cdef int was_read(self, Py_ssize_t room, Py_ssize_t count) except -1:
+        """Note how a read ended; -1: with no complete record."""
+        self.partial = count < 0
+        self.rest = count == room
+        if not count:
+            self.notified = True
+        return 0
+
+    cdef object take(self):
+        """What the next record holds; None: there is none, or the peer has ended."""
+        cdef Py_ssize_t room
+        cdef bytes data
+        if not self.ready():
+            return None
+        room = self.room()
+        try:
+            data = self.ssl_read(room)
+        except Again:
+            self.was_read(room, -1)
+            return None
+        self.was_read(room, PyBytes_GET_SIZE(data))
+        return data if PyBytes_GET_SIZE(data) else None
+
+    cdef object take_all(self):
+        """What all complete records hold, or as much of it as one call is to be given."""
+        cdef Py_ssize_t size
+        cdef list pieces
+        first = self.take()
+        if first is None or not self.waiting():
+            return first
+        pieces = [first]
+        size = PyBytes_GET_SIZE(first)
+        while size < DELIVERY:
+            try:
+                piece = self.take()
+            except SSLError as exc:
+                self.failure = exc
+                break
+            if piece is None:
+                break
+            pieces.append(piece)
+            size += PyBytes_GET_SIZE(piece)
+        return b"".join(pieces)
+
+    cdef int read(self) except -1:
+        """Give the user what has come, then send what he wrote meanwhile."""
+        if self.delivering or (self.state != OPEN and self.state != FLUSHING):
+            return 0
+        try:
+            while not self.app_paused and not self.discard and self.deliver():
+                pass
+            if self.state == OPEN and self.notified and not self.app_paused:
+                self.tell_end()
+                self.close()
+            elif self.state == OPEN:
+                self.send()
+            elif self.state == FLUSHING and self.discard:
+                self.finish_writing()  # he has closed from inside of a callback
+            self.hold_lower()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fatal(exc, "Fatal error on SSL protocol")
+        return 0
+
+    cdef int deliver(self) except -1:
+        """One call of the user's protocol; 0: there was nothing for it."""
+        if self.state != OPEN and self.state != FLUSHING:
+            return 0
+        self.delivering = True
+        try:
+            if self.kind == READER:
+                return self.deliver_reader()
+            if self.kind == BUFFERED:
+                return self.deliver_buffered()
+            return self.deliver_plain()
+        finally:
+            self.delivering = False
+
+    cdef int deliver_plain(self) except -1:
+        cdef PyObject *args[2]
+        data = self.take_all()
+        if data is None:
+            return 0
+        args[0] = <PyObject *>self.app
+        args[1] = <PyObject *>data
+        PyObject_VectorcallMethod(DATA_RECEIVED, args, 2, NULL)
+        return 1
+
+    cdef int deliver_reader(self) except -1:
+        """Decrypt straight into the buffer of a ``StreamReader``."""
+        cdef Py_ssize_t room, count = 0
+        cdef char *memory
+        reader = reader_of(self.app)
+        if reader is None:
+            return self.deliver_plain()
+        if not self.ready():
+            return 0
+        room = self.room()
+        memory = grow(reader, room)
+        try:
+            count = self.ssl_read(room, PyMemoryView_FromMemory(memory, room, PyBUF_WRITE))
+            self.was_read(room, count)
+        except Again:
+            self.was_read(room, -1)
+        finally:
+            grown(reader, room, count)
+        return count > 0
+
+    cdef int deliver_buffered(self) except -1:
+        cdef Py_ssize_t room, count, done = 0
+        if not self.ready():
+            return 0
+        buffer = self.app.get_buffer(self.incoming.pending)
+        room = len(buffer)
+        if not room:
+            raise RuntimeError("get_buffer() returned an empty buffer")
+        view = None
+        try:
+            while done < room and self.waiting():
+                if done and view is None:
+                    view = memoryview(buffer).cast("B")  # a slice of a bytearray would be a copy
+                count = self.ssl_read(room - done, buffer if view is None else view[done:])
+                self.was_read(room - done, count)
+                if not count:
+                    break
+                done += count
+        except Again:
+            self.was_read(room, -1)
+        except SSLError as exc:
+            if not done:
+                raise
+            self.failure = exc
+        finally:
+            if view is not None:
+                view.release()
+        if not done:
+            return 0
+        self.app.buffer_updated(done)
+        return 1
+
+    cdef int tell_end(self) except -1:
+        if self.app_state != APP_MADE:
+            return 0
+        self.app_state = APP_EOF
+        try:
+            if self.app.eof_received():
+                logger.warning("returning true from eof_received() has no effect when using ssl")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fatal(exc, "Error calling eof_received()")
+        return 0
+
+    cdef int hold_lower(self) except -1:
+        """While the user reads nothing, keep no more ciphertext than the limits say."""
+        cdef Py_ssize_t size
+        if self.lower is None or not (self.app_paused or self.lower_held):
+            return 0
+        size = self.incoming.pending
+        if not self.lower_held:
+            if size and size >= self.in_high:
+                self.lower_held = True
+                self.lower.pause_reading()
+        elif size <= self.in_low:
+            self.lower_held = False
+            self.lower.resume_reading()
+        return 0
+
+    cdef int pause(self) except -1:
+        self.app_paused = True
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.app_paused:
+            self.app_paused = False
+            # From the loop, as every packet: the caller may be inside a callback of the protocol.
+            self._loop.call_soon(self._resumed)
+        return 0
+
+    def _resumed(self):
+        if not self.app_paused:
+            self.advance()
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    cdef int write(self, data) except -1:
+        """`data` is bytes, and not empty."""
+        if self.state != OPEN and self.state != HANDSHAKE:
+            if self.lost >= MANY_WARNINGS:
+                logger.warning("SSL connection is closed")
+            self.lost += 1
+            return 0
+        self.backlog.append(data)
+        self.backlog_size += PyBytes_GET_SIZE(data)
+        if self.state == OPEN:
+            if self.backlog_size >= ENCRYPT_AT_ONCE:
+                self.send()
+            elif not self.delivering and not self.dirty:
+                self.port.mark(self)
+        return 0
+
+    cdef int flush(self) except -1:
+        """The end of the turn: what was written since the last."""
+        cdef StreamTransport stream = self.stream
+        self.dirty = False
+        if not self.backlog_size or self.state != OPEN or self.delivering:
+            return 0
+        if stream is None or stream.in_callback:
+            return self.send()
+        stream.in_callback = True
+        try:
+            self.send()
+        finally:
+            stream.in_callback = False
+        if stream.dirty:
+            stream.flush()
+        return 0
+
+    cdef int send(self) except -1:
+        """Encrypt what was written and pass it down."""
+        try:
+            if self.backlog_size:
+                self.encrypt()
+            self.forward()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fatal(exc, "Fatal error on SSL protocol")
+        return 0
+
+    cdef int encrypt(self) except -1:
+        cdef Py_ssize_t size, count, done = 0
+        cdef list backlog = self.backlog
+        if len(backlog) > 1 and self.backlog_size <= JOIN:
+            # One record, not one for each write.
+            backlog = self.backlog = [b"".join(backlog)]
+        try:
+            for data in backlog:
+                size = PyBytes_GET_SIZE(data)
+                count = self.ssl_write(data)
+                self.backlog_size -= count
+                while count < size:
+                    data = data[count:]
+                    backlog[done] = data
+                    size -= count
+                    count = self.ssl_write(data)
+                    self.backlog_size -= count
+                done += 1
+        except Again:
+            pass  # a renegotiation: goes on with what the peer sends
+        if done == len(backlog):
+            backlog.clear()
+        elif done:
+            del backlog[:done]
+        return 0
+
+    cdef int forward(self) except -1:
+        if not self.lower_paused:
+            data = self.outgoing_read()
+            if data:
+                self.pass_down(data)
+        return self.tell_app()
+
+    cdef int pass_down(self, data) except -1:
+        cdef StreamTransport stream = self.stream
+        if stream is not None and not stream.lost and not stream.eof_written:
+            stream.enqueue(data, PyBytes_GET_SIZE(data))
+        elif self.lower is not None:
+            self.lower.write(data)
+        return 0
+
+    cdef Py_ssize_t unsent(self) except -1:
+        cdef Py_ssize_t pending = self.outgoing.pending
+        return pending + self.backlog_size
+
+    cdef int tell_app(self) except -1:
+        """``pause_writing`` or ``resume_writing``, when it is time."""
+        cdef Py_ssize_t size = self.unsent() if self.lower_paused else self.backlog_size
+        if self.app is None:
+            return 0
+        if not self.app_told:
+            if size < self.out_high:
+                return 0
+            name = "pause_writing"
+        elif size <= self.out_low:
+            name = "resume_writing"
+        else:
+            return 0
+        self.app_told = not self.app_told
+        try:
+            getattr(self.app, name)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler({
+                "message": f"protocol.{name}() failed",
+                "exception": exc,
+                "transport": self.face,
+                "protocol": self,
+            })
+        return 0
+
+    # ----------------------------------------------------------------------------------------------------- closing
+
+    cdef int close(self) except -1:
+        """Say the end to the peer once all is sent, wait for his, then close underneath."""
+        if self.state == FLUSHING and not self.discard:
+            # The peer has ended, and waits for a user who had paused.
+            self.discard = True
+            return 0 if self.delivering else self.finish_writing()
+        if self.state != OPEN and self.state != HANDSHAKE:
+            return 0
+        self.closed = True
+        if self.state == HANDSHAKE:
+            return self.abort(None)
+        self.state = FLUSHING
+        self.discard = True
+        if self.lower_held:
+            self.lower_held = False
+            self.lower.resume_reading()  # the peer's end is to be read, whatever comes before it
+        self.shutdown_timer = self._loop.call_later(self.shutdown_timeout, self._shutdown_late)
+        return 0 if self.delivering else self.finish_writing()
+
+    def _shutdown_late(self):
+        if self.state == FLUSHING or self.state == SHUTDOWN:
+            self.lower._force_close(TimeoutError("SSL shutdown timed out"))
+
+    cdef int finish_writing(self) except -1:
+        if not self.discard:
+            self.read()
+            if self.state == FLUSHING and self.app_paused and not self.discard:
+                return 0  # until he resumes
+        if self.state != FLUSHING:
+            return 0
+        self.send()
+        if self.state == FLUSHING and (not self.backlog_size or self.eof_seen):
+            self.state = SHUTDOWN
+            self.shut()
+        return 0
+
+    cdef int shut(self) except -1:
+        if self.finished:
+            return 0
+        try:
+            if not self.eof_seen:
+                self.sslobj.unwrap()
+        except Again:
+            self.forward()
+        except SSLError as exc:
+            # What the peer sent before he heard of our end is nobody's: no error.
+            self.shut_done(None if exc.reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY" else exc)
+        else:
+            self.tell_end()
+            self.shut_done(None)
+        return 0
+
+    cdef int shut_done(self, exc) except -1:
+        self.finished = True
+        if self.shutdown_timer is not None:
+            self.shutdown_timer.cancel()
+            self.shutdown_timer = None
+        if exc is not None:
+            return self.fatal(exc, "Fatal error on transport")
+        if self.lower is not None:
+            # All of it, also where the transport underneath has asked us to wait: it sends before it closes.
+            data = self.outgoing_read()
+            if data:
+                self.pass_down(data)
+            self._loop.call_soon(self.lower.close)
+        return 0
+
+    cdef int abort(self, exc) except -1:
+        self.state = UNWRAPPED
+        if self.lower is not None:
+            self.lower._force_close(exc)
+        return 0
+
+    cdef int stop_timers(self) except -1:
+        if self.shutdown_timer is not None:
+            self.shutdown_timer.cancel()
+            self.shutdown_timer = None
+        if self.handshake_timer is not None:
+            self.handshake_timer.cancel()
+            self.handshake_timer = None
+        return 0
+
+    cdef int fatal(self, exc, str message) except -1:
+        cdef StreamTransport stream = self.stream
+        if self.lower is not None:
+            if isinstance(exc, SSLError) and stream is not None and not stream.buffered and stream._may_send():
+                # The alert that tells the peer why, RFC 8446 section 6.2: if it can go now it does.
+                alert = self.outgoing_read()
+                if alert:
+                    stream.put(PyBytes_AS_STRING(alert), PyBytes_GET_SIZE(alert))
+            self.lower._force_close(exc)
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        elif not isinstance(exc, asyncio.CancelledError):
+            self._loop.call_exception_handler({
+                "message": message,
+                "exception": exc,
+                "transport": self.lower,
+                "protocol": self,
+            })
+        return 0

@@ -1,0 +1,174 @@
+"""The transport that the user of a TLS connection gets; ``tls`` does the work."""
+
+from cpython.bytes cimport PyBytes_GET_SIZE
+from proactorx.transports.tls cimport TLSProtocol, limits
+
+import warnings
+from asyncio import constants, sslproto
+
+
+class SSLTransport(sslproto._SSLProtocolTransport):
+    """What ``isinstance`` sees of a TLS transport: it is asyncio's own, and an ``asyncio.Transport``."""
+
+    _closed = True  # nobody makes one: nothing to warn of
+
+
+cdef class TLSTransport:
+    """The user's side of a TLS connection: ``asyncio.Transport`` with its whole contract.
+
+    Made with the protocol, before that is given to the transport underneath.
+    """
+
+    cdef object _loop
+    cdef TLSProtocol tls
+    cdef object __weakref__
+    cdef dict __dict__
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.FALLBACK
+
+    def __init__(self, loop, TLSProtocol tls not None):
+        self._loop = loop
+        self.tls = tls
+        tls.face = self
+
+    @property
+    def __class__(self):
+        return SSLTransport
+
+    @property
+    def _ssl_protocol(self):
+        return self.tls
+
+    @property
+    def _protocol_paused(self):
+        return self.tls.app_told
+
+    def get_extra_info(self, name, default=None):
+        """``sslcontext``; after the handshake ``ssl_object``, ``peercert``, ``cipher`` and ``compression``; else what
+        the transport underneath knows."""
+        if name in self.tls.extra:
+            return self.tls.extra[name]
+        if self.tls.lower is not None:
+            return self.tls.lower.get_extra_info(name, default)
+        return default
+
+    def set_protocol(self, protocol):
+        """Give the bytes that come from now on to `protocol`."""
+        self.tls.set_app(protocol)
+
+    def get_protocol(self):
+        """The protocol that gets the bytes; None once the connection is lost."""
+        return self.tls.app
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        return self.tls.closed or (self.tls.lower is not None and self.tls.lower.is_closing())
+
+    def is_reading(self):
+        """Whether reading is not paused."""
+        return not self.tls.app_paused
+
+    def pause_reading(self):
+        """Give the protocol nothing until ``resume_reading``."""
+        self.tls.pause()
+
+    def resume_reading(self):
+        """Undo ``pause_reading``."""
+        self.tls.resume()
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def write(self, data):
+        """Send `data`; bytes are kept until they are sent, anything mutable may be changed after the call.
+
+        Raises:
+            TypeError: `data` is not bytes, bytearray or memoryview.
+        """
+        if type(data) is not bytes:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
+            data = bytes(data)
+        if PyBytes_GET_SIZE(data):
+            self.tls.write(data)
+
+    def writelines(self, list_of_data):
+        """``write`` for each item."""
+        for data in list_of_data:
+            self.write(data)
+
+    def write_eof(self):
+        """Not in TLS.
+
+        Raises:
+            NotImplementedError: always, as asyncio's own.
+        """
+        raise NotImplementedError
+
+    def can_write_eof(self):
+        """False: the end of one direction is the end of both."""
+        return False
+
+    def get_write_buffer_size(self):
+        """Bytes that wait for the transport underneath to take them."""
+        if self.tls.dirty:
+            self.tls.flush()
+        return self.tls.unsent()
+
+    def get_write_buffer_limits(self):
+        """(low, high), in bytes."""
+        return (self.tls.out_low, self.tls.out_high)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """When ``pause_writing`` (`high` bytes wait) and ``resume_writing`` (at most `low`) are called; 512 KiB and a
+        quarter of it unless told.
+
+        Raises:
+            ValueError: not ``high >= low >= 0``.
+        """
+        self.tls.out_high, self.tls.out_low = limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
+        if self.tls.dirty:
+            self.tls.flush()
+        self.tls.tell_app()
+
+    def get_read_buffer_size(self):
+        """Bytes that have come and are not decrypted."""
+        return self.tls.incoming.pending
+
+    def get_read_buffer_limits(self):
+        """(low, high), in bytes."""
+        return (self.tls.in_low, self.tls.in_high)
+
+    def set_read_buffer_limits(self, high=None, low=None):
+        """How much may wait to be decrypted while reading is paused; 256 KiB and a quarter of it unless told.
+
+        Raises:
+            ValueError: not ``high >= low >= 0``.
+        """
+        self.tls.in_high, self.tls.in_low = limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
+        self.tls.hold_lower()
+
+    def _test__append_write_backlog(self, data):
+        # CPython's own tests fill the queue through this.
+        self.tls.backlog.append(data)
+        self.tls.backlog_size += PyBytes_GET_SIZE(data)
+
+    # ----------------------------------------------------------------------------------------------------- closing
+
+    def close(self):
+        """Send what is queued and the end, wait for the peer's, then call ``connection_lost(None)``."""
+        self.tls.closed = True
+        self.tls.close()
+
+    def abort(self):
+        """Drop what is queued and call ``connection_lost(None)``."""
+        self._force_close(None)
+
+    def _force_close(self, exc):
+        self.tls.closed = True
+        self.tls.abort(exc)
+
+    def __del__(self):
+        if self.tls is not None and not self.tls.closed:
+            self.tls.closed = True
+            warnings.warn("unclosed transport <asyncio._SSLProtocolTransport object>", ResourceWarning, source=self)
