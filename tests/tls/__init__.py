@@ -1,0 +1,1 @@
+"""Pipes, FIFOs, sockets and terminals as transports of one direction."""
