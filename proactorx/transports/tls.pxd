@@ -17,6 +17,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef object failure          # an error that came after bytes which are still to be delivered
     cdef list backlog            # what the user has written and is not encrypted yet
     cdef Py_ssize_t backlog_size
+    cdef Py_ssize_t pending      # what the incoming BIO held when that was last asked
     cdef Py_ssize_t out_high, out_low, in_high, in_low
     cdef object handshake_timeout, shutdown_timeout, handshake_timer, shutdown_timer, started
     cdef unsigned int lost       # 1: the connection is lost; more: writes since then, or since it was closed
@@ -41,7 +42,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef int handshake(self) except -1
     cdef int handshake_done(self, exc) except -1
     cdef object take(self)
-    cdef object take_all(self)
+    cdef object take_more(self, first)
     cdef bint waiting(self) except -1
     cdef bint ready(self) except -1
     cdef Py_ssize_t room(self) except -1

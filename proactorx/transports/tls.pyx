@@ -239,12 +239,10 @@ cdef class TLSProtocol(RawProtocol):
 
     def pause_writing(self):
         """The transport underneath holds as much as it wants to."""
-        assert not self.lower_paused
         self.lower_paused = True
 
     def resume_writing(self):
-        """It takes more again."""
-        assert self.lower_paused
+        """It takes more again; also after a pause that the protocol before us was told of."""
         self.lower_paused = False
         if self.state != UNWRAPPED:
             self.forward()
@@ -309,11 +307,10 @@ cdef class TLSProtocol(RawProtocol):
 
     cdef bint waiting(self) except -1:
         """Whether a read may bring something: there is ciphertext, or the end of a record."""
-        cdef Py_ssize_t pending
         if self.rest:
             return True
-        pending = self.incoming.pending
-        return pending != 0
+        self.pending = self.incoming.pending
+        return self.pending != 0
 
     cdef bint ready(self) except -1:
         """Whether to read at all; raises the error that had to wait until now."""
@@ -323,12 +320,8 @@ cdef class TLSProtocol(RawProtocol):
         return not self.notified and self.waiting()
 
     cdef Py_ssize_t room(self) except -1:
-        """For how many bytes to ask: no more than a record has, nor than can come of the ciphertext that is there."""
-        cdef Py_ssize_t pending
-        if self.rest or self.partial:
-            return RECORD
-        pending = self.incoming.pending
-        return min(pending, RECORD)
+        """After `ready`: ask for no more than a record has, nor than can come of the ciphertext that is there."""
+        return RECORD if self.rest or self.partial else min(self.pending, RECORD)
 
     cdef int was_read(self, Py_ssize_t room, Py_ssize_t count) except -1:
         """Note how a read ended; -1: with no complete record."""
@@ -353,15 +346,10 @@ cdef class TLSProtocol(RawProtocol):
         self.was_read(room, PyBytes_GET_SIZE(data))
         return data if PyBytes_GET_SIZE(data) else None
 
-    cdef object take_all(self):
-        """What all complete records hold, or as much of it as one call is to be given."""
-        cdef Py_ssize_t size
-        cdef list pieces
-        first = self.take()
-        if first is None or not self.waiting():
-            return first
-        pieces = [first]
-        size = PyBytes_GET_SIZE(first)
+    cdef object take_more(self, first):
+        """`first` and what all other complete records hold, or as much of it as one call is to be given."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(first)
+        cdef list pieces = [first]
         while size < DELIVERY:
             try:
                 piece = self.take()
@@ -372,7 +360,7 @@ cdef class TLSProtocol(RawProtocol):
                 break
             pieces.append(piece)
             size += PyBytes_GET_SIZE(piece)
-        return b"".join(pieces)
+        return b"".join(pieces) if len(pieces) > 1 else first
 
     cdef int read(self) except -1:
         """Give the user what has come, then send what he wrote meanwhile."""
@@ -396,7 +384,7 @@ cdef class TLSProtocol(RawProtocol):
         return 0
 
     cdef int deliver(self) except -1:
-        """One call of the user's protocol; 0: there was nothing for it."""
+        """One call of the user's protocol, if there is anything for it; 0: there will be no more."""
         if self.state != OPEN and self.state != FLUSHING:
             return 0
         self.delivering = True
@@ -411,13 +399,17 @@ cdef class TLSProtocol(RawProtocol):
 
     cdef int deliver_plain(self) except -1:
         cdef PyObject *args[2]
-        data = self.take_all()
+        cdef bint more = False
+        data = self.take()
         if data is None:
             return 0
+        if self.waiting():
+            more = True
+            data = self.take_more(data)
         args[0] = <PyObject *>self.app
         args[1] = <PyObject *>data
         PyObject_VectorcallMethod(DATA_RECEIVED, args, 2, NULL)
-        return 1
+        return more
 
     cdef int deliver_reader(self) except -1:
         """Decrypt straight into the buffer of a ``StreamReader``."""
@@ -437,7 +429,7 @@ cdef class TLSProtocol(RawProtocol):
             self.was_read(room, -1)
         finally:
             grown(reader, room, count)
-        return count > 0
+        return count > 0 and self.waiting()
 
     cdef int deliver_buffered(self) except -1:
         cdef Py_ssize_t room, count, done = 0
@@ -612,7 +604,7 @@ cdef class TLSProtocol(RawProtocol):
         if self.app is None:
             return 0
         if not self.app_told:
-            if size < self.out_high:
+            if not size or size < self.out_high:
                 return 0
             name = "pause_writing"
         elif size <= self.out_low:

@@ -140,6 +140,23 @@ async def test_back_pressure_and_its_end(certificates: Certificates) -> None:
         assert protocol.events.count("pause_writing") == protocol.events.count("resume_writing") == 1
 
 
+@pytest.mark.ours
+async def test_a_limit_of_nothing(certificates: Certificates) -> None:
+    """Stock asyncio asks for a pause when nothing is queued, and may never end it."""
+    protocol = Recorder()
+    async with accepted(certificates, protocol) as peer:
+        protocol.transport.set_write_buffer_limits(high=0)
+        protocol.transport.write(b"through")
+        assert await peer.receive(7) == b"through"
+        assert protocol.events == ["connection_made"]
+        shrink(protocol.transport)
+        for _ in range(8):
+            protocol.transport.write(b"x" * MIB)
+        await protocol.until_event("pause_writing")
+        assert await peer.receive(8 * MIB) == b"x" * 8 * MIB
+        await protocol.until_event("resume_writing")
+
+
 async def test_a_pause_writing_that_raises(certificates: Certificates) -> None:
     seen = collect_errors()
 

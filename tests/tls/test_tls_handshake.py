@@ -64,7 +64,7 @@ async def test_a_peer_that_leaves_in_the_handshake(certificates: Certificates, h
         listener.setblocking(False)
         task = asyncio.create_task(connect(listener.getsockname(), certificates.client()))
         peer, _ = await loop.sock_accept(listener)
-        assert await loop.sock_recv(peer, 1000)
+        assert await loop.sock_recv(peer, 65536)
         reset(peer) if how == "reset" else peer.close()
         with pytest.raises(ConnectionResetError):
             await task
@@ -78,7 +78,7 @@ async def test_a_cancelled_handshake_closes_the_connection(certificates: Certifi
         task = asyncio.create_task(connect(listener.getsockname(), certificates.client()))
         peer, _ = await loop.sock_accept(listener)
         with peer:
-            assert await loop.sock_recv(peer, 1000)
+            assert await loop.sock_recv(peer, 65536)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -165,7 +165,7 @@ async def test_reports_of_refused_clients(certificates: Certificates) -> None:
         with await dialled(address) as sock:
             await asyncio.get_running_loop().sock_sendall(sock, b"GET / HTTP/1.0\r\n\r\n")
             with contextlib.suppress(ConnectionError):
-                while await asyncio.get_running_loop().sock_recv(sock, 1000):
+                while await asyncio.get_running_loop().sock_recv(sock, 65536):
                     pass
         await turns(10)
     assert seen == []

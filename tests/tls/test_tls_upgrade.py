@@ -137,7 +137,7 @@ async def test_a_peer_that_leaves_in_the_handshake(certificates: Certificates, h
         task = asyncio.create_task(
             loop.start_tls(protocol.transport, protocol, certificates.client(), server_hostname="localhost")
         )
-        assert await loop.sock_recv(peer, 1000)
+        assert await loop.sock_recv(peer, 65536)
         reset(peer) if how == "reset" else peer.close()
         with pytest.raises(ConnectionResetError):
             await task
@@ -151,11 +151,11 @@ async def test_cancelling_it(certificates: Certificates) -> None:
         task = asyncio.create_task(
             loop.start_tls(protocol.transport, protocol, certificates.client(), server_hostname="localhost")
         )
-        assert await loop.sock_recv(sock, 1000)
+        assert await loop.sock_recv(sock, 65536)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while await asyncio.wait_for(loop.sock_recv(sock, 1000), LIMIT):
+        while await asyncio.wait_for(loop.sock_recv(sock, 65536), LIMIT):
             pass
 
 

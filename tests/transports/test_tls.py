@@ -175,6 +175,7 @@ async def test_start_tls_on_both_ends(certificates: Certificates) -> None:
 
     def upgrade(protocol: Recorder, _data: bytes) -> None:
         protocol.transport.write(b"go ahead")
+        protocol.events.append("connection_lost")  # the other one will hear of it
         upgraded.append(
             loop.create_task(loop.start_tls(protocol.transport, secure_server, certificates.server(), server_side=True))
         )
