@@ -211,3 +211,35 @@ async def test_on_a_socket_what_is_no_file() -> None:
             await running().sock_sendfile(ours, io.BytesIO(b"in memory"), fallback=False)
         assert await running().sock_sendfile(ours, io.BytesIO(b"in memory")) == 9
         assert peer.recv(100) == b"in memory"
+
+
+@pytest.mark.ours
+async def test_a_gibibyte_takes_no_memory(tmp_path: Path) -> None:
+    """A hole of 1 GiB with a word at its end, so that nothing has to be read from a disk."""
+
+    def drain(peer: socket.socket) -> tuple[int, bytes]:
+        count, buffer = 0, bytearray(MIB)
+        last = b""
+        while size := peer.recv_into(buffer):
+            count += size
+            last = (last + bytes(buffer[max(0, size - 4) : size]))[-4:]
+        return count, last
+
+    path = tmp_path / "large"
+    with path.open("wb") as out:
+        out.truncate((1 << 30) - 4)
+        out.seek(0, os.SEEK_END)
+        out.write(b"last")
+    async with linked() as link:
+        drained = asyncio.create_task(asyncio.to_thread(drain, link.peer))
+        before = _resident()
+        with path.open("rb") as file:
+            assert await running().sendfile(link.transport, file, fallback=False) == 1 << 30
+        assert _resident() - before < 32 * MIB
+        link.transport.close()
+        assert await drained == (1 << 30, b"last")
+
+
+def _resident() -> int:
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
