@@ -691,7 +691,8 @@ cdef class TLSProtocol(RawProtocol):
             data = self.outgoing_read()
             if data:
                 self.pass_down(data)
-            self._loop.call_soon(self.lower.close)
+            # Now, not in the next turn as asyncio does: a loop that is stopped by then would keep the connection.
+            self.lower.close()
         return 0
 
     cdef int abort(self, exc) except -1:

@@ -83,7 +83,8 @@ async def test_a_cancelled_handshake_closes_the_connection(certificates: Certifi
             with pytest.raises(asyncio.CancelledError):
                 await task
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(loop.sock_recv(peer, 10), LIMIT) == b""
+                while await asyncio.wait_for(loop.sock_recv(peer, 65536), LIMIT):
+                    pass  # the rest of the first message
 
 
 async def test_byte_by_byte(certificates: Certificates) -> None:
