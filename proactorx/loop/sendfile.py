@@ -40,6 +40,7 @@ async def _send(
 ) -> int:
     """Send up to `count` bytes of `source` (None: all); `target` is asked for the descriptor before each call."""
     sent = 0
+    moved = False  # whether the position of the file is ours to set: not where asyncio's fall-back goes on
     try:
         while count is None or sent < count:
             size = CHUNK if count is None else min(CHUNK, count - sent)
@@ -56,6 +57,7 @@ async def _send(
                 if exc.errno == errno.ENOTCONN:
                     raise ConnectionError(errno.ENOTCONN, "socket is not connected") from exc
                 raise
+            moved = True
             if step == 0:
                 break
             sent += step
@@ -63,7 +65,7 @@ async def _send(
                 await room()
         return sent
     finally:
-        if sent:
+        if moved:
             os.lseek(source, offset + sent, os.SEEK_SET)
 
 

@@ -151,6 +151,14 @@ async def test_what_is_no_file(file: IO[bytes]) -> None:
         assert await link.from_peer(9) == b"in memory"
 
 
+@pytest.mark.ours  # stock asyncio before 3.13.15 leaves it where it was
+async def test_the_position_after_nothing_was_left_to_send(file: IO[bytes]) -> None:
+    file.seek(123)
+    async with linked() as link:
+        assert await running().sendfile(link.transport, file, BIG, fallback=False) == 0
+        assert file.tell() == BIG
+
+
 async def test_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     async with linked() as link:
