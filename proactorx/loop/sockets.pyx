@@ -16,6 +16,7 @@ from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_INTO, SEND,
 )
 from proactorx.port.port cimport Port
+from proactorx.transports.sending cimport UNLOCKED_SEND
 
 import asyncio
 import os
@@ -27,9 +28,6 @@ from proactorx.port import names
 
 cdef extern from "../drivers/sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
-
-cdef enum:
-    UNLOCKED_SEND = 65536  # a send this large copies long enough for other threads to run meanwhile
 
 cdef object Socket = socket.socket
 cdef object SSLSocket = ssl.SSLSocket
@@ -88,7 +86,7 @@ cdef class SocketOp(Overlapped):
         return 0
 
 
-cdef class Connections:
+cdef class Accepted:
     """Descriptors that cancelled accepts on one listening socket have brought; closed with that socket or the loop."""
 
     cdef list fds
@@ -110,7 +108,7 @@ cdef class SocketTable:
     cdef dict accepting      # descriptor: the accept in flight on it
     cdef dict sending        # descriptor: the last of the sends in flight on it
     cdef object received     # socket: what cancelled receives have brought
-    cdef object accepted     # socket: Connections
+    cdef object accepted     # socket: Accepted
 
     def __init__(self, LoopCore loop not None):
         self.loop = loop
@@ -203,13 +201,13 @@ cdef class SocketTable:
             close(accepted)
             return 0
         if sock not in self.accepted:
-            self.accepted[sock] = Connections.__new__(Connections)
-        (<Connections>self.accepted[sock]).fds.append(accepted)
+            self.accepted[sock] = Accepted.__new__(Accepted)
+        (<Accepted>self.accepted[sock]).fds.append(accepted)
         return 0
 
     cdef int kept_connection(self, sock) except -2:
         """The descriptor of a connection that a cancelled accept has brought, or -1."""
-        cdef Connections kept
+        cdef Accepted kept
         if not self.accepted:
             return -1
         kept = self.accepted.get(sock)

@@ -25,7 +25,6 @@ cdef class ReceiveDatagramsOp(Op):
     cdef DatagramTransport transport
 
 cdef class DatagramTransport(SendingTransport):
-    cdef dict extra
     cdef object remote           # the address that sendto() may name, of an endpoint made with remote_addr
     cdef ReceiveDatagramsOp receive
     cdef list stash              # received while paused: (data, address)

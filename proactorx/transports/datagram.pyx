@@ -18,7 +18,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_DGRAMS
 from proactorx.port.port cimport Port
-from proactorx.transports.sending cimport SendingTransport
+from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
 
 import asyncio
 import logging
@@ -58,8 +58,6 @@ cdef extern from "dgrams.h":
 logger = logging.getLogger("asyncio")
 
 cdef enum:
-    SEND_AT_ONCE = 32768   # so many bytes queued are sent without waiting for the end of the turn
-    UNLOCKED_SEND = 65536  # a send this large copies long enough for other threads to run meanwhile
     LARGEST = 65536        # an IP datagram carries less, RFC 768 and RFC 8200; 65,507 bytes over IPv4
     LARGEST_UNIX = 262144  # stock asyncio's limit; the system's is net.core.wmem_max
     HEADER = 8             # what a datagram counts in the buffer besides its bytes, as on stock asyncio
@@ -147,22 +145,6 @@ cdef class DatagramTransport(SendingTransport):
 
     # ------------------------------------------------------------------------------------------ what users ask for
 
-    def get_extra_info(self, name, default=None):
-        """``socket``, ``sockname``, ``peername``, and what the maker of the transport gave."""
-        return self.extra.get(name, default)
-
-    def set_protocol(self, protocol):
-        """Give the datagrams that come from now on to `protocol`."""
-        self._protocol = protocol
-
-    def get_protocol(self):
-        """The protocol that gets the datagrams."""
-        return self._protocol
-
-    def is_closing(self):
-        """Whether the transport is closing or closed."""
-        return self.closing
-
     def is_reading(self):
         """Whether the protocol may be given datagrams: neither closing nor paused."""
         return not self.closing and not self.reading_paused
@@ -199,12 +181,6 @@ cdef class DatagramTransport(SendingTransport):
         raise NotImplementedError
 
     # ----------------------------------------------------------------------------------------------------- opening
-
-    def _start(self, waiter=None):
-        """Call ``connection_made``, then read, then wake who waits for the endpoint."""
-        self._loop.call_soon(self._connection_made, context=self.context)
-        if waiter is not None:
-            self._loop.call_soon(_set_result_unless_done, waiter)
 
     def _connection_made(self):
         self.in_callback = True
@@ -722,8 +698,3 @@ cdef _name(ask):
         return ask()
     except OSError:
         return None
-
-
-def _set_result_unless_done(future):
-    if not future.done():
-        future.set_result(None)

@@ -40,7 +40,6 @@ cdef class PeerOp(Op):
     cdef WritePipeTransport transport
 
 cdef class WritePipeTransport(SendingTransport):
-    cdef dict extra
     cdef PeerOp peer             # waits for the other end to go away
     cdef uint32_t refused        # writes after the end
     cdef bint is_socket

@@ -396,22 +396,6 @@ cdef class WritePipeTransport(SendingTransport):
 
     # ------------------------------------------------------------------------------------------ what users ask for
 
-    def get_extra_info(self, name, default=None):
-        """``pipe``: the file object; and what the maker of the transport gave."""
-        return default if self.extra is None else self.extra.get(name, default)
-
-    def set_protocol(self, protocol):
-        """Tell `protocol` of flow control and of the end from now on."""
-        self._protocol = protocol
-
-    def get_protocol(self):
-        """The protocol that is told of flow control and of the end."""
-        return self._protocol
-
-    def is_closing(self):
-        """Whether the transport is closing or closed."""
-        return self.closing
-
     @property
     def _pipe(self):
         # asyncio's own name for the file object; set to None by those who take it back.
@@ -436,12 +420,6 @@ cdef class WritePipeTransport(SendingTransport):
         return "<{}>".format(" ".join(info))
 
     # --------------------------------------------------------------------------------------------------- the peer
-
-    def _start(self, waiter=None):
-        """Call ``connection_made``, then watch the other end, then wake who waits for the connection."""
-        self._loop.call_soon(self._connection_made, context=self.context)
-        if waiter is not None:
-            self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)
 
     def _connection_made(self):
         try:

@@ -7,6 +7,10 @@ cdef extern from "<sys/uio.h>":
         void *iov_base
         size_t iov_len
 
+cdef enum:
+    SEND_AT_ONCE = 32768   # so many bytes queued are sent without waiting for the end of the turn
+    UNLOCKED_SEND = 65536  # a send this large copies long enough for other threads to run meanwhile
+
 cdef class WritableOp(Op):
     cdef SendingTransport transport
 
@@ -15,6 +19,7 @@ cdef class SendingTransport(Flushable):
     cdef Port port
     cdef object _protocol
     cdef object context
+    cdef dict extra              # get_extra_info() values given or already asked for
     cdef object sock             # the Python object that owns fd, once there is one; else the transport owns it
     cdef WritableOp writable
     cdef object room             # the future of a sendfile that waits, or None

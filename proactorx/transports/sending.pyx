@@ -34,10 +34,8 @@ cdef extern from "<poll.h>":
 logger = logging.getLogger("asyncio")
 
 cdef enum:
-    SEND_AT_ONCE = 32768   # so much queued is sent without waiting for the end of the turn
     GATHER = 4096          # pieces of up to so many bytes are copied together rather than given as a vector
     VECTOR = 64            # pieces in one sendmsg(2)
-    UNLOCKED_SEND = 65536  # a send this large copies long enough for other threads to run meanwhile
 
 cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
@@ -86,6 +84,30 @@ cdef class SendingTransport(Flushable):
     cdef int ended(self) except -1:
         """``connection_lost`` was called: drop what only an open transport needs."""
         return 0
+
+    # ------------------------------------------------------------------------------------------ what users ask for
+
+    def get_extra_info(self, name, default=None):
+        """What is known of the transport by that name."""
+        return default if self.extra is None else self.extra.get(name, default)
+
+    def set_protocol(self, protocol):
+        """Call `protocol` from now on."""
+        self._protocol = protocol
+
+    def get_protocol(self):
+        """The protocol that is called."""
+        return self._protocol
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        return self.closing
+
+    def _start(self, waiter=None):
+        """Call ``connection_made``, then read or watch, then wake who waits for the transport."""
+        self._loop.call_soon(self._connection_made, context=self.context)
+        if waiter is not None:
+            self._loop.call_soon(_set_result_unless_done, waiter)
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -504,3 +526,8 @@ cdef class SendingTransport(Flushable):
 
 cdef bint _contiguous(data):
     return not isinstance(data, memoryview) or data.c_contiguous
+
+
+def _set_result_unless_done(future):
+    if not future.done():
+        future.set_result(None)

@@ -11,7 +11,6 @@ cdef class RawProtocol(Flushable):
 
 cdef class StreamTransport(SendingTransport):
     cdef object server
-    cdef dict extra              # get_extra_info() values given or already asked for
     cdef ReceiveOp receive
     cdef list stash              # received while paused
     cdef bint buffered_protocol

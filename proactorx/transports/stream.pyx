@@ -184,14 +184,6 @@ cdef class StreamTransport(SendingTransport):
             if buffered:
                 self.port.driver.prefer_direct(self.receive)
 
-    def get_protocol(self):
-        """The protocol that gets the bytes."""
-        return self._protocol
-
-    def is_closing(self):
-        """Whether the transport is closing or closed."""
-        return self.closing
-
     def is_reading(self):
         """Whether the protocol may be given bytes: neither closing nor paused."""
         return not self.closing and not self.reading_paused
@@ -210,12 +202,6 @@ cdef class StreamTransport(SendingTransport):
         return "<{}>".format(" ".join(info))
 
     # ----------------------------------------------------------------------------------------------------- opening
-
-    def _start(self, waiter=None):
-        """Call ``connection_made``, then read, then wake who waits for the connection."""
-        self._loop.call_soon(self._connection_made, context=self.context)
-        if waiter is not None:
-            self._loop.call_soon(_set_result_unless_done, waiter)
 
     def _connection_made(self):
         self.in_callback = True
@@ -533,8 +519,3 @@ cdef detach(server, transport):
         server._detach(transport)
     else:
         server._detach()
-
-
-def _set_result_unless_done(future):
-    if not future.done():
-        future.set_result(None)
