@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .support import LIMIT, MIB, BufferedRecorder, Echo, Recorder, dial, eventually, linked, serving, turns
+from .support import BIG, LIMIT, MIB, BufferedRecorder, Echo, Recorder, dial, eventually, linked, serving, turns
 
 both_kinds = pytest.mark.parametrize("kind", ["tcp", "accepted", "unix"])
 both_protocols = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
@@ -228,7 +228,7 @@ async def test_paused_while_writing_is_stalled_and_then_reset_by_the_peer() -> N
     """A paused transport with a full buffer still learns that its peer is gone."""
     async with linked("tcp") as link:
         link.transport.pause_reading()
-        link.transport.write(b"s" * 4 * MIB)
+        link.transport.write(b"s" * BIG)
         assert link.transport.get_write_buffer_size() > 0
         link.peer.close()
         error = await link.protocol.until_lost()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from .certs import Certificates
-from .support import LIMIT, MIB, Echo, Recorder, collect_errors, serving, shrink, socket_directory, turns
+from .support import BIG, LIMIT, MIB, Echo, Recorder, collect_errors, serving, shrink, socket_directory, turns
 
 
 @contextlib.asynccontextmanager
@@ -73,11 +73,11 @@ async def test_close_is_a_proper_end(certificates: Certificates) -> None:
 async def test_abort(certificates: Certificates) -> None:
     client, server = Recorder(), Recorder()
     async with secured(certificates, server, client) as (transport, _):
-        transport.write(b"x" * 4 * MIB)
+        transport.write(b"x" * BIG)
         transport.abort()
         assert await client.until_lost() is None
         await server.until_lost()
-        assert len(server.data) < 4 * MIB
+        assert len(server.data) < BIG
         assert server.events.count("connection_lost") == 1
 
 
