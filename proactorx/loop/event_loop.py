@@ -68,7 +68,6 @@ class EventLoop(
         asyncio.BaseEventLoop.__init__(self)
         self._init_connections()
         self._init_sockets()
-        self._init_datagrams()
         self._init_pipes()
         self._init_processes()
         self._init_readers()

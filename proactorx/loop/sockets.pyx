@@ -1,10 +1,10 @@
 """``loop.sock_*``: operations on sockets of the user's, as overlapped ops.
 
-An op that is cancelled may have succeeded all the same.  A receive's bytes are kept for the next receive on that
-socket, and an accepted connection for the next accept.
+An op that is cancelled may have succeeded all the same.  What a receive has brought is kept for the next receive on
+that socket, and an accepted connection for the next accept.
 
-One receive or accept is in flight on a socket at a time, the others wait their turn: so bytes are never given to one
-receive while a later one waits in the kernel.
+One receive, one accept and one ``sock_sendall`` are in flight on a socket at a time, the others wait in line: so bytes
+are never given to one receive while a later one waits in the kernel, and two tasks that receive in a loop take turns.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -13,7 +13,7 @@ from posix.unistd cimport close
 from proactorx.loop.core cimport LoopCore
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.port.op cimport (
-    ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_INTO, SEND,
+    ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
 )
 from proactorx.port.port cimport Port
 from proactorx.transports.sending cimport UNLOCKED_SEND
@@ -29,8 +29,19 @@ from proactorx.port import names
 cdef extern from "../drivers/sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
 
+cdef extern from "<poll.h>":
+    enum: POLLIN, POLLOUT
+
+cdef enum:
+    NEW_BYTES = 262144  # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in drivers/sockio.h
+
 cdef object Socket = socket.socket
 cdef object SSLSocket = ssl.SSLSocket
+cdef int STREAM = socket.SOCK_STREAM
+
+# The families whose addresses `names` knows.
+cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
+cdef tuple FAMILIES = INTERNET + ((socket.AF_UNIX,) if hasattr(socket, "AF_UNIX") else ())
 
 
 cdef class SocketOp(Overlapped):
@@ -38,8 +49,8 @@ cdef class SocketOp(Overlapped):
 
     cdef SocketTable table
     cdef object future
-    cdef object sock         # of a receive or accept: where what it brings belongs
-    cdef object turn         # what those behind this one wait for
+    cdef object sock
+    cdef list line           # the futures of those who wait behind this one, or None
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res, kind = self.kind
@@ -47,11 +58,11 @@ cdef class SocketOp(Overlapped):
             return 0
         if res < 0:
             self.error = -res
-        elif kind == RECV:
+        elif kind == RECV or (kind == RECV_FROM and self.memory == NULL):
             self.value = PyBytes_FromStringAndSize(packet.data, res)
         elif kind == SEND and self.offset < self.size:
             self.error = ECANCELED  # half-way
-        elif kind == ACCEPT_ONE:
+        elif kind == ACCEPT_ONE or kind == RECV_FROM or kind == SEND_TO:
             self.value = res
         elif kind == RECV_INTO:
             self.value = self.offset
@@ -66,13 +77,15 @@ cdef class SocketOp(Overlapped):
 
     cdef int unwanted(self) except -1:
         """Nobody takes the result: lose nothing by it."""
-        if self.kind == RECV_INTO and self.value:
-            self.table.keep(self.sock, bytes(self.view.cast("B")[:self.value]))
-        elif self.kind == RECV and self.value:
-            self.table.keep(self.sock, self.value)
-        elif self.kind == ACCEPT_ONE and self.value is not None:
-            self.table.keep_connection(self.sock, self.fd, <int>self.value)
-        self.value = None
+        value, self.value = self.value, None
+        if value is None:
+            return 0
+        if self.kind == ACCEPT_ONE:
+            self.table.keep_connection(self.sock, self.fd, <int>value)
+        elif self.kind == RECV or self.kind == RECV_INTO or self.kind == RECV_FROM:
+            if self.memory != NULL:
+                value = bytes(self.view.cast("B")[:value])
+            self.table.keep(self.sock, value, self.address)
         return 0
 
     cdef int left(self) except -1:
@@ -104,10 +117,10 @@ cdef class SocketTable:
 
     cdef LoopCore loop
     cdef Port port
-    cdef dict receiving      # descriptor: the receive in flight on it
-    cdef dict accepting      # descriptor: the accept in flight on it
-    cdef dict sending        # descriptor: the last of the sends in flight on it
-    cdef object received     # socket: what cancelled receives have brought
+    cdef dict receiving      # descriptor: the receive in flight on it, or one that is over, see `offer`
+    cdef dict accepting      # the same of accepts
+    cdef dict sending        # the same of `sock_sendall`
+    cdef object received     # socket: what a cancelled receive has brought, (bytes, struct sockaddr)
     cdef object accepted     # socket: Accepted
 
     def __init__(self, LoopCore loop not None):
@@ -150,50 +163,83 @@ cdef class SocketTable:
             op.left()
             raise
 
-    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=None, unsigned int events=0):
+    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=None, unsigned int events=0, address=None):
         """Submit an op; await its ``future``."""
-        cdef SocketOp op = <SocketOp>SocketOp.__new__(SocketOp)
+        cdef SocketOp op = <SocketOp>SocketOp.__new__(SocketOp), before
+        cdef dict ops = self.line_of(kind)
         op.kind = <unsigned char>kind
         op.fd = fd
         op.table = self
+        op.sock = sock
         op.size = size
         op.events = events
         if data is not None:
-            op.set_buffer(data, kind == RECV_INTO)
+            op.set_buffer(data, kind == RECV_INTO or kind == RECV_FROM)
+        if kind == RECV_FROM or kind == SEND_TO:
+            op._set_envelope(address)
         op.future = self.loop.new_future()
         self.port.submit(op)
-        if kind == RECV or kind == RECV_INTO:
-            op.sock = sock
-            self.receiving[fd] = op
-        elif kind == ACCEPT_ONE:
-            op.sock = sock
-            self.accepting[fd] = op
-        elif kind == SEND:
-            self.sending[fd] = op
+        if ops is not None:
+            before = ops.get(fd)
+            if before is not None:
+                op.line = before.line
+            ops[fd] = op
         return op
+
+    cdef dict line_of(self, int kind):
+        """The ops of which one at a time is in flight on a descriptor, where `kind` is such."""
+        if kind == RECV or kind == RECV_INTO or kind == RECV_FROM:
+            return self.receiving
+        return self.sending if kind == SEND else self.accepting if kind == ACCEPT_ONE else None
 
     cdef int ended(self, SocketOp op) except -1:
         """The kernel has let go of `op`, and its result is where it belongs."""
-        cdef dict line
-        if op.kind == RECV or op.kind == RECV_INTO or op.kind == ACCEPT_ONE:
-            line = self.accepting if op.kind == ACCEPT_ONE else self.receiving
-            if line.get(op.fd) is op:
-                del line[op.fd]
-            if op.turn is not None and not self.loop._closed:
-                op.turn.set_result(None)
-        elif op.kind == SEND:
-            if self.sending.get(op.fd) is op:
-                del self.sending[op.fd]
+        cdef dict ops = self.line_of(op.kind)
+        if ops is None:
+            return 0
+        if op.line is not None and not self.loop._closed:
+            self.offer(ops, op)
+        elif ops.get(op.fd) is op:
+            del ops[op.fd]
         return 0
 
-    cdef object turn(self, SocketOp before):
-        """A future that ends with the op `before`."""
-        if before.turn is None:
-            before.turn = self.loop.new_future()
-        return asyncio.shield(before.turn)
+    async def turn(self, dict ops, sock, int fd):
+        """Wait for the ops on `sock` that others have asked for before; then ``start`` one at once, or do without."""
+        cdef SocketOp before = ops[fd]
+        if before.sock.fileno() != fd:
+            # Closed under its op, and the number is another socket's now.
+            self.port.cancel(before)
+            del ops[fd]
+            return
+        future = self.loop.new_future()
+        if before.line is None:
+            before.line = []
+        before.line.append(future)
+        await future
+        self.check(sock)
 
-    cdef int keep(self, sock, bytes data) except -1:
-        self.received[sock] = self.received.get(sock, b"") + data
+    cdef int offer(self, dict ops, SocketOp op) except -1:
+        """`op` is over: wake the next in line, who has the place when its task has started an op in its next step."""
+        while op.line:
+            future = op.line.pop(0)
+            if future.done():
+                continue
+            future.set_result(None)
+            if ops.get(op.fd) is op:
+                # After that step: callbacks of a future are called in order.
+                self.loop.call_soon(self._offer_again, ops, op)
+                return 0
+        if ops.get(op.fd) is op:
+            del ops[op.fd]
+        return 0
+
+    def _offer_again(self, dict ops, SocketOp op):
+        if ops.get(op.fd) is op:  # it was cancelled, or had no need of it any more
+            self.offer(ops, op)
+
+    cdef int keep(self, sock, bytes data, bytes name) except -1:
+        if data or sock.type != STREAM:  # a datagram may be empty; the end of a stream comes again
+            self.received[sock] = data, name  # the first one: no receive is started while something is kept
         return 0
 
     cdef int keep_connection(self, sock, int fd, int accepted) except -1:
@@ -213,12 +259,49 @@ cdef class SocketTable:
         kept = self.accepted.get(sock)
         return kept.fds.pop(0) if kept is not None and kept.fds else -1
 
-    cdef bytes left_over(self, sock, Py_ssize_t nbytes):
-        """At most `nbytes` of what cancelled receives have brought."""
-        cdef bytes data = self.received.pop(sock)
-        if len(data) > nbytes:
-            self.received[sock] = data[nbytes:]
-        return data[:nbytes]
+    cdef tuple left_over(self, sock, Py_ssize_t nbytes):
+        """At most `nbytes` of what a cancelled receive has brought: (bytes, struct sockaddr)."""
+        cdef bytes data, name
+        data, name = self.received.pop(sock)
+        if len(data) > nbytes and sock.type == STREAM:
+            self.received[sock] = data[nbytes:], name  # the rest of a datagram is gone, recv(2)
+        return data[:nbytes], name
+
+    cdef Py_ssize_t left_over_into(self, sock, buf) except -1:
+        view = memoryview(buf).cast("B")
+        if view.readonly:
+            raise TypeError("a receive needs a writable buffer")
+        cdef bytes data = self.left_over(sock, len(view))[0]
+        view[:len(data)] = data
+        return len(data)
+
+    async def receive_from(self, sock, Py_ssize_t size, buffer):
+        """Wait for a datagram: (bytes, address), or (count, address) where it went into `buffer`."""
+        cdef SocketOp op
+        cdef int fd = self.check(sock)
+        while sock.family not in FAMILIES:
+            await self.poll(sock, POLLIN)
+            try:
+                return sock.recvfrom(size) if buffer is None else sock.recvfrom_into(buffer)
+            except (BlockingIOError, InterruptedError):
+                continue
+        if fd in self.receiving:
+            await self.turn(self.receiving, sock, fd)
+        if self.received and sock in self.received:
+            data, name = self.left_over(sock, size)
+            if buffer is None:
+                return data, names.parse(name)
+            buffer[:len(data)] = data
+            return len(data), names.parse(name)
+        own = bytearray(size) if buffer is None and size > NEW_BYTES else buffer
+        op = self.start(RECV_FROM, fd, sock, size, own)
+        try:
+            result = await op.future
+        except BaseException:
+            op.left()
+            raise
+        self.ended(op)
+        return (bytes(own[:result]) if own is not buffer else result), names.parse(op.address)
 
     cdef Py_ssize_t send_now(self, int fd, data, Py_ssize_t *size) except -1:
         """How much of `data` the socket takes at once; `size` is how much there is."""
@@ -258,11 +341,10 @@ class Sockets:
         cdef Py_ssize_t size = n
         if size < 0:
             raise ValueError("negative buffersize in recv")
-        while fd in table.receiving:
-            await table.turn(table.receiving[fd])
-            fd = table.check(sock)
+        if fd in table.receiving:
+            await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
-            return table.left_over(sock, size)
+            return table.left_over(sock, size)[0]
         op = table.start(RECV, fd, sock, size)
         try:
             result = await op.future
@@ -278,14 +360,10 @@ class Sockets:
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
         cdef int fd = table.check(sock)
-        while fd in table.receiving:
-            await table.turn(table.receiving[fd])
-            fd = table.check(sock)
+        if fd in table.receiving:
+            await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
-            view = memoryview(buf).cast("B")
-            data = table.left_over(sock, len(view))
-            view[:len(data)] = data
-            return len(data)
+            return table.left_over_into(sock, buf)
         op = table.start(RECV_INTO, fd, sock, 0, buf)
         try:
             result = await op.future
@@ -302,7 +380,9 @@ class Sockets:
         cdef SocketOp op
         cdef int fd = table.check(sock)
         cdef Py_ssize_t size, sent = 0
-        if fd not in table.sending:
+        if fd in table.sending:
+            await table.turn(table.sending, sock, fd)
+        else:
             # What goes at once needs no op and no turn of the loop.
             sent = table.send_now(fd, data, &size)
             if sent == size:
@@ -343,10 +423,9 @@ class Sockets:
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
         cdef int fd = table.check(sock), accepted
-        while fd in table.accepting:
-            await table.turn(table.accepting[fd])
-            fd = table.check(sock)
         while True:
+            if fd in table.accepting:
+                await table.turn(table.accepting, sock, fd)
             accepted = table.kept_connection(sock)
             if accepted < 0:
                 op = table.start(ACCEPT_ONE, table.check(sock), sock, 0)
@@ -362,3 +441,87 @@ class Sockets:
                 return conn, conn.getpeername()
             except OSError:
                 conn.close()  # reset before it was accepted: accept(2) would have said ECONNABORTED
+
+    # --------------------------------------------------------------------------------------------------- datagrams
+
+    async def sock_recvfrom(self, sock, bufsize):
+        """Receive one datagram: (at most `bufsize` bytes of it, its sender's address), recvfrom(2)."""
+        cdef SocketTable table = self._socket_table
+        if table.check(sock) not in table.receiving and not (table.received and sock in table.received):
+            # A datagram that is there needs no op.
+            try:
+                return sock.recvfrom(bufsize)
+            except (BlockingIOError, InterruptedError):
+                pass
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recvfrom")
+        return await table.receive_from(sock, bufsize, None)
+
+    async def sock_recvfrom_into(self, sock, buf, nbytes=0):
+        """Receive one datagram into `buf`: (bytes written, its sender's address), recvfrom(2).
+
+        Args:
+            sock: a non-blocking datagram socket.
+            buf: a writable buffer; not to be used before the call has returned.
+            nbytes: take at most so many bytes; 0: as many as `buf` holds.
+
+        Raises:
+            ValueError: `nbytes` is more than `buf` holds, or negative.
+        """
+        cdef SocketTable table = self._socket_table
+        cdef int fd = table.check(sock)
+        view = memoryview(buf).cast("B")
+        if view.readonly:
+            raise TypeError("a receive needs a writable buffer")
+        if nbytes < 0:
+            raise ValueError("negative buffersize in recvfrom_into")
+        if nbytes > len(view):
+            raise ValueError("nbytes is greater than the length of the buffer")
+        view = view[:nbytes or len(view)]
+        if fd not in table.receiving and not (table.received and sock in table.received):
+            try:
+                return sock.recvfrom_into(view)
+            except (BlockingIOError, InterruptedError):
+                pass
+        return await table.receive_from(sock, len(view), view)
+
+    async def sock_sendto(self, sock, data, address):
+        """Send `data` as one datagram to `address`; its size, sendto(2).
+
+        `data` must not be changed before the call has returned.
+        """
+        cdef SocketTable table = self._socket_table
+        cdef SocketOp op
+        cdef int fd
+        cdef double delay = 0
+        while True:
+            fd = table.check(sock)
+            try:
+                return sock.sendto(data, address)
+            except (BlockingIOError, InterruptedError):
+                pass
+            name = _numeric(sock.family, address)
+            if name is None:
+                # A Unix socket that is not connected is said to be writable while its receiver is full, unix(7) has
+                # no event for that: what the poll does not bring, a timer must.
+                if delay:
+                    await asyncio.sleep(delay)
+                delay = min(2 * delay or 0.001, 0.03)
+                await table.poll(sock, POLLOUT)
+                continue
+            op = table.start(SEND_TO, fd, sock, 0, data, 0, name)
+            try:
+                return await op.future
+            except BaseException:
+                op.left()
+                raise
+
+
+cdef bytes _numeric(family, address):
+    """The kernel's form of an address; None where only the socket module can tell (a name, another family)."""
+    if family not in INTERNET:
+        return None
+    try:
+        return names.pack(family, address)
+    except (ValueError, OSError, TypeError, IndexError, AttributeError):
+        return None

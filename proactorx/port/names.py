@@ -15,7 +15,7 @@ _HAS_LENGTH = sys.platform == "darwin" or "bsd" in sys.platform
 
 def parse(name: bytes) -> Any:
     """A ``struct sockaddr`` as the ``socket`` module would say it; None for an unknown family."""
-    family = name[1] if _HAS_LENGTH else int.from_bytes(name[:2], sys.byteorder)
+    family = int.from_bytes(name[1:2] if _HAS_LENGTH else name[:2], sys.byteorder)
     if family == socket.AF_INET and len(name) >= 8:
         return (socket.inet_ntop(socket.AF_INET, name[4:8]), int.from_bytes(name[2:4], "big"))
     if family == socket.AF_INET6 and len(name) >= 28:

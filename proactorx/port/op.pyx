@@ -205,12 +205,6 @@ cdef class Overlapped(Op):
             raise OSError(self.error, os.strerror(self.error))
         return self.value
 
-    def kept(self):
-        """For ``owner``: the result in a form that can be kept; of a receive into a buffer, a copy of the bytes."""
-        if self.kind == RECV_INTO or (self.kind == RECV_FROM and self.view is not None):
-            return bytes(self.view.cast("B")[: self.offset])
-        return self.value
-
     cdef Py_ssize_t want(self) noexcept:
         return self.size - self.offset
 
@@ -254,9 +248,8 @@ cdef class Overlapped(Op):
                     owner, self.owner = self.owner, None
                     owner(self)
             finally:
-                if self.kind != RECV_FROM:
-                    self.view = None
-                    self.memory = NULL
+                self.view = None
+                self.memory = NULL
         return 0
 
     cdef _descriptor(self, int fd):

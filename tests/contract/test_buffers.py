@@ -121,8 +121,8 @@ def test_nobody_needs_to_hold_the_op_or_its_buffer(port: Port, sockets: Sockets)
     """The port keeps what is in flight alive, whatever its user forgets."""
     a, b = sockets.pair()
     c, d = sockets.pair(send_buffer=4096)
-    heard: list[bytes] = []
-    port.start(Overlapped(RECV_INTO, a.fileno(), data=bytearray(1000), owner=lambda op: heard.append(op.kept())))
+    heard: list[int | None] = []
+    port.start(Overlapped(RECV_INTO, a.fileno(), data=bytearray(1000), owner=lambda op: heard.append(op.result())))
     port.start(Overlapped(SEND, c.fileno(), data=bytearray(b"y" * 200_000)))
     gc.collect()
     junk = [bytearray(b"z" * 1000) for _ in range(100)]  # would take the place of what was freed
@@ -134,7 +134,7 @@ def test_nobody_needs_to_hold_the_op_or_its_buffer(port: Port, sockets: Sockets)
     b.send(b"x" * 1000)
     while not heard:
         port.run(0.1)
-    assert heard == [b"x" * 1000]
+    assert heard == [1000]
     assert all(piece == b"z" * 1000 for piece in junk)
 
 
@@ -238,7 +238,7 @@ def test_a_buffer_of_something_else_than_bytes(port: Port, sockets: Sockets, mak
     assert perform(port, Overlapped(SEND, b.fileno(), data=array("I", [1, 2, 3, 4]))) == 16
     op = Overlapped(RECV_INTO, a.fileno(), data=target)
     seen: list[bytes] = []
-    op.owner = lambda op: seen.append(op.kept())
+    op.owner = lambda op: seen.append(bytes(target))
     assert perform(port, op) == 16
     assert list(target) == [1, 2, 3, 4]
     assert seen == [array("I", [1, 2, 3, 4]).tobytes()]

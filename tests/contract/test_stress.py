@@ -292,6 +292,7 @@ class Talk:
         self.sent = self.received = 0
         self.send: Overlapped | None = None
         self.receive: Overlapped | None = None
+        self.target = bytearray()
 
     def take(self, data: bytes) -> None:
         assert data == content(self.start + self.received, len(data)), "wrong bytes"
@@ -307,7 +308,8 @@ class Talk:
             size = self.rng.choice((1, 60, 64, 65, 5000, 16384, 100_000))
             fd = self.reader.fileno()
             if self.rng.random() < 0.3:
-                self.receive = Overlapped(RECV_INTO, fd, data=bytearray(size), owner=self.receiving_ended)
+                self.target = bytearray(size)
+                self.receive = Overlapped(RECV_INTO, fd, data=self.target, owner=self.receiving_into_ended)
             elif self.rng.random() < 0.1:
                 self.receive = Overlapped(POLL, fd, events=POLLIN, owner=self.receiving_ended)
             else:
@@ -322,10 +324,14 @@ class Talk:
     def receiving_ended(self, op: Overlapped) -> None:
         assert op is self.receive
         self.receive = None
-        if not op.error and isinstance(op.kept(), bytes):
-            self.take(op.kept())
+        if not op.error and isinstance(op.result(), bytes):
+            self.take(op.result())
         if self.rng.random() < 0.5:
             self.began()
+
+    def receiving_into_ended(self, op: Overlapped) -> None:
+        self.take(self.target[: op.nbytes])
+        self.receiving_ended(op)
 
     def cancelled(self) -> None:
         for op in (self.send, self.receive):

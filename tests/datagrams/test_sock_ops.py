@@ -12,7 +12,19 @@ from typing import Any
 
 import pytest
 
-from .support import LARGEST, has_ipv6, linux_only, peer, running, socket_directory, take, turns, unix_peer, unused_port
+from .support import (
+    LARGEST,
+    endpoint,
+    has_ipv6,
+    linux_only,
+    peer,
+    running,
+    socket_directory,
+    take,
+    turns,
+    unix_peer,
+    unused_port,
+)
 from .test_endpoints import link_local
 
 Pair = tuple[socket.socket, socket.socket]
@@ -306,6 +318,65 @@ async def test_receives_wait_in_line(pair: Pair, into: bool) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     other.sendto(b"and on", ours.getsockname())
     assert (await receive(ours, 100, into))[0] == b"and on"
+
+
+@pytest.mark.ours
+async def test_two_tasks_that_receive_in_a_loop_take_turns(pair: Pair) -> None:
+    ours, other = pair
+    got: list[tuple[bool, bytes]] = []
+
+    async def reader(into: bool) -> None:
+        while (one := await receive(ours, 100, into))[0] != b"end":
+            got.append((into, one[0]))
+
+    tasks = [asyncio.create_task(reader(into)) for into in (False, True)]
+    await turns()
+    for n in range(10):
+        other.sendto(b"%d" % n, ours.getsockname())
+        while len(got) <= n:
+            await asyncio.sleep(0)
+    for _ in tasks:
+        other.sendto(b"end", ours.getsockname())
+    await asyncio.gather(*tasks)
+    assert got == [(bool(n % 2), b"%d" % n) for n in range(10)]
+
+
+@pytest.mark.ours  # stock asyncio loses what a cancelled receive has brought
+async def test_a_datagram_of_a_cancelled_receive_stays_a_datagram(pair: Pair) -> None:
+    """Whatever receives it then; also an empty one, and what does not fit is gone."""
+    ours, other = pair
+    ours.connect(other.getsockname())
+
+    async def cancelled(data: bytes) -> None:
+        receive = running().sock_recv(ours, 100)
+        future = receive.send(None)
+        other.sendto(data, ours.getsockname())
+        while not future.done():
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            receive.throw(asyncio.CancelledError())
+
+    await cancelled(b"hello")
+    assert await running().sock_recv(ours, 3) == b"hel"
+    await cancelled(b"")
+    other.sendto(b"next", ours.getsockname())
+    assert await running().sock_recv_into(ours, bytearray(10)) == 0
+    assert (await running().sock_recvfrom(ours, 100))[0] == b"next"
+    await cancelled(b"last")
+    assert (await running().sock_recvfrom(ours, 100))[0] == b"last"
+
+
+@pytest.mark.ours  # stock asyncio looks only where it has to wait
+async def test_the_socket_of_a_transport_is_refused(pair: Pair) -> None:
+    ours, other = pair
+    async with endpoint(sock=ours):
+        for call in (
+            running().sock_recvfrom(ours, 1),
+            running().sock_recvfrom_into(ours, bytearray(1)),
+            running().sock_sendto(ours, b"x", other.getsockname()),
+        ):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                await call
 
 
 @EACH_FORM

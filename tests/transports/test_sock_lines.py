@@ -74,6 +74,76 @@ async def test_one_of_several_waiting_receives_is_cancelled(pair: Pair) -> None:
     assert tasks[1].cancelled()
 
 
+@pytest.mark.ours
+async def test_two_tasks_that_receive_in_a_loop_take_turns(pair: Pair) -> None:
+    ours, peer = pair
+    got: list[tuple[str, bytes]] = []
+
+    async def reader(name: str) -> None:
+        while data := await running().sock_recv(ours, 1):
+            got.append((name, data))
+
+    tasks = [asyncio.create_task(reader(name)) for name in "ab"]
+    await turns(2)
+    peer.sendall(b"0123456789")
+    peer.shutdown(socket.SHUT_WR)
+    await asyncio.wait_for(asyncio.gather(*tasks), LIMIT)
+    assert got == [("ab"[n % 2], b"%d" % n) for n in range(10)]
+
+
+@pytest.mark.ours
+async def test_two_tasks_that_accept_in_a_loop_take_turns() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        got: list[str] = []
+
+        async def acceptor(name: str) -> None:
+            while len(got) < 6:
+                conn, _ = await running().sock_accept(listener)
+                conn.close()
+                got.append(name)
+
+        tasks = [asyncio.create_task(acceptor(name)) for name in "ab"]
+        await turns(2)
+        for n in range(7):
+            socket.create_connection(listener.getsockname()).close()
+            while len(got) < min(n + 1, 6):
+                await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.gather(*tasks), LIMIT)
+        assert got[:6] == ["a", "b", "a", "b", "a", "b"]
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("distance", range(4))
+async def test_a_task_that_is_cancelled_when_its_turn_has_come_lets_the_next_one_in(pair: Pair, distance: int) -> None:
+    ours, peer = pair
+    tasks = [asyncio.create_task(running().sock_recv(ours, 1)) for _ in range(3)]
+    await turns(2)
+    peer.sendall(b"xyz")
+    await tasks[0]
+    await turns(distance)
+    tasks[1].cancel()
+    got = [one for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, bytes)]
+    assert len(got) >= 2
+    while len(got) < 3:
+        got.append(await asyncio.wait_for(running().sock_recv(ours, 1), LIMIT))
+    assert sorted(got) == [b"x", b"y", b"z"]
+
+
+@pytest.mark.ours
+async def test_a_waiting_receive_that_fails_at_its_turn_lets_the_next_one_in(pair: Pair) -> None:
+    ours, peer = pair
+    first = asyncio.create_task(running().sock_recv(ours, 1))
+    bad = asyncio.create_task(running().sock_recv_into(ours, b"constant"))
+    last = asyncio.create_task(running().sock_recv(ours, 1))
+    await turns(2)
+    peer.sendall(b"xy")
+    assert await first == b"x"
+    with pytest.raises(TypeError):
+        await bad
+    assert await asyncio.wait_for(last, LIMIT) == b"y"
+
+
 @pytest.mark.ours  # stock asyncio mixes the bytes of two sends
 async def test_sends_do_not_mix(pair: Pair) -> None:
     ours, peer = pair
@@ -117,6 +187,46 @@ async def test_a_number_that_is_used_again() -> None:
             await turns(2)
             peer.sendall(b"%d" % i)
             assert await asyncio.wait_for(task, LIMIT) == b"%d" % i
+
+
+@pytest.mark.ours  # on stock asyncio the first two wait for ever
+async def test_a_socket_closed_under_its_receives_and_the_next_one_with_its_number() -> None:
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    number = ours.fileno()
+    old = [asyncio.create_task(running().sock_recv(ours, 10)) for _ in range(2)]
+    await turns(2)
+    ours.close()
+    ours, other = socket.socketpair()
+    with peer, ours, other:
+        assert ours.fileno() == number
+        ours.setblocking(False)
+        new = [asyncio.create_task(running().sock_recv(ours, 1)) for _ in range(2)]
+        await turns(2)
+        other.sendall(b"xy")
+        assert await asyncio.wait_for(asyncio.gather(*new), LIMIT) == [b"x", b"y"]
+        for task in old:
+            with pytest.raises(OSError):
+                await asyncio.wait_for(task, LIMIT)
+
+
+@pytest.mark.ours  # on stock asyncio the first one waits for ever
+async def test_a_socket_closed_under_its_send_and_the_next_one_with_its_number() -> None:
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    number = ours.fileno()
+    old = [asyncio.create_task(running().sock_sendall(ours, bytes(MIB))) for _ in range(2)]
+    await turns(2)
+    ours.close()
+    ours, other = socket.socketpair()
+    with peer, ours, other:
+        assert ours.fileno() == number
+        ours.setblocking(False)
+        await asyncio.wait_for(running().sock_sendall(ours, b"x"), LIMIT)
+        assert other.recv(10) == b"x"
+        for task in old:
+            with pytest.raises(OSError):
+                await asyncio.wait_for(task, LIMIT)
 
 
 async def test_a_socket_closed_while_a_duplicate_is_open(pair: Pair) -> None:
