@@ -97,13 +97,13 @@ def probe_all() -> list[Probe]:
     return [probe(name) for name in _DRIVERS]
 
 
-def _make(name: str) -> Driver:
+def _make(name: str, shared: bool) -> Driver:
     if name == "select":
         driver: Driver = import_module("proactorx.drivers.select.driver").SelectDriver()
     elif name == "epoll":
         driver = import_module("proactorx.drivers.epoll.driver").EpollDriver()
     else:
-        driver = import_module("proactorx.drivers.io_uring.probe").make_driver()
+        driver = import_module("proactorx.drivers.io_uring.probe").make_driver(shared=shared)
     return driver
 
 
@@ -120,6 +120,7 @@ class Choice:
 
     Args:
         backend: one of ``WORDS``; None: what ``$PROACTORX_BACKEND`` says, else ``auto``.
+        shared: the driver is for a port that many threads wait on.
 
     Raises:
         ValueError: an unknown word.
@@ -129,7 +130,7 @@ class Choice:
     driver: Driver
     info: BackendInfo
 
-    def __init__(self, backend: str | None = None) -> None:
+    def __init__(self, backend: str | None = None, *, shared: bool = False) -> None:
         word, source = backend, "the backend argument"
         if word is None:
             word, source = os.environ.get("PROACTORX_BACKEND") or "auto", "$PROACTORX_BACKEND"
@@ -137,12 +138,13 @@ class Choice:
             raise ValueError(f"unknown backend {word!r} in {source}: one of {', '.join(WORDS)}")
         self._named = word != "auto"
         self._source = source
+        self._shared = shared
         self._rejected: dict[str, str] = {}
         if self._named:
             found = probe(word)
             if not found.available:
                 raise BackendError(f"backend {word} (named by {source}) cannot run here: {found.reason}")
-            self.driver = _make(word)
+            self.driver = _make(word, self._shared)
             self.info = _info(word, f"named by {source}", {})
         else:
             self._take_best()
@@ -155,7 +157,7 @@ class Choice:
             if not found.available or not found.suitable:
                 self._rejected[name] = found.reason
                 continue
-            self.driver = _make(name)
+            self.driver = _make(name, self._shared)
             self.info = _info(name, self._why(name), dict(self._rejected))
             _say_once(self.info)
             return

@@ -9,6 +9,7 @@ cdef class Driver:
     cdef public bint closed
     cdef public bint forked        # we are a forked child: nothing of this driver may be touched
     cdef public str name
+    cdef bint hears_changes          # a `sleep` notices what another thread submits meanwhile; else it must be woken
     cdef bint edge                   # READY packets report edges: bytes left behind must be asked for again
     cdef public int64_t spin_ns      # how long a wait may look for packets before it sleeps; 0: not at all
     cdef int spin_pause              # how many waits still go without
@@ -20,6 +21,7 @@ cdef class Driver:
     cdef int submit(self, Op op) except -1
     cdef int cancel(self, Op op) except -1
     cdef int wait(self, int64_t timeout_ns) except -1
+    cdef int sleep(self, int64_t timeout_ns) except -1 nogil
     cdef int wake(self) noexcept nogil
     cdef bint due(self, uint32_t callbacks) noexcept
     cdef int start(self) except -1

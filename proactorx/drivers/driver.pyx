@@ -5,6 +5,7 @@ to ``wait`` (which fills the packet queue and dispatches nothing), and finishes 
 """
 
 from cpython.ref cimport Py_INCREF
+from proactorx.port.errnos cimport ENOSYS
 from proactorx.port.op cimport IN_FLIGHT, queue_count, queue_free, queue_grow, queue_init
 
 import os
@@ -43,6 +44,14 @@ cdef class Driver:
     cdef int wait(self, int64_t timeout_ns) except -1:
         """Queue the packets there are, waiting for the first one at most `timeout_ns` (-1: without limit)."""
         raise NotImplementedError("Driver.wait")
+
+    cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
+        """Wait until `wait(0)` would find something, `wake` was called, or the time is over (-1: no limit); or for less.
+
+        For a port that many threads share: only this and `wake` may run while another thread is in the driver, so
+        nothing of the driver is changed here.  0 or an errno.
+        """
+        return ENOSYS
 
     cdef int wake(self) noexcept nogil:
         """End a `wait` in another thread.  Any thread may call this; 0, or -1 where the wake-up failed."""

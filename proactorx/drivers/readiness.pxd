@@ -26,4 +26,4 @@ cdef class ReadinessDriver(Driver):
 cdef int perform_call(Op op, Packet *packet, char *hot) except -1
 
 cdef class PythonReadinessDriver(ReadinessDriver):
-    pass
+    cdef int wake_fd

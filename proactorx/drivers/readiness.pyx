@@ -32,6 +32,11 @@ cdef extern from "sockio.h":
     int px_accept(int fd) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_socket_error(int fd) nogil
+    int px_wake_socket(int *wake_fd, int *early) nogil
+
+cdef extern from *:
+    enum: __ATOMIC_SEQ_CST
+    void __atomic_store_n(int *place, int value, int order) nogil
 
 cdef extern from "<poll.h>":
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP
@@ -314,7 +319,10 @@ cdef class ReadinessDriver(Driver):
 
 
 cdef class PythonReadinessDriver(ReadinessDriver):
-    """A readiness driver written in Python: subclasses give ``_open``, ``_interest``, ``_poll`` and ``_wake``."""
+    """A readiness driver written in Python: subclasses give ``_open``, ``_interest``, ``_poll`` and ``_sleep``."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.wake_fd = -1
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         self._interest(fd, before, after)
@@ -330,12 +338,13 @@ cdef class PythonReadinessDriver(ReadinessDriver):
         return 0
 
     cdef int wake(self) noexcept nogil:
+        return px_wake_socket(&self.wake_fd, &self.early_wake)
+
+    cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
         with gil:
-            if not self.opened:
-                self.early_wake = 1
-                return 0
-            try:
-                self._wake()
-            except OSError:
-                return -1
+            self._sleep(None if timeout_ns < 0 else timeout_ns / 1e9)
         return 0
+
+    def _wake_through(self, int fd):
+        """Other threads send to this socket to end a wait; -1: it is about to be closed."""
+        __atomic_store_n(&self.wake_fd, fd, __ATOMIC_SEQ_CST)

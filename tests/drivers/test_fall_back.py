@@ -82,7 +82,7 @@ def test_a_loop_whose_ring_cannot_be_opened_goes_on(monkeypatch: pytest.MonkeyPa
     """The kernel itself refuses these buffers: their number must be a power of two, io_uring_register_buf_ring(3)."""
     from proactorx.drivers.io_uring.driver import UringDriver
 
-    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda: UringDriver(buffers=3))
+    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(buffers=3))
     loop = proactorx.new_event_loop()
     try:
         assert loop.backend_info().name == "io_uring"

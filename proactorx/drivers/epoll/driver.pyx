@@ -22,6 +22,8 @@ cdef extern from "epoll.h":
     int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) nogil
     int px_epoll_wait(int epfd, px_event *events, int64_t timeout_ns) nogil
     int px_eventfd() nogil
+    int px_load_fd(int *fd) nogil
+    void px_store_fd(int *fd, int value) nogil
     int64_t px_now_ns() nogil
     int px_wake(int *wake_fd, int *early) nogil
 
@@ -48,6 +50,7 @@ cdef class EpollDriver(ReadinessDriver):
     def __cinit__(self):
         self.epfd = self.wake_fd = -1
         self.name = "epoll"
+        self.hears_changes = True
         self.lazy = True
 
     cdef int open(self) except -1:
@@ -93,13 +96,14 @@ cdef class EpollDriver(ReadinessDriver):
         cdef FdSlot *slot
         if epfd < 0:
             raise OSError(-epfd, os.strerror(-epfd))
-        self.epfd = epfd
+        px_store_fd(&self.epfd, epfd)
         close(old)
         self.set_interest(self.wake_fd, 0, POLLIN)
         for fd in range(self.slot_count):
             slot = &self.slots[fd]
             if slot.registered and px_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, slot.registered, slot.generation):
                 slot.registered = 0  # closed too
+        self.wake()  # who sleeps on the old set
         return 0
 
     cdef bint due(self, uint32_t callbacks) noexcept:
@@ -137,6 +141,12 @@ cdef class EpollDriver(ReadinessDriver):
         if renew:
             self.renew()
         return 0
+
+    cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
+        # What is found is found again by the wait: the set is level-triggered.
+        cdef px_event found[PX_EVENTS]
+        cdef int epfd = px_load_fd(&self.epfd), n = px_epoll_wait(epfd, found, timeout_ns)
+        return -n if n < 0 and epfd == px_load_fd(&self.epfd) else 0
 
     cdef int _spin(self):
         cdef int64_t until = px_now_ns() + self.spin_ns

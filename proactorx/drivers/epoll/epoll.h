@@ -32,6 +32,10 @@ static inline int px_eventfd(void) {
     return fd < 0 ? -errno : fd;
 }
 
+/* A descriptor that one thread sleeps on while another may put a new one in its place. */
+static inline int px_load_fd(int *fd) { return __atomic_load_n(fd, __ATOMIC_ACQUIRE); }
+static inline void px_store_fd(int *fd, int value) { __atomic_store_n(fd, value, __ATOMIC_RELEASE); }
+
 /* End a wait of another thread.  Before there is an eventfd the wish is noted in `early`, for the open to find: each
  * side writes one word and then reads the other's, so one of them sees the other. */
 static inline int px_wake(int *wake_fd, int *early) {

@@ -24,6 +24,7 @@ class UringDriver(Driver):
         buffers: int = 64,
         buffer_size: int = 16384,
         multishot: bool = True,
+        shared: bool = False,
     ) -> None: ...
     @property
     def rebuilds(self) -> int: ...

@@ -95,6 +95,7 @@ cdef class UringDriver(Driver):
     cdef bint wake_over          # the poll on it has ended
     cdef dict lines              # the ops of each descriptor and direction; the first one is in the kernel
     cdef bint multishot
+    cdef bint shared             # by many threads: see ring.h
     cdef object owner
     cdef uint32_t entries, cq_entries, buffer_count, buffer_size
     cdef readonly int rebuilds
@@ -106,14 +107,16 @@ cdef class UringDriver(Driver):
         self.wake_fd = -1
         self.name = "io_uring"
         self.edge = True
+        self.hears_changes = True
 
     def __init__(self, *, uint32_t entries=256, uint32_t cq_entries=0, uint32_t buffers=64,
-                 uint32_t buffer_size=16384, bint multishot=True):
+                 uint32_t buffer_size=16384, bint multishot=True, bint shared=False):
         self.entries = entries
         self.cq_entries = cq_entries or 4 * entries
         self.buffer_count = buffers
         self.buffer_size = buffer_size
         self.multishot = multishot
+        self.shared = shared
         self.retired = []
         self.lines = {}
 
@@ -137,7 +140,7 @@ cdef class UringDriver(Driver):
         """A ring as large as the memory limits allow, and its buffers.  The thread that makes it owns it."""
         cdef int error
         while True:
-            error = px_ring_open(&self.ring, self.entries, self.cq_entries)
+            error = px_ring_open(&self.ring, self.entries, self.cq_entries, self.shared)
             if error != -ENOMEM or self.entries <= SMALLEST_RING:
                 break
             self.entries //= 2
@@ -154,7 +157,7 @@ cdef class UringDriver(Driver):
     # ------------------------------------------------------------------------------------------------- threads
 
     cdef int start(self) except -1:
-        if not self.opened or self.closed or self.forked:
+        if not self.opened or self.closed or self.forked or self.shared:
             return 0
         if self.owner != threading.get_native_id() and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
             self._rebuild()  # SINGLE_ISSUER answers EEXIST to every thread but its owner
@@ -471,6 +474,9 @@ cdef class UringDriver(Driver):
         if px_ring_unsent(&self.ring) or px_ring_pending(&self.ring):
             return self._enter(0, 0)
         return self._reap()
+
+    cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
+        return -px_ring_sleep(&self.ring, timeout_ns)
 
     cdef bint _spin(self):
         """Look at the rings, without system calls, until something comes or the time is over."""

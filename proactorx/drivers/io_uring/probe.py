@@ -133,10 +133,15 @@ def probe() -> Probe:
     return Probe("io_uring", True, why, suitable=not why, **common)
 
 
-def make_driver() -> UringDriver:
-    """The driver with what this kernel has, less what the environment switches off."""
+def make_driver(*, shared: bool = False) -> UringDriver:
+    """The driver with what this kernel has, less what the environment switches off.
+
+    Args:
+        shared: for a port that many threads wait on.
+    """
     from proactorx.drivers import probe as cached
     from proactorx.drivers.io_uring.driver import UringDriver
 
     found, off = cached("io_uring"), disabled()
-    return UringDriver(multishot=found.tier >= "U1" and "multishot" not in off, buffers=0 if "buffers" in off else 64)
+    multishot, buffers = found.tier >= "U1" and "multishot" not in off, 0 if "buffers" in off else 64
+    return UringDriver(multishot=multishot, buffers=buffers, shared=shared)

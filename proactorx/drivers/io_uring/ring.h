@@ -1,8 +1,12 @@
 /* One ring: set-up, submission, reaping.  No Python here.
  *
- * Everything runs in the thread that drives the loop (SINGLE_ISSUER); other threads only write to an eventfd that the
- * ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside io_uring_enter with GETEVENTS,
+ * A loop's ring: everything runs in the thread that drives the loop (SINGLE_ISSUER); other threads only write to an
+ * eventfd that the ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside io_uring_enter with GETEVENTS,
  * so the kernel never interrupts Python; TASKRUN_FLAG says whether such a call would bring anything.
+ *
+ * A shared ring: any thread submits and reaps, one at a time (its user has a lock), while another one sleeps in
+ * px_ring_sleep, which touches neither queue.  None of those flags, and no COOP_TASKRUN: what completes is finished by
+ * the thread that submitted it, which may be busy for long and must be interrupted for it.
  */
 #ifndef PROACTORX_URING_RING_H
 #define PROACTORX_URING_RING_H
@@ -22,6 +26,7 @@
 typedef struct {
     int fd;            /* -1: no ring */
     int enter_fd;      /* fd, or its index when it is registered with this thread */
+    int shared;
     uint32_t setup_flags, features, enter_flags;
     uint32_t sq_entries, sq_mask, cq_entries, cq_mask;
     uint32_t sq_tail;  /* ours; published to the kernel before an enter */
@@ -106,7 +111,7 @@ static int px_ring_map_all(px_ring *r, struct px_params *p) {
 
 /* Create a ring of `entries` with as many of the wanted flags as this kernel has: on EINVAL they are given up in the
  * order DEFER_TASKRUN (with SINGLE_ISSUER, which it needs), NO_SQARRAY, COOP_TASKRUN.  0 or -errno. */
-static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries) {
+static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries, int shared) {
     static const uint32_t steps[] = {
         0,
         PX_SETUP_NO_SQARRAY,
@@ -115,8 +120,9 @@ static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries) {
             | PX_SETUP_TASKRUN_FLAG | PX_SETUP_SUBMIT_ALL,
     };
     const uint32_t base = PX_SETUP_CQSIZE | PX_SETUP_CLAMP;
-    const uint32_t wanted = PX_SETUP_NO_SQARRAY | PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER
-        | PX_SETUP_COOP_TASKRUN | PX_SETUP_TASKRUN_FLAG | PX_SETUP_SUBMIT_ALL;
+    const uint32_t single = PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER | PX_SETUP_COOP_TASKRUN
+        | PX_SETUP_TASKRUN_FLAG;
+    const uint32_t wanted = PX_SETUP_NO_SQARRAY | PX_SETUP_SUBMIT_ALL | (shared ? 0 : single);
     struct px_params p;
     uint32_t i;
     int fd = -EINVAL, error;
@@ -131,6 +137,7 @@ static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries) {
     r->fd = r->enter_fd = fd;
     r->setup_flags = p.flags;
     r->features = p.features;
+    r->shared = shared;
     if ((error = px_ring_map_all(r, &p)) < 0) {
         px_ring_free(r, 1);
         return error;
@@ -163,8 +170,8 @@ static inline uint32_t px_ring_ready(px_ring *r) { return px_load(r->k_cq_tail) 
 
 /* Whether an enter could bring completions that are not in the ring yet. */
 static inline int px_ring_pending(px_ring *r) {
-    return !(r->setup_flags & PX_SETUP_TASKRUN_FLAG)
-        || (px_load(r->k_sq_flags) & (PX_SQ_TASKRUN | PX_SQ_CQ_OVERFLOW)) != 0;
+    if (!(r->setup_flags & PX_SETUP_TASKRUN_FLAG) && !r->shared) return 1;
+    return (px_load(r->k_sq_flags) & (PX_SQ_TASKRUN | PX_SQ_CQ_OVERFLOW)) != 0;
 }
 
 /* The next free entry, zeroed; NULL when the submission ring is full. */
@@ -196,6 +203,18 @@ static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
     }
     r->sq_sent = px_load(r->k_sq_head);
     return 0;
+}
+
+/* Sleep until there is a completion, or somebody has taken one; at most `timeout_ns` (< 0: without limit).  Any thread,
+ * whatever others do to the queues.  0 or -errno. */
+static int px_ring_sleep(px_ring *r, int64_t timeout_ns) {
+    struct px_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    struct px_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&ts};
+    uint32_t flags = PX_ENTER_GETEVENTS | (r->features & PX_FEAT_NO_IOWAIT ? PX_ENTER_NO_IOWAIT : 0);
+    long n;
+    if (timeout_ns >= 0) n = syscall(PX_NR_ENTER, r->fd, 0, 1, flags | PX_ENTER_EXT_ARG, &arg, sizeof arg);
+    else n = syscall(PX_NR_ENTER, r->fd, 0, 1, flags, NULL, (size_t)8);
+    return n < 0 && errno != ETIME ? -errno : 0;
 }
 
 /* ---------------------------------------------------------------- the buffer ring (io_uring_register_buf_ring(3)) */

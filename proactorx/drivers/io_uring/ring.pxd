@@ -34,12 +34,13 @@ cdef extern from "ring.h":
         uint8_t last_op, ops_len
         px_probe_op *ops
 
-    int px_ring_open(px_ring *ring, uint32_t entries, uint32_t cq_entries) nogil
+    int px_ring_open(px_ring *ring, uint32_t entries, uint32_t cq_entries, int shared) nogil
     void px_ring_clear(px_ring *ring) nogil
     void px_ring_free(px_ring *ring, int unmap) nogil
     void px_ring_register(px_ring *ring) nogil
     void px_ring_unregister(px_ring *ring) nogil
     px_sqe *px_ring_sqe(px_ring *ring) nogil
+    int px_ring_sleep(px_ring *ring, int64_t timeout_ns) nogil
     int px_ring_enter(px_ring *ring, int wait, int64_t timeout_ns) nogil
     uint32_t px_ring_unsent(px_ring *ring) nogil
     uint32_t px_ring_ready(px_ring *ring) nogil

@@ -59,7 +59,7 @@ def probe_ring():
         raise MemoryError
     memset(probe, 0, sizeof(px_probe))
     memset(&buffers, 0, sizeof(px_buffers))
-    error = px_ring_open(&ring, 8, 32)
+    error = px_ring_open(&ring, 8, 32, 0)
     try:
         if error < 0:
             raise OSError(-error, os.strerror(-error))

@@ -27,6 +27,7 @@ class SelectDriver(PythonReadinessDriver):
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._selector.register(self._reader, selectors.EVENT_READ)
+        self._wake_through(self._writer.fileno())
 
     def _interest(self, fd: int, before: int, after: int) -> None:
         if self._selector is None or self.closed or self.forked:
@@ -66,11 +67,9 @@ class SelectDriver(PythonReadinessDriver):
         except (BlockingIOError, InterruptedError):
             return
 
-    def _wake(self) -> None:
-        try:
-            self._writer.send(b"\0")
-        except (BlockingIOError, InterruptedError):
-            return  # the pipe is full, so a wake-up is pending
+    def _sleep(self, timeout: float | None) -> None:
+        assert self._selector is not None
+        self._selector.select(timeout)
 
     def close(self) -> None:
         """Free the selector and the wake-up pair."""
@@ -85,6 +84,7 @@ class SelectDriver(PythonReadinessDriver):
     def _drop(self) -> None:
         if self._selector is None:
             return
+        self._wake_through(-1)
         self._selector.close()
         self._reader.close()
         self._writer.close()
