@@ -586,6 +586,7 @@ cdef class LoopCore:
         cdef int64_t timeout = -1
         if port.driver.forked:
             raise RuntimeError(FORKED)
+        port.turns += 1
         PyErr_CheckSignals()
         if px_peek(&self.inbox) != NULL:
             self.drain_inbox()

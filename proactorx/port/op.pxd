@@ -12,6 +12,15 @@ cdef enum Kind:
     RECV_DGRAMS     # multishot: a PACKET_READY each time that datagrams are there, which the owner takes
     RECV_FROM       # one datagram and its address, into the op's own buffer or as a new bytes object
     SEND_TO         # one datagram, the op's own buffer, to an address or to the peer of the socket
+    READ            # of a file, at `position`: at most `size` bytes, as a new bytes object or into the op's own buffer
+    WRITE           # to a file, at `position`: the whole of the op's own buffer
+    FSYNC           # a file's data, and its attributes unless `events` says otherwise, to the disk
+
+cdef enum:
+    FSYNC_DATA = 1       # FSYNC, `events`: only the attributes that a later read needs, fdatasync(2)
+    # READ, WRITE: so many bytes at a time.  What the page cache has is copied by the thread that submits, which is the
+    # loop's: 1 MiB takes it 0.1 ms.
+    FILE_STEP = 1 << 20
 
 cdef enum State:
     NEW
@@ -64,6 +73,7 @@ cdef class Op:
     cdef uint8_t calm
     cdef uint8_t family      # of the socket, as SHORT_READS_END and so on in the io_uring driver; 0: not asked yet
     cdef int slot            # its place in Driver.inflight
+    cdef int64_t position    # READ, WRITE: of the next byte; -1: where the file's own position is
     cdef void *fd_next       # the next op that waits on the same fd and direction
     cdef int on_packet(self, Packet *packet) except -1
     cdef Py_ssize_t want(self) noexcept
@@ -89,3 +99,4 @@ cdef class Overlapped(Op):
     cdef int _set_envelope(self, bytes address) except -1
     cdef _descriptor(self, int fd)
     cdef int set_buffer(self, object data, bint writable) except -1
+    cdef int make_buffer(self) except -1

@@ -25,6 +25,8 @@ class Overlapped(Op):
         events: int = 0,
         address: bytes | None = None,
         owner: Callable[[Overlapped], object] | None = None,
+        position: int = -1,
+        datasync: bool = False,
     ) -> None: ...
     @property
     def error(self) -> int: ...

@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from proactorx.port.errnos cimport ECANCELED
+from proactorx.port.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
 from posix.unistd cimport close
 
@@ -127,18 +127,24 @@ cdef class Overlapped(Op):
     ``owner`` is called with the op at its last packet, once.
     """
 
-    def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None, owner=None):
-        if not POLL <= kind <= SEND_TO or kind == RECV_STREAM or kind == RECV_DGRAMS:
+    def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None, owner=None,
+                 int64_t position=-1, bint datasync=False):
+        if not POLL <= kind <= FSYNC or kind == RECV_STREAM or kind == RECV_DGRAMS:
             raise ValueError(f"unknown kind of operation: {kind}")
         if size < 0:
             raise ValueError(f"a size cannot be negative: {size}")
         self.kind = <uint8_t>kind
         self.fd = fd
         self.size = size
-        self.events = events
+        self.events = FSYNC_DATA if datasync else events
         self.owner = owner
+        if position < -1:
+            raise ValueError(f"a position cannot be negative: {position}")
+        self.position = position
         if data is not None:
-            self.set_buffer(data, kind == RECV_INTO or kind == RECV_FROM)
+            self.set_buffer(data, kind == RECV_INTO or kind == RECV_FROM or kind == READ)
+        elif kind == READ:
+            self.make_buffer()
         if kind == RECV_FROM or kind == SEND_TO:
             self._set_envelope(address)
 
@@ -153,6 +159,12 @@ cdef class Overlapped(Op):
         view = PyMemoryView_GET_BUFFER(self.view)
         self.memory = <char *>view.buf
         self.size = view.len
+        return 0
+
+    cdef int make_buffer(self) except -1:
+        """READ: a bytes object for the result, which nobody sees before the last packet."""
+        self.view = PyBytes_FromStringAndSize(NULL, self.size)
+        self.memory = PyBytes_AS_STRING(self.view)
         return 0
 
     cdef int _set_envelope(self, bytes address) except -1:
@@ -185,13 +197,13 @@ cdef class Overlapped(Op):
 
     @property
     def nbytes(self):
-        """Bytes moved so far; defined also for a send that was cancelled half-way."""
+        """Bytes moved so far; defined also for a send or write that was cancelled, or failed, half-way."""
         return self.offset
 
     def result(self):
-        """What the op brought: bytes (RECV), a count (RECV_INTO, SEND), a descriptor (ACCEPT_ONE), a mask (POLL).
+        """What the op brought: bytes (RECV), a count (RECV_INTO, SEND, WRITE), a descriptor (ACCEPT_ONE), a mask (POLL).
 
-        Of RECV_FROM bytes, or a count where it has a buffer of its own.
+        Of RECV_FROM and READ bytes, or a count where it has a buffer of its own.
 
         Raises:
             OSError: the op failed; ``errno`` is ECANCELED when it was cancelled in time.
@@ -216,7 +228,12 @@ cdef class Overlapped(Op):
 
     cdef int took(self, Py_ssize_t nbytes) except -1:
         self.offset += nbytes
-        return 1 if self.kind == SEND and self.offset < self.size else 0
+        if self.position >= 0:
+            self.position += nbytes
+        if self.offset >= self.size:
+            return 0
+        # A short read is the end of the file, or all that there is now.
+        return self.kind == SEND or self.kind == WRITE or (self.kind == READ and nbytes == FILE_STEP)
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res
@@ -225,7 +242,8 @@ cdef class Overlapped(Op):
             if packet.flags & PACKET_MORE:
                 return 0
         elif res < 0:
-            self.error = -res
+            # EINTR: the cancel met a file op that was being executed.
+            self.error = ECANCELED if res == -EINTR and self.kind >= READ else -res
         elif self.kind == RECV:
             self.value = PyBytes_FromStringAndSize(packet.data, res)
             self.offset = res
@@ -238,8 +256,10 @@ cdef class Overlapped(Op):
             self._descriptor(res)
         elif self.kind == POLL or self.kind == CONNECT:
             self.value = res
-        elif self.kind == SEND and self.offset < self.size:
+        elif self.offset < self.size and (self.kind == SEND or (self.kind == WRITE and res > 0)):
             self.error = ECANCELED  # half-way; nbytes tells how far
+        elif self.kind == READ and type(self.view) is bytes:
+            self.value = self.view if self.offset == self.size else (<bytes>self.view)[:self.offset]
         else:
             self.value = self.offset
         if not packet.flags & PACKET_MORE:

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport Op
 
@@ -10,6 +10,7 @@ cdef class Port:
     cdef readonly Driver driver
     cdef list dirty
     cdef bint closing
+    cdef uint64_t turns      # of the loop: who works without waiting looks here whether others have had their turn
     cdef void **owners       # the transport of each descriptor that has one; borrowed
     cdef int owner_count
     cdef object arena        # memory that the datagram transports of this port share; None: not yet, or in use

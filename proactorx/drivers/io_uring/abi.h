@@ -146,6 +146,7 @@ enum {
 enum px_opcode {
     PX_OP_NOP = 0,
     PX_OP_POLL_ADD = 6,
+    PX_OP_FSYNC = 3,
     PX_OP_RECVMSG = 10,
     PX_OP_ACCEPT = 13,
     PX_OP_ASYNC_CANCEL = 14,

@@ -17,6 +17,7 @@ See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), io_uring_
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_INCREF
 from proactorx.port.errnos cimport (
     EAGAIN, EBUSY, ECANCELED, EEXIST, EINPROGRESS, EINTR, EINVAL, ENOBUFS, ENOMEM, EOPNOTSUPP, ETIME,
 )
@@ -27,13 +28,15 @@ from proactorx.drivers.driver cimport Driver
 from proactorx.drivers.io_uring.ring cimport *
 from proactorx.drivers.readiness cimport perform_call
 from proactorx.port.op cimport (
-    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, POLL,
-    Packet, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, queue_count,
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_MORE,
+    PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WRITE,
+    queue_count,
 )
 
 import logging
 import os
 import threading
+import time
 
 from proactorx.drivers.io_uring.trial import feature_names, setup_names
 
@@ -76,6 +79,10 @@ cdef enum:
     WAKE = 1             # user_data of the poll on the eventfd
     ENTER_TRIES = 100
     SMALLEST_RING = 64
+    FILE_WORKERS = 32    # of the kernel's, for file ops that wait; and as many for other calls
+
+# How long the thread that drives the ring waits for file ops when it stops to do so.
+cdef double FILES_DEADLINE = 5.0
 
 # PACKET_READY packets that the driver makes itself say "read to the end", as if the peer had shut down.
 cdef uint32_t READ_ON = POLLIN | POLLRDHUP
@@ -98,6 +105,7 @@ cdef class UringDriver(Driver):
     cdef bint shared             # by many threads: see ring.h
     cdef object owner
     cdef uint32_t entries, cq_entries, buffer_count, buffer_size
+    cdef int file_ops            # READ, WRITE, FSYNC in the kernel
     cdef readonly int rebuilds
     cdef readonly int starved    # how often a receive ended for want of buffers
 
@@ -108,6 +116,7 @@ cdef class UringDriver(Driver):
         self.name = "io_uring"
         self.edge = True
         self.hears_changes = True
+        self.native_files = True
 
     def __init__(self, *, uint32_t entries=256, uint32_t cq_entries=0, uint32_t buffers=64,
                  uint32_t buffer_size=16384, bint multishot=True, bint shared=False):
@@ -139,6 +148,7 @@ cdef class UringDriver(Driver):
     cdef _open_ring(self):
         """A ring as large as the memory limits allow, and its buffers.  The thread that makes it owns it."""
         cdef int error
+        cdef uint32_t[2] workers
         while True:
             error = px_ring_open(&self.ring, self.entries, self.cq_entries, self.shared)
             if error != -ENOMEM or self.entries <= SMALLEST_RING:
@@ -151,6 +161,10 @@ cdef class UringDriver(Driver):
                 px_ring_free(&self.ring, 1)
         if error < 0:
             raise OSError(-error, os.strerror(-error))
+        # Each file op that must wait keeps one of the kernel's threads busy: without a limit there are hundreds of them.
+        # (EINVAL before Linux 5.15: as many as the kernel likes.)
+        workers[0] = workers[1] = FILE_WORKERS
+        px_register(self.ring.fd, PX_REGISTER_IOWQ_MAX_WORKERS, workers, 2)
         # Not get_ident(): Python's idents are addresses, and come again when a thread has ended.
         self.owner = threading.get_native_id()
 
@@ -167,8 +181,23 @@ cdef class UringDriver(Driver):
     cdef int stop(self) except -1:
         # A registration would keep the ring alive until the thread ends.
         if self.opened and not self.closed and not self.forked:
+            if self.file_ops:
+                self._await_files()
             px_ring_unregister(&self.ring)
         return 0
+
+    cdef _await_files(self):
+        """Have file ops end in the thread that submitted them.
+
+        The kernel's threads are at them, so what _rebuild says of others does not hold: they happen whoever drives the
+        ring next, and only this thread can ask how they ended.
+        """
+        cdef double deadline = time.monotonic() + FILES_DEADLINE, left = FILES_DEADLINE
+        while self.file_ops and left > 0:
+            self._enter(1, <int64_t>(left * 1e9))
+            left = deadline - time.monotonic()
+        if self.file_ops:
+            logger.warning("io_uring: %d file operations did not end within %.0f s", self.file_ops, FILES_DEADLINE)
 
     cdef _rebuild(self):
         """Move to a new ring, because another thread drives the loop now.  Nothing is lost.
@@ -208,7 +237,13 @@ cdef class UringDriver(Driver):
             if not op.armed or <uintptr_t><void *>op in ended:
                 continue
             op.armed = op.in_kernel = False
-            if op.state == IN_FLIGHT:
+            if op.kind >= READ:
+                # See _await_files: it may still happen.  Its memory is leaked rather than given to the kernel twice.
+                self.file_ops -= 1
+                op.state = CANCELLING
+                Py_INCREF(op)
+                self.push(op, -ECANCELED, 0)
+            elif op.state == IN_FLIGHT:
                 if not op.quiet:
                     self.arm(op)
             else:
@@ -304,6 +339,8 @@ cdef class UringDriver(Driver):
             entry.op_flags = MSG_NOSIGNAL
         elif kind == RECV_DGRAMS or kind == RECV_FROM or kind == SEND_TO:
             self._arm_datagrams(op, entry)
+        elif kind >= READ:
+            self._arm_file(op, entry)
         elif (kind == ACCEPT or kind == ACCEPT_ONE) and op.mode == BY_POLL:
             entry.opcode = PX_OP_POLL_ADD
             entry.op_flags = POLLIN
@@ -323,6 +360,17 @@ cdef class UringDriver(Driver):
         op.armed = op.in_kernel = True
         op.cancel_sent = False
         return 0
+
+    cdef void _arm_file(self, Op op, px_sqe *entry) noexcept:
+        self.file_ops += 1
+        if op.kind == FSYNC:
+            entry.opcode = PX_OP_FSYNC
+            entry.op_flags = op.events
+            return
+        entry.opcode = PX_OP_READ if op.kind == READ else PX_OP_WRITE
+        entry.addr = <uint64_t><uintptr_t>op.buffer()
+        entry.len = <uint32_t>min(op.want(), FILE_STEP)
+        entry.off = <uint64_t>op.position
 
     cdef void _arm_datagrams(self, Op op, px_sqe *entry) noexcept:
         if op.kind == RECV_FROM and op.buffer() != NULL:
@@ -351,7 +399,7 @@ cdef class UringDriver(Driver):
         elif op.kind == POLL:
             if op.direct:
                 self._check_pollable(op.fd)
-        elif op.kind != ACCEPT and op.kind != RECV_DGRAMS and self._in_line(op):
+        elif op.kind != ACCEPT and op.kind != RECV_DGRAMS and op.kind < READ and self._in_line(op):
             return self.track(op)
         elif self._at_once(op):
             return self.track(op)
@@ -379,7 +427,8 @@ cdef class UringDriver(Driver):
         cdef list line
         cdef Op next
         Driver.untrack(self, op)
-        if op.kind == POLL or op.kind == RECV_STREAM or op.kind == ACCEPT or op.kind == RECV_DGRAMS:
+        if (op.kind == POLL or op.kind == RECV_STREAM or op.kind == ACCEPT or op.kind == RECV_DGRAMS
+                or op.kind >= READ):
             return 0
         key = line_of(op)
         line = self.lines[key]
@@ -523,6 +572,8 @@ cdef class UringDriver(Driver):
         cdef uint32_t bid = 0
         cdef char *data = NULL
         op.in_kernel = flags != 0
+        if op.kind >= READ:
+            self.file_ops -= 1
         if cqe_flags & PX_CQE_BUFFER:
             bid = cqe_flags >> PX_CQE_BUFFER_SHIFT
             data = self.buffers.buffers + <size_t>bid * self.buffers.size
@@ -530,7 +581,7 @@ cdef class UringDriver(Driver):
         if op.mode == BY_POLL:
             if res >= 0:
                 flags |= PACKET_READY
-        elif res > 0 and (op.kind == SEND or op.kind == RECV_INTO):
+        elif res > 0 and (op.kind == SEND or op.kind == RECV_INTO or op.kind == READ or op.kind == WRITE):
             op.again = op.took(res)
         return self.push(op, res, flags, data, bid)
 
@@ -614,6 +665,8 @@ cdef class UringDriver(Driver):
         if res == -ECANCELED and (kind != CONNECT or op.mode == BY_POLL):
             # Not cancelled by its owner: a change of mode, a pause, or the end of the thread that submitted it.
             return self._again(op, 2)
+        if res == -EINTR and kind >= READ:
+            return self._again(op, 2)
         if res == -ENOBUFS and (kind == RECV_STREAM or kind == RECV):
             # The data is still in the socket, and by now the buffers of the packets before this one are back.
             self.starved += 1
@@ -631,7 +684,7 @@ cdef class UringDriver(Driver):
             return self._again(op, 1) if res >= 0 else 0
         if kind == ACCEPT:
             return self._again(op, 1) if res >= 0 else 0
-        if kind == SEND and op.again:
+        if op.again and (kind == SEND or kind == READ or kind == WRITE):
             op.again = False
             return self._again(op, 2)
         return 0
