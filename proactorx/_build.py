@@ -7,12 +7,16 @@ The modules in ``pyproject.toml`` are portable; a driver's module is added here 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
-LINUX = ("io_uring.driver", "io_uring.trial", "epoll.driver")
+LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epoll.driver")
+WINDOWS: tuple[str, ...] = ()
+#: Of those in ``pyproject.toml``: not for Windows.
+POSIX = ("transports.pipe",)
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,
@@ -23,23 +27,35 @@ DIRECTIVES = {
 }
 
 
+def modules_for(platform: str, portable: Iterable[str]) -> list[str]:
+    """The compiled modules of a system (``sys.platform``), `portable` being those of ``pyproject.toml``."""
+    if platform == "win32":
+        left_out = {f"proactorx.{name}" for name in POSIX}
+        return [name for name in portable if name not in left_out] + [f"proactorx.{name}" for name in WINDOWS]
+    return [*portable, *(f"proactorx.{name}" for name in LINUX if platform.startswith("linux"))]
+
+
 class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
     """Adds the drivers of this system and passes everything through Cython."""
 
     parallel: int | bool | None
 
     def finalize_options(self) -> None:
-        extensions = {extension.name: extension for extension in self.distribution.ext_modules or []}
-        if sys.platform.startswith("linux"):
-            for name in LINUX:
-                module = f"proactorx.drivers.{name}"
-                extensions[module] = Extension(module, [f"{module.replace('.', '/')}.pyx"])
+        portable = {extension.name: extension for extension in self.distribution.ext_modules or []}
+        extensions = [
+            portable.get(name) or Extension(name, [f"{name.replace('.', '/')}.pyx"])
+            for name in modules_for(sys.platform, portable)
+        ]
         # What a module is made of besides its source: a change to it builds again, and the sdist holds it.
         parts = sorted(str(path) for kind in ("pxd", "h") for path in Path("proactorx").rglob(f"*.{kind}"))
-        for extension in extensions.values():
+        for extension in extensions:
             extension.depends = parts
-            extension.extra_compile_args = ["-O2", "-fvisibility=hidden", "-Wno-unused-function"]
-        self.distribution.ext_modules = list(extensions.values())
+            extension.include_dirs = ["."]
+            if sys.platform == "win32":
+                extension.libraries = ["ws2_32"]
+            else:
+                extension.extra_compile_args = ["-O2", "-fvisibility=hidden", "-Wno-unused-function"]
+        self.distribution.ext_modules = extensions
         super().finalize_options()
         if not self.parallel:
             self.parallel = 2

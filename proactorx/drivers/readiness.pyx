@@ -11,7 +11,6 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
-from posix.types cimport *
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, READ,
     RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
@@ -33,13 +32,11 @@ cdef extern from "sockio.h":
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_socket_error(int fd) nogil
     int px_wake_socket(int *wake_fd, int *early) nogil
+    enum: POLLIN, POLLOUT, POLLERR, POLLHUP
 
 cdef extern from *:
     enum: __ATOMIC_SEQ_CST
     void __atomic_store_n(int *place, int value, int order) nogil
-
-cdef extern from "<poll.h>":
-    enum: POLLIN, POLLOUT, POLLERR, POLLHUP
 
 
 cdef enum:

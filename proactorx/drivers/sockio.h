@@ -1,13 +1,21 @@
 /* The system calls that drivers and transports make on non-blocking sockets, with one convention:
- * the result, or -errno.  EINTR is retried here: none of these calls waits. */
+ * the result, or -errno.  EINTR is retried here: none of these calls waits.  For Windows see winsockio.h. */
 #ifndef PROACTORX_SOCKIO_H
 #define PROACTORX_SOCKIO_H
+
+/* The buffer that large receives go to: hot in the cache, so that no page is faulted in for an operation. */
+#define PX_HOT_SIZE (256 * 1024)
+
+#ifdef _WIN32
+#include "winsockio.h"
+#else
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,8 +28,7 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-/* The buffer that large receives go to: hot in the cache, so that no page is faulted in for an operation. */
-#define PX_HOT_SIZE (256 * 1024)
+static inline int px_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 
 static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
     ssize_t n;
@@ -97,6 +104,12 @@ static inline ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size
     return n < 0 ? -errno : n;
 }
 
+static inline ssize_t px_sendto(int fd, const char *data, size_t size, const void *name, socklen_t name_size) {
+    ssize_t n;
+    do n = sendto(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, name, name_size); while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 static inline ssize_t px_sendmsg(int fd, const struct msghdr *header) {
     ssize_t n;
     do n = sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
@@ -168,4 +181,5 @@ static inline int px_name(int fd, int peer, void *name, size_t room) {
     return n < 0 ? -errno : (int)size;
 }
 
+#endif
 #endif

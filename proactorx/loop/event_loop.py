@@ -15,13 +15,18 @@ from proactorx.loop.connections import Connections
 from proactorx.loop.core import FORKED, LoopCore
 from proactorx.loop.datagrams import Datagrams
 from proactorx.loop.lookups import Lookups
-from proactorx.loop.pipes import Pipes
-from proactorx.loop.processes import Processes
 from proactorx.loop.readers import Readers
 from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
 from proactorx.port.port import Port
+
+if sys.platform == "win32":
+    from proactorx.loop.winpipes import Pipes
+    from proactorx.loop.winprocesses import Processes
+else:
+    from proactorx.loop.pipes import Pipes
+    from proactorx.loop.processes import Processes
 
 if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver

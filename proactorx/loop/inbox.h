@@ -4,11 +4,36 @@
 #ifndef PROACTORX_INBOX_H
 #define PROACTORX_INBOX_H
 
+#ifdef _WIN32
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#include <windows.h>
+#else
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L
 #endif
-#include <stddef.h>
 #include <time.h>
+#endif
+#include <stddef.h>
+
+#ifdef _MSC_VER
+
+static inline void px_inbox_push(void **head, void *item, void **next) {
+    void *old;
+    do *next = old = *(void *volatile *)head;
+    while (InterlockedCompareExchangePointer(head, item, old) != old);
+}
+
+static inline void *px_inbox_take(void **head) {
+    return *(void *volatile *)head ? InterlockedExchangePointer(head, NULL) : NULL;
+}
+
+static inline void *px_peek(void **head) { return InterlockedCompareExchangePointer(head, NULL, NULL); }
+
+static inline int px_exchange(int *flag, int value) { return (int)InterlockedExchange((volatile LONG *)flag, value); }
+
+#else
 
 static inline void px_inbox_push(void **head, void *item, void **next) {
     void *old = __atomic_load_n(head, __ATOMIC_RELAXED);
@@ -23,10 +48,21 @@ static inline void *px_peek(void **head) { return __atomic_load_n(head, __ATOMIC
 
 static inline int px_exchange(int *flag, int value) { return __atomic_exchange_n(flag, value, __ATOMIC_SEQ_CST); }
 
+#endif
+
+#ifdef _WIN32
+static inline double px_monotonic(void) {
+    LARGE_INTEGER now, second; /* neither call fails from Windows XP on */
+    QueryPerformanceCounter(&now);
+    QueryPerformanceFrequency(&second);
+    return (double)now.QuadPart / (double)second.QuadPart;
+}
+#else
 static inline double px_monotonic(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
+#endif
 
 #endif

@@ -16,11 +16,11 @@ import errno
 import itertools
 import logging
 import os
+import signal as signals
 import subprocess
 import threading
 from asyncio import base_subprocess
 from collections.abc import Callable
-from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from proactorx.port.constants import POLL, POLLIN
@@ -64,11 +64,11 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self.send_signal(SIGTERM)
+        self.send_signal(signals.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self.send_signal(SIGKILL)
+        self.send_signal(signals.SIGKILL)
 
     def _process_exited(self, returncode: int) -> None:
         super()._process_exited(returncode)

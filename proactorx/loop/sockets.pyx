@@ -9,7 +9,6 @@ are never given to one receive while a later one waits in the kernel, and two ta
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from posix.unistd cimport close
 from proactorx.loop.core cimport LoopCore
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.port.op cimport (
@@ -28,6 +27,7 @@ from proactorx.port import names
 
 cdef extern from "../drivers/sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
+    int px_close(int fd) nogil
 
 cdef extern from "<poll.h>":
     enum: POLLIN, POLLOUT
@@ -109,7 +109,7 @@ cdef class Accepted:
 
     def __dealloc__(self):
         for fd in self.fds:
-            close(<int>fd)
+            px_close(<int>fd)
 
 
 cdef class SocketTable:
@@ -244,7 +244,7 @@ cdef class SocketTable:
 
     cdef int keep_connection(self, sock, int fd, int accepted) except -1:
         if self.loop._closed or sock.fileno() != fd:
-            close(accepted)
+            px_close(accepted)
             return 0
         if sock not in self.accepted:
             self.accepted[sock] = Accepted.__new__(Accepted)

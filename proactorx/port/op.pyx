@@ -20,7 +20,6 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.port.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
-from posix.unistd cimport close
 
 cdef extern from "../drivers/sockio.h":
     struct msghdr:
@@ -31,6 +30,7 @@ cdef extern from "../drivers/sockio.h":
         msghdr header
         sockaddr_storage name
     msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
+    int px_close(int fd) nogil
 
 cdef int queue_init(PacketQueue *queue) except -1:
     queue.items = <Packet *>PyMem_Malloc(256 * sizeof(Packet))
@@ -275,7 +275,7 @@ cdef class Overlapped(Op):
     cdef _descriptor(self, int fd):
         # Success after all: nobody waits for this descriptor any more, so nobody else will close it.
         if self.owner is None:
-            close(fd)
+            px_close(fd)
             self.error = ECANCELED
         elif self.kind == ACCEPT:
             self.owner(fd)

@@ -53,7 +53,8 @@ cdef extern from "dgrams.h":
     unsigned int px_taken_size(px_arena *arena, int i) nogil
     unsigned char *px_taken_name(px_arena *arena, int i) nogil
     unsigned int px_taken_name_size(px_arena *arena, int i) nogil
-    enum: AF_INET, AF_INET6, AF_UNIX
+    int px_take_late(px_arena *arena) nogil
+    enum: AF_INET, AF_INET6, AF_UNIX, PX_HOST
 
 logger = logging.getLogger("asyncio")
 
@@ -267,7 +268,7 @@ cdef class DatagramTransport(SendingTransport):
     cdef int ready(self) except -1:
         """Datagrams are there, or an error is."""
         cdef Arena arena
-        cdef int n
+        cdef int n, late
         if self.closing or self.fd < 0:
             return 0
         if self.sock.fileno() != self.fd:
@@ -296,6 +297,9 @@ cdef class DatagramTransport(SendingTransport):
                 self._error_received(OSError(-n, os.strerror(-n)))
             else:
                 self.take_in(arena.memory, n)
+                late = px_take_late(arena.memory)
+                if late:
+                    self._error_received(OSError(-late, os.strerror(-late)))
         finally:
             PyContext_Exit(self.context)
             self.in_callback = False
@@ -352,7 +356,7 @@ cdef class DatagramTransport(SendingTransport):
     cdef object address_of(self, unsigned char *name, uint32_t size):
         """An address as the socket module would say it: a tuple, the name of a Unix socket, or None."""
         cdef Known *known
-        cdef char host[64]
+        cdef char host[PX_HOST]
         cdef int port = 0, family
         cdef uint32_t flow = 0, scope = 0
         cdef object address

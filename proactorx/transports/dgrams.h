@@ -5,8 +5,10 @@
 
 #include "../drivers/sockio.h"
 
+#ifndef _WIN32
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#endif
 #include <stdlib.h>
 
 #if defined(__linux__) || defined(__FreeBSD__)
@@ -23,11 +25,13 @@ enum {
     PX_TAKEN = 16,             /* datagrams in one receive */
     PX_SENT = 32,              /* datagrams in one send */
     PX_ARENA = 1024 * 1024,    /* where received ones go: touched as far as they reach, so mostly address space */
-    PX_NAME = 28               /* a struct sockaddr_in6 */
+    PX_NAME = 28,              /* a struct sockaddr_in6 */
+    PX_HOST = 46               /* an address in words, with its end: INET6_ADDRSTRLEN but on Windows, where it is 65 */
 };
 
 typedef struct {
     char *memory;
+    int late;                  /* -errno of what came behind the datagrams that were taken */
     struct mmsghdr headers[PX_TAKEN];
     struct iovec vectors[PX_TAKEN];
     struct sockaddr_storage names[PX_TAKEN];
@@ -55,6 +59,19 @@ static inline void px_arena_free(px_arena *arena) {
     free(arena);
 }
 
+#if !PX_HAS_MMSG
+static inline ssize_t px_take_one(int fd, struct msghdr *header) {
+#ifdef _WIN32
+    return px_recvfrom(fd, (char *)header->msg_iov->iov_base, header->msg_iov->iov_len, header->msg_name,
+                       &header->msg_namelen);
+#else
+    ssize_t size;
+    do size = recvmsg(fd, header, MSG_DONTWAIT); while (size < 0 && errno == EINTR);
+    return size < 0 ? -errno : size;
+#endif
+}
+#endif
+
 /* Take what there is, at most PX_ARENA / `each` datagrams of at most `each` bytes; how many there were. */
 static inline int px_take(int fd, px_arena *arena, size_t each) {
     int count = (int)(PX_ARENA / each), n;
@@ -69,13 +86,23 @@ static inline int px_take(int fd, px_arena *arena, size_t each) {
     return n < 0 ? -errno : n;
 #else
     for (n = 0; n < count; n++) {
-        ssize_t size;
-        do size = recvmsg(fd, &arena->headers[n].msg_hdr, MSG_DONTWAIT); while (size < 0 && errno == EINTR);
-        if (size < 0) return n ? n : -errno; /* the next call reports it again, or there was nothing more */
+        ssize_t size = px_take_one(fd, &arena->headers[n].msg_hdr);
+        if (size < 0) {
+            /* The system has told of this error now, and will not tell again. */
+            if (n && size != -EAGAIN && size != -EWOULDBLOCK) arena->late = (int)size;
+            return n ? n : (int)size;
+        }
         arena->headers[n].msg_len = (unsigned int)size;
     }
     return n;
 #endif
+}
+
+/* The error that `px_take` found behind the last datagram it took: -errno, or 0. */
+static inline int px_take_late(px_arena *arena) {
+    int error = arena->late;
+    arena->late = 0;
+    return error;
 }
 
 static inline char *px_taken_data(px_arena *arena, int i) { return arena->vectors[i].iov_base; }
@@ -113,10 +140,8 @@ static inline int px_give(int fd, const px_outgoing *list, int count) {
     }
 #endif
     for (n = 0; n < count; n++) {
-        ssize_t size;
-        do size = sendto(fd, list[n].data, list[n].size, MSG_DONTWAIT | MSG_NOSIGNAL, list[n].name, list[n].name_size);
-        while (size < 0 && errno == EINTR);
-        if (size < 0) return n ? n : -errno;
+        ssize_t size = px_sendto(fd, list[n].data, list[n].size, list[n].name, list[n].name_size);
+        if (size < 0) return n ? n : (int)size;
     }
     return n;
 }
@@ -147,20 +172,20 @@ static inline int px_pack(int family, const char *host, int port, uint32_t flow,
     return sizeof *in6;
 }
 
-/* The other way: `host` needs INET6_ADDRSTRLEN bytes.  The family, or 0 where it is neither. */
+/* The other way: `host` needs PX_HOST bytes.  The family, or 0 where it is neither. */
 static inline int px_unpack(const void *name, size_t size, char *host, int *port, uint32_t *flow, uint32_t *scope) {
     const struct sockaddr *any = name;
     if (size >= sizeof(struct sockaddr_in) && any->sa_family == AF_INET) {
         const struct sockaddr_in *in = name;
         *port = ntohs(in->sin_port);
-        return inet_ntop(AF_INET, &in->sin_addr, host, INET6_ADDRSTRLEN) ? AF_INET : 0;
+        return inet_ntop(AF_INET, &in->sin_addr, host, PX_HOST) ? AF_INET : 0;
     }
     if (size >= sizeof(struct sockaddr_in6) && any->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = name;
         *port = ntohs(in6->sin6_port);
         *flow = ntohl(in6->sin6_flowinfo);
         *scope = in6->sin6_scope_id;
-        return inet_ntop(AF_INET6, &in6->sin6_addr, host, INET6_ADDRSTRLEN) ? AF_INET6 : 0;
+        return inet_ntop(AF_INET6, &in6->sin6_addr, host, PX_HOST) ? AF_INET6 : 0;
     }
     return 0;
 }

@@ -1,7 +1,6 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
 from proactorx.port.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
-from posix.unistd cimport close
 from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet
 from proactorx.port.port cimport Port
 from proactorx.transports.stream cimport StreamTransport
@@ -9,6 +8,9 @@ from proactorx.transports.stream cimport StreamTransport
 import os
 import socket
 from asyncio import constants, trsock
+
+cdef extern from "../drivers/sockio.h":
+    int px_close(int fd) nogil
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -75,7 +77,7 @@ cdef class Listener(Op):
         cdef int res = packet.res
         if res >= 0:
             if self.closed:
-                close(res)
+                px_close(res)
             else:
                 self.starved = False
                 self.accepted(res)
@@ -115,7 +117,7 @@ cdef class Listener(Op):
         finally:
             PyContext_Exit(context)
             if fd >= 0:
-                close(fd)
+                px_close(fd)
         return 0
 
     cdef _failed(self, int error):

@@ -2,7 +2,7 @@ from libc.stdint cimport uint16_t
 from proactorx.port.op cimport Op, Packet
 from proactorx.port.port cimport Flushable, Port
 
-cdef extern from "<sys/uio.h>":
+cdef extern from "../drivers/sockio.h":
     struct iovec:
         void *iov_base
         size_t iov_len

@@ -13,7 +13,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
-from posix.unistd cimport close
 from proactorx.port.op cimport Op, POLL, Packet
 from proactorx.port.port cimport Flushable, Port
 
@@ -27,8 +26,7 @@ cdef extern from "../drivers/sockio.h":
     ssize_t px_sendv(int fd, iovec *vector, int count) nogil
     enum: SHUT_WR
     int shutdown(int fd, int how) nogil
-
-cdef extern from "<poll.h>":
+    int px_close(int fd) nogil
     enum: POLLOUT
 
 logger = logging.getLogger("asyncio")
@@ -501,7 +499,7 @@ cdef class SendingTransport(Flushable):
         if self.sock is not None:
             self.sock.close()
         else:
-            close(fd)
+            px_close(fd)
         return 0
 
     def _has(self, fd):
@@ -521,7 +519,7 @@ cdef class SendingTransport(Flushable):
         if self.sock is not None:
             self.sock.close()
         else:
-            close(fd)
+            px_close(fd)
 
 
 cdef bint _contiguous(data):

@@ -35,8 +35,6 @@ cdef extern from "Python.h":
 cdef extern from "../drivers/sockio.h":
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
     int px_name(int fd, int peer, void *name, size_t room) nogil
-
-cdef extern from "<poll.h>":
     enum: POLLERR, POLLHUP, POLLPRI
 
 cdef extern from *:
