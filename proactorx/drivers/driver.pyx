@@ -46,7 +46,7 @@ cdef class Driver:
         raise NotImplementedError("Driver.wait")
 
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
-        """Wait until `wait(0)` would find something, `wake` was called, or the time is over (-1: no limit); or for less.
+        """Wait until `wait(0)` would find something, `wake` was called, or the time is over (-1: no limit), or less.
 
         For a port that many threads share: only this and `wake` may run while another thread is in the driver, so
         nothing of the driver is changed here.  0 or an errno.

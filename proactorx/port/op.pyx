@@ -201,7 +201,7 @@ cdef class Overlapped(Op):
         return self.offset
 
     def result(self):
-        """What the op brought: bytes (RECV), a count (RECV_INTO, SEND, WRITE), a descriptor (ACCEPT_ONE), a mask (POLL).
+        """What it brought: bytes (RECV), a count (RECV_INTO, SEND, WRITE), a descriptor (ACCEPT_ONE), a mask (POLL).
 
         Of RECV_FROM and READ bytes, or a count where it has a buffer of its own.
 

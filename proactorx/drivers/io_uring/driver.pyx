@@ -161,7 +161,7 @@ cdef class UringDriver(Driver):
                 px_ring_free(&self.ring, 1)
         if error < 0:
             raise OSError(-error, os.strerror(-error))
-        # Each file op that must wait keeps one of the kernel's threads busy: without a limit there are hundreds of them.
+        # Each file op that must wait keeps one of the kernel's threads busy: without a limit there are hundreds.
         # (EINVAL before Linux 5.15: as many as the kernel likes.)
         workers[0] = workers[1] = FILE_WORKERS
         px_register(self.ring.fd, PX_REGISTER_IOWQ_MAX_WORKERS, workers, 2)

@@ -1,8 +1,8 @@
 /* One ring: set-up, submission, reaping.  No Python here.
  *
  * A loop's ring: everything runs in the thread that drives the loop (SINGLE_ISSUER); other threads only write to an
- * eventfd that the ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside io_uring_enter with GETEVENTS,
- * so the kernel never interrupts Python; TASKRUN_FLAG says whether such a call would bring anything.
+ * eventfd that the ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside io_uring_enter
+ * with GETEVENTS, so the kernel never interrupts Python; TASKRUN_FLAG says whether such a call would bring anything.
  *
  * A shared ring: any thread submits and reaps, one at a time (its user has a lock), while another one sleeps in
  * px_ring_sleep, which touches neither queue.  None of those flags, and no COOP_TASKRUN: what completes is finished by
