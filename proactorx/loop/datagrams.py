@@ -7,16 +7,55 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from proactorx.port.port import Port
 from proactorx.transports.datagram import DatagramTransport
+
+
+class _Failed(asyncio.DatagramProtocol):
+    """In place of the protocol whose factory has raised `error`, as far as to where the socket is known."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+
+    def fail(self) -> NoReturn:
+        """Raise the error, and forget it: its traceback leads to whoever holds this object."""
+        error, self.error = self.error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error
 
 
 class Datagrams(asyncio.BaseEventLoop):
     """The datagram family of ``AbstractEventLoop``."""
 
     _port: Port
+
+    async def create_datagram_endpoint(  # type: ignore[override]  # typeshed's has reuse_address, which is gone
+        self,
+        protocol_factory: Callable[[], asyncio.DatagramProtocol],
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        sock: socket.socket | None = None,
+        **options: Any,
+    ) -> tuple[DatagramTransport, asyncio.DatagramProtocol]:
+        """``BaseEventLoop``'s; and when the factory raises, the socket that was made for it is closed."""
+
+        def guarded() -> asyncio.DatagramProtocol:
+            try:
+                return protocol_factory()
+            except BaseException as exc:
+                return _Failed(exc)
+
+        factory = guarded if sock is None else protocol_factory
+        return await super().create_datagram_endpoint(  # type: ignore[return-value]
+            factory, local_addr, remote_addr, sock=sock, **options
+        )
 
     def _make_datagram_transport(
         self,
@@ -26,6 +65,9 @@ class Datagrams(asyncio.BaseEventLoop):
         waiter: asyncio.Future[Any] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> DatagramTransport:
+        if isinstance(protocol, _Failed):
+            sock.close()  # nobody else would
+            protocol.fail()
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         transport = DatagramTransport(self, self._port, sock, protocol, address=address, extra=extra)
         transport._start(waiter)

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 import pytest
+from transports.support import open_fds
 
 from .support import (
     Echo,
@@ -306,6 +307,22 @@ async def test_a_factory_that_raises() -> None:
         with pytest.raises(ZeroDivisionError):
             await running().create_datagram_endpoint(factory, sock=sock)
         assert sock.fileno() >= 0  # still the caller's
+
+
+@pytest.mark.ours  # stock asyncio leaves the socket to the garbage collector, which says so
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, GeneratorExit])
+async def test_the_socket_of_a_factory_that_raises_is_closed(error: type[BaseException]) -> None:
+    made: list[BaseException] = []
+
+    def factory() -> Recorder:
+        made.append(error())
+        raise made[0]
+
+    before = open_fds()
+    with pytest.raises(error) as caught:
+        await running().create_datagram_endpoint(factory, ("127.0.0.1", 0))
+    assert caught.value is made[0]
+    assert open_fds() == before  # while the traceback, and so the frame that has the socket, is alive
 
 
 async def test_cancelled_while_it_is_made() -> None:
