@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transports.support import LIMIT, MIB, turns
 
-from .support import PYTHON, Log, gone, sh, start, waiting
+from .support import PYTHON, Log, children, gone, sh, start, waiting
 
 
 async def test_input_and_output() -> None:
@@ -254,6 +254,20 @@ async def test_many_at_once() -> None:
 
     found = await asyncio.gather(*[one(n) for n in range(count)])
     assert found == [(b"%d\n" % n, n % 100) for n in range(count)]
+
+
+async def test_five_hundred_alive_at_once() -> None:
+    """They end in one moment, when the pipe that all of them read is closed."""
+    count = 500
+    read, write = os.pipe()
+    try:
+        processes = await asyncio.gather(*[sh(f"read word; exit {n % 100}", stdin=read) for n in range(count)])
+        assert all(process.returncode is None for process in processes)
+        assert len(children()) >= count
+    finally:
+        os.close(read)
+        os.close(write)
+    assert await asyncio.gather(*[process.wait() for process in processes]) == [n % 100 for n in range(count)]
 
 
 async def test_a_python_child_with_arguments() -> None:
