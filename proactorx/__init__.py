@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
+from proactorx.pool import IOThreadPool
 
 if TYPE_CHECKING and sys.version_info < (3, 16):
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
 
-__all__ = ["BackendError", "BackendInfo", "EventLoop", "install", "new_event_loop", "run"]
+__all__ = ["BackendError", "BackendInfo", "EventLoop", "IOThreadPool", "install", "new_event_loop", "run"]
 if sys.version_info < (3, 16):
     __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
 __version__ = "0.1.0"

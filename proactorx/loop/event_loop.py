@@ -141,7 +141,7 @@ class EventLoop(
         self._close_sockets()
         self._port.detach_thread()
         self._close_processes()
-        self._close_lookups()
+        self._close_threads()
         self._close_signals()
         self._drop_handles()
 

@@ -1,0 +1,76 @@
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from "pythread.h":
+    ctypedef void *PyThread_type_lock
+    ctypedef int PyLockStatus
+    PyLockStatus PY_LOCK_ACQUIRED
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock lock)
+    int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr) nogil
+    void PyThread_release_lock(PyThread_type_lock lock) nogil
+
+cdef class Completions:
+    cdef object loop
+    cdef object drain            # the bound method
+    cdef list done               # calls that have ended, for the loop to take
+    cdef bint posted             # the loop knows of them
+    cdef cython.pymutex mutex
+    cdef int add(self, Call call) except -1
+    cdef int give_up(self) except -1
+
+cdef class Call:
+    cdef PoolCore pool
+    cdef Completions completions  # None: a callback that nobody waits for
+    cdef object future
+    cdef object fn
+    cdef tuple args
+    cdef object on_orphan
+    cdef object result
+    cdef object error
+    cdef bint cancelled           # the pool was closed before it began
+    cdef double since
+    cdef void *next               # PoolCore.first
+    cdef int finish(self) except -1
+    cdef int orphan(self) except -1
+
+cdef class Seat:
+    cdef PyThread_type_lock lock  # held, except when somebody wakes the thread
+    cdef Seat above, below        # in the stack of idle threads
+    cdef bint idle                # in that stack
+    cdef bint member              # counted in PoolCore.active
+    cdef bint expected            # woken or new, and has not looked at the queue yet
+    cdef bint working
+    cdef int blocking             # depth of ``blocking()``
+    cdef uint64_t taken, seen     # packets; at the gate's last look
+    cdef readonly str why         # it ends
+
+cdef class PoolCore:
+    cdef cython.pymutex mutex
+    # Everything below belongs to who holds the mutex.
+    cdef void *first              # the queue, of owned references
+    cdef void *last
+    cdef Seat top                 # the idle thread that was last to come
+    cdef list seats               # of all threads
+    cdef int active, working, blocked, expected
+    cdef uint64_t retired, queued, taken, completed
+    cdef uint64_t seen            # `taken` at the gate's last look
+    cdef int minimum, maximum
+    cdef int64_t idle_us
+    cdef bint gate                # the gate thread runs, or is about to
+    cdef bint quiet               # nothing was queued at the gate's last look
+    cdef bint closing
+    cdef int generation           # of the process, counted in forks
+    cdef object __weakref__
+    cdef int put(self, Call call) except -1
+    cdef bint may_grow(self) noexcept
+    cdef Seat pop_idle(self)
+    cdef int push_idle(self, Seat seat) except -1
+    cdef int remove_idle(self, Seat seat) except -1
+    cdef Call pop(self)
+    cdef Call take(self, Seat seat)
+    cdef bint wait(self, Seat seat) except -1
+    cdef int leave(self, Seat seat, str why) except -1
+    cdef int perform(self, Call call) except -1
+    cdef int fail_queued(self, object error) except -1

@@ -1,0 +1,551 @@
+"""What runs per call: the queue, the stack of idle threads, and the way of a result back to its loop.
+
+A mutex guards the pool. Under it nothing is called and nothing made that the garbage collector knows, so that no
+foreign code runs there, and with the GIL it is never contended. Threads are woken
+sparingly: not while one that was woken before has yet to look at the queue, since it wakes the next one itself.
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+import os
+import threading
+
+cdef extern from "Python.h":
+    object PyObject_Call(object callback, object args, PyObject *kwargs)
+
+cdef extern from "thread.h":
+    double px_pool_clock()
+    void px_name_thread(const char *name)
+
+CLOSED = "the pool is closed"
+FORKED = "this pool belongs to the parent process; make a new one after fork()"
+
+cdef int generation = 0
+
+
+def _after_fork():
+    global generation
+    generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def name_this_thread(str name not None):
+    """Show `name` where the system shows names of threads; Linux takes 15 bytes of it, prctl(2), PR_SET_NAME."""
+    cdef bytes data = name.encode("ascii", "replace")
+    px_name_thread(data)
+
+
+# ------------------------------------------------------------------------------------------------ back to the loop
+
+_making = threading.Lock()
+
+
+cdef Completions completions_of(loop):
+    """Where the results for `loop` go: an attribute of the loop, so that they share its life."""
+    found = getattr(loop, "_proactorx_completions", None)
+    if found is None:
+        with _making:
+            found = getattr(loop, "_proactorx_completions", None)
+            if found is None:
+                found = loop._proactorx_completions = Completions(loop)
+    return <Completions>found
+
+
+@cython.final
+cdef class Completions:
+    """Calls that have ended and that their loop is to hear of; those that come together share one wake-up of it."""
+
+    def __cinit__(self, *args):
+        self.done = []
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.drain = self._drain
+
+    cdef int add(self, Call call) except -1:
+        cdef bint post
+        with self.mutex:
+            self.done.append(call)
+            post = not self.posted
+            self.posted = True
+        if post:
+            try:
+                self.loop.call_soon_threadsafe(self.drain)
+            except RuntimeError:
+                self.give_up()  # the loop is closed
+        return 0
+
+    def _drain(self):
+        cdef list done, fresh = []
+        cdef Call call
+        with self.mutex:
+            done = self.done
+            self.done = fresh
+            self.posted = False
+        for call in done:
+            try:
+                call.finish()
+            except Exception as exc:
+                self.loop.call_exception_handler({
+                    "message": "the result of a call on an IO thread could not be delivered",
+                    "exception": exc, "future": call.future,
+                })
+
+    cdef int give_up(self) except -1:
+        cdef list done, fresh = []
+        cdef Call call
+        with self.mutex:
+            done = self.done
+            self.done = fresh
+            self.posted = False
+        for call in done:
+            call.orphan()
+        return 0
+
+    def close(self):
+        """The loop is closed: nobody waits for these results any more."""
+        self.give_up()
+
+    def __del__(self):
+        # A loop that was closed and forgotten with results under way.
+        self.give_up()
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Call:
+    """One packet of a pool: a function to call, and who waits for its result."""
+
+    cdef int finish(self) except -1:
+        if self.future.done():
+            return self.orphan()
+        if self.cancelled:
+            self.future.cancel("the pool was closed")
+            return 0
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+        return 0
+
+    cdef int orphan(self) except -1:
+        """Nobody waits any more: the result goes to `on_orphan`, on an IO thread where there is one."""
+        cdef object on_orphan = self.on_orphan
+        if on_orphan is None or self.error is not None or self.cancelled:
+            return 0
+        self.on_orphan = None
+        try:
+            self.pool.queue(on_orphan, self.result)
+        except RuntimeError:
+            self.pool._run_callback(on_orphan, (self.result,))
+        return 0
+
+
+# -------------------------------------------------------------------------------------------------------- the pool
+
+@cython.final
+cdef class Seat:
+    """A thread's place in its pool."""
+
+    def __cinit__(self):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+        PyThread_acquire_lock(self.lock, 1)
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_acquire_lock(self.lock, 0)
+            PyThread_release_lock(self.lock)
+            PyThread_free_lock(self.lock)
+
+
+cdef class PoolCore:
+    """The compiled half of ``IOThreadPool``: the rules of when a thread is woken, started and let go."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.generation = generation
+        self.minimum = self.maximum = 1
+        self.idle_us = 1000000
+        self.seats = []
+
+    def __dealloc__(self):
+        cdef Call call
+        while self.first != NULL:
+            call = <Call>self.first
+            self.first = call.next
+            Py_DECREF(call)
+
+    # --------------------------------------------------------------------------------------------------- packets in
+
+    def call(self, loop, fn, *args, on_orphan=None):
+        """Run the blocking ``fn(*args)`` on an IO thread.
+
+        Cancelling the future before the call has begun takes it out; later, the call runs to its end and its result
+        is dropped.
+
+        Args:
+            loop: the asyncio loop that waits for the result; call this in its thread.
+            fn: what to call.
+            on_orphan: called with the result, on an IO thread, when nobody waits for it any more: to close a
+                descriptor, say.
+
+        Returns:
+            asyncio.Future: of `loop`; it gets what `fn` returns or raises.
+
+        Raises:
+            RuntimeError: the pool is closed, or belongs to the parent of this (forked) process, or it has no thread
+                and the system refuses one.
+        """
+        cdef Call call = <Call>Call.__new__(Call)
+        call.pool = self
+        call.completions = completions_of(loop)
+        call.future = loop.create_future()
+        call.fn = fn
+        call.args = args
+        call.on_orphan = on_orphan
+        self.put(call)
+        return call.future
+
+    def queue(self, callback, *args):
+        """Have an IO thread call ``callback(*args)``; from any thread.
+
+        What it returns is dropped; what it raises is reported by ``threading.excepthook``.
+
+        Raises:
+            RuntimeError: as of ``call``.
+        """
+        cdef Call call = <Call>Call.__new__(Call)
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected, got {callback!r}")
+        call.pool = self
+        call.fn = callback
+        call.args = args
+        self.put(call)
+
+    cdef int put(self, Call call) except -1:
+        cdef Seat woken = None
+        cdef bint grow = False, watch = False, refused = False
+        if self.generation != generation:
+            raise RuntimeError(FORKED)
+        call.since = px_pool_clock()
+        with self.mutex:
+            refused = self.closing
+            if not refused:
+                Py_INCREF(call)
+                if self.last == NULL:
+                    self.first = <void *>call
+                else:
+                    (<Call>self.last).next = <void *>call
+                self.last = <void *>call
+                self.queued += 1
+                if self.top is not None:
+                    if not self.expected:
+                        woken = self.pop_idle()
+                elif self.queued > <uint64_t>self.expected:
+                    grow = self.may_grow()
+                    watch = not grow and not self.gate and self.active < self.maximum
+                    if grow:
+                        self.active += 1
+                        self.expected += 1
+                    elif watch:
+                        self.gate = True
+        if woken is not None:
+            PyThread_release_lock(woken.lock)
+        elif grow:
+            self._start("minimum")
+        elif watch:
+            self._start_gate()
+        elif refused:
+            raise RuntimeError(CLOSED)
+        return 0
+
+    cdef bint may_grow(self) noexcept:
+        return self.active - self.blocked < self.minimum and self.active < self.maximum
+
+    cdef Call pop(self):
+        cdef Call call = <Call>self.first
+        self.first = call.next
+        if self.first == NULL:
+            self.last = NULL
+        call.next = NULL
+        self.queued -= 1
+        Py_DECREF(call)  # the queue's; `call` holds one
+        return call
+
+    # ------------------------------------------------------------------------------------------------- idle threads
+
+    cdef Seat pop_idle(self):
+        """The thread to wake; the caller releases its lock."""
+        cdef Seat seat = self.top
+        self.remove_idle(seat)
+        seat.expected = True
+        self.expected += 1
+        return seat
+
+    cdef int push_idle(self, Seat seat) except -1:
+        seat.below = self.top
+        if self.top is not None:
+            self.top.above = seat
+        self.top = seat
+        seat.idle = True
+        return 0
+
+    cdef int remove_idle(self, Seat seat) except -1:
+        if seat.above is None:
+            self.top = seat.below
+        else:
+            seat.above.below = seat.below
+        if seat.below is not None:
+            seat.below.above = seat.above
+        seat.above = seat.below = None
+        seat.idle = False
+        return 0
+
+    # -------------------------------------------------------------------------------------------------- the threads
+
+    cdef Call take(self, Seat seat):
+        """The next packet for this thread, which may wait for it; None: the thread is to end."""
+        cdef Call call = None
+        cdef Seat woken
+        while True:
+            woken = None
+            with self.mutex:
+                if seat.expected:
+                    seat.expected = False
+                    self.expected -= 1
+                if seat.working:
+                    seat.working = False
+                    self.working -= 1
+                    self.completed += 1
+                if not seat.member:
+                    return None
+                if self.active > self.maximum:
+                    self.leave(seat, "limit lowered")
+                elif self.first != NULL:
+                    call = self.pop()
+                    self.taken += 1
+                    self.working += 1
+                    seat.taken += 1
+                    seat.working = True
+                elif self.closing:
+                    self.leave(seat, "closed")
+                else:
+                    self.push_idle(seat)
+                if self.first != NULL and self.top is not None and not self.expected:
+                    woken = self.pop_idle()
+            if woken is not None:
+                PyThread_release_lock(woken.lock)
+            if call is not None:
+                return call
+            if not seat.member or not self.wait(seat):
+                return None
+
+    cdef bint wait(self, Seat seat) except -1:
+        """Wait for packets; False: there were none for so long that the thread is to end."""
+        cdef int64_t timeout = self.idle_us
+        cdef PyLockStatus got
+        while True:
+            with nogil:
+                got = PyThread_acquire_lock_timed(seat.lock, timeout, 0)
+            if got == PY_LOCK_ACQUIRED:
+                return True
+            timeout = -1  # woken just now, or the last one, which stays
+            with self.mutex:
+                if seat.idle and (self.active > 1 or self.closing):
+                    self.remove_idle(seat)
+                    self.leave(seat, "idle")
+                    return False
+
+    cdef int leave(self, Seat seat, str why) except -1:
+        seat.member = False
+        seat.why = why
+        self.seats.remove(seat)
+        self.active -= 1
+        self.retired += 1
+        return 0
+
+    def _serve(self, Seat seat not None):
+        """The body of a thread."""
+        cdef Call call
+        while True:
+            call = self.take(seat)
+            if call is None:
+                return
+            self.perform(call)
+            call = None
+
+    cdef int perform(self, Call call) except -1:
+        if call.completions is None:
+            self._run_callback(call.fn, call.args)
+            return 0
+        if call.future.cancelled():
+            return 0
+        try:
+            call.result = PyObject_Call(call.fn, call.args, NULL)
+        except StopIteration as exc:
+            # A future refuses it, since a coroutine that raised it would seem to have returned.
+            call.error = RuntimeError("StopIteration was raised by a call on an IO thread")
+            call.error.__cause__ = exc
+        except BaseException as exc:
+            call.error = exc
+        return call.completions.add(call)
+
+    def _run_callback(self, callback, tuple args):
+        try:
+            PyObject_Call(callback, args, NULL)
+        except BaseException as exc:
+            self._report(exc)
+
+    # ------------------------------------------------------------------------------------------ growing and shrinking
+
+    def _enter(self, Seat seat not None):
+        """Count the thread for which `active` was raised."""
+        with self.mutex:
+            self.seats.append(seat)
+            seat.member = seat.expected = True
+
+    def _refused(self, Seat seat not None, error):
+        """There is no such thread after all."""
+        cdef bint alone
+        with self.mutex:
+            if seat.member:
+                self.leave(seat, "refused")
+                self.retired -= 1
+            if seat.expected:
+                seat.expected = False
+                self.expected -= 1
+            alone = self.active == 0
+        if alone:
+            self.fail_queued(error)
+
+    cdef int fail_queued(self, object error) except -1:
+        """Nobody can run what is queued."""
+        cdef list calls = []
+        cdef Call call
+        while True:
+            with self.mutex:
+                call = self.pop() if self.first != NULL else None
+            if call is None:
+                return 0
+            call.error = error
+            if call.completions is not None:
+                call.completions.add(call)
+            else:
+                self._report(error)
+
+    def _look(self):
+        """The gate's: whether to start a thread, and why, or ``"end"``: nothing has been queued for a while."""
+        cdef Seat seat
+        cdef int stuck = 0
+        cdef bint none_taken
+        with self.mutex:
+            none_taken = self.taken == self.seen
+            self.seen = self.taken
+            for seat in self.seats:
+                if seat.blocking or (seat.working and seat.taken == seat.seen):
+                    stuck += 1
+                seat.seen = seat.taken
+            if self.first == NULL or self.active >= self.maximum:
+                if self.quiet or self.closing:
+                    self.quiet = self.gate = False
+                    return "end"
+                self.quiet = True
+                return None
+            self.quiet = False
+            if self.top is not None or self.expected or not (none_taken or self.active - stuck < self.minimum):
+                return None
+            self.active += 1
+            self.expected += 1
+        return "starvation" if none_taken else "compensation"
+
+    def _gate_ended(self):
+        with self.mutex:
+            self.gate = False
+
+    def _reconsider(self):
+        """What `put` does, when a limit or the number of blocked threads has changed."""
+        cdef Seat woken = None
+        cdef list surplus = []
+        cdef bint grow, watch
+        with self.mutex:
+            for _ in range(self.active - self.maximum):
+                if self.top is None:
+                    break
+                surplus.append(self.pop_idle())
+            grow = self.top is None and self.queued > <uint64_t>self.expected and self.may_grow()
+            watch = self.queued and not self.gate and not grow and self.top is None and self.active < self.maximum
+            if grow:
+                self.active += 1
+                self.expected += 1
+            if watch:
+                self.gate = True
+        for woken in surplus:
+            PyThread_release_lock(woken.lock)
+        if watch:
+            self._start_gate()
+        return grow
+
+    def _block(self, Seat seat not None, int step):
+        """Enter (1) or leave (-1) ``blocking()`` on this thread."""
+        with self.mutex:
+            if seat.blocking == 0:
+                self.blocked += 1
+            seat.blocking += step
+            if seat.blocking == 0:
+                self.blocked -= 1
+
+    def _limits(self, int minimum=0, int maximum=0):
+        """Set the limits that are not 0; both, as they are then."""
+        cdef bint wrong
+        with self.mutex:
+            minimum = minimum or self.minimum
+            maximum = maximum or self.maximum
+            wrong = minimum < 1 or maximum < minimum
+            if not wrong:
+                self.minimum = minimum
+                self.maximum = maximum
+        if wrong:
+            raise ValueError(f"not 1 <= min_threads <= max_threads: {minimum} and {maximum}")
+        return minimum, maximum
+
+    def _close(self, bint cancel_queued):
+        """Take nothing more; wake every thread, so that it ends when nothing is left to do."""
+        cdef list idle = []
+        cdef list dropped = []
+        cdef Seat seat
+        cdef Call call
+        with self.mutex:
+            self.closing = True
+            while self.top is not None:
+                idle.append(self.pop_idle())
+            while cancel_queued and self.first != NULL:
+                dropped.append(self.pop())
+        for seat in idle:
+            PyThread_release_lock(seat.lock)
+        for call in dropped:
+            if call.completions is not None:
+                call.cancelled = True
+                call.completions.add(call)
+
+    def _set_idle(self, int64_t microseconds):
+        self.idle_us = microseconds
+
+    def _forked(self):
+        return self.generation != generation
+
+    def _counts(self):
+        """What ``stats()`` says, but for the log."""
+        cdef double since, now = px_pool_clock()
+        cdef int active, working
+        cdef uint64_t retired, queued, completed
+        with self.mutex:
+            active, working = self.active, self.working
+            retired, queued, completed = self.retired, self.queued, self.completed
+            since = (<Call>self.first).since if self.first != NULL else now
+        return active, working, retired, queued, completed, max(0.0, now - since)

@@ -1,0 +1,338 @@
+"""``IOThreadPool``: what runs per thread or per pool; what runs per call is in ``core.pyx``."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from operator import index
+from types import TracebackType
+from typing import NamedTuple
+
+from proactorx.pool.core import FORKED, PoolCore, Seat, name_this_thread
+from proactorx.pool.names import io_threads
+
+#: As the IO threads of .NET's first thread pool had it: SetMinThreads, and its gate thread.
+MAX_THREADS = 64
+#: More than .NET has at once (one per CPU): with 2 threads, 32 bodies of 0.5 ms at a time took 2.8 times as long as on
+#: an executor, with 8 threads 0.7 times. Threads that nobody needs are not started.
+MIN_THREADS = 8
+IDLE = 20.0
+GATE = 0.5
+LOG_LENGTH = 200
+LONGEST = 1e9  # seconds; what a wait of the system takes
+#: How long the interpreter's exit waits for what runs. A name server may not answer for minutes.
+EXIT_DEADLINE = 5.0
+
+_pools: weakref.WeakSet[IOThreadPool] = weakref.WeakSet()
+_here = threading.local()  # pool and seat of an IO thread
+
+
+class Growth(NamedTuple):
+    """One decision of a pool: a thread was started, or has ended."""
+
+    time: float
+    """``time.monotonic()`` of it."""
+    change: int
+    """1: started; -1: ended; 0: the system refused a thread."""
+    reason: str
+    """``minimum``, ``blocking``, ``starvation``, ``compensation``; ``idle``, ``limit lowered``, ``closed``; or what
+    the system said."""
+    active: int
+    """How many there were then."""
+
+
+class PoolStats(NamedTuple):
+    """What ``IOThreadPool.stats()`` says."""
+
+    active: int
+    """Threads, idle ones included."""
+    working: int
+    """Threads that run something."""
+    retired: int
+    """Threads that have ended, since the pool was made."""
+    queued: int
+    """Packets that no thread has taken yet."""
+    completed: int
+    """Packets that have been run."""
+    oldest_wait: float
+    """Seconds for which the first of the queued packets has waited; 0 where none is queued."""
+    log: tuple[Growth, ...]
+    """The last 200 decisions."""
+
+
+class IOThreadPool(PoolCore):
+    """Threads for what blocks: file operations, name lookups, callbacks of completion ports.
+
+    The first packet starts a thread, and so does each further one that finds no idle thread, up to `min_threads`.
+    Beyond that, one thread is started per `gate` seconds while packets wait and none was taken, or while fewer than
+    `min_threads` threads are not blocked. A thread that had nothing to do for `idle` seconds ends; the last one stays.
+
+    The threads are daemons. The interpreter's exit waits a few seconds for what runs, and not for more.
+
+    Args:
+        min_threads: default: one per CPU, but at least 8.
+        max_threads: default 64.
+        idle: seconds.
+        gate: seconds.
+
+    Raises:
+        ValueError: not ``1 <= min_threads <= max_threads``, or `idle` or `gate` is not positive.
+    """
+
+    def __init__(
+        self,
+        min_threads: int | None = None,
+        max_threads: int | None = None,
+        *,
+        idle: float = IDLE,
+        gate: float = GATE,
+    ) -> None:
+        if not (idle > 0 and gate > 0):
+            raise ValueError(f"idle and gate must be positive, not {idle!r} and {gate!r}")
+        if max_threads is None:
+            max_threads = max(MAX_THREADS, min_threads or 0)
+        if min_threads is None:
+            min_threads = min(max(MIN_THREADS, _cpus()), max_threads)
+        self._set_idle(round(min(idle, LONGEST) * 1e6))
+        self._limits(_positive(min_threads), _positive(max_threads))
+        self._idle = idle
+        self._gate_period = min(gate, LONGEST)
+        self._bell = threading.Lock()  # wakes the gate thread
+        self._bell.acquire()
+        self._lock = threading.Lock()  # of the next two
+        self._threads: dict[Seat, threading.Thread] = {}
+        self._log: deque[Growth] = deque(maxlen=LOG_LENGTH)
+        _pools.add(self)
+
+    def __repr__(self) -> str:
+        active, working, _, queued, *_ = self._counts()
+        least, most = self._limits()
+        return f"<IOThreadPool active={active} working={working} queued={queued} threads={least}..{most}>"
+
+    # ---------------------------------------------------------------------------------------------------- limits
+
+    @property
+    def min_threads(self) -> int:
+        """So many threads are started without delay."""
+        return self._limits()[0]
+
+    @min_threads.setter
+    def min_threads(self, value: int) -> None:
+        """ValueError where the two do not fit together or are not positive; nothing is changed then."""
+        self._limits(_positive(value), 0)
+        self._grow("minimum")
+
+    @property
+    def max_threads(self) -> int:
+        """So many threads there are at most. Lowering it ends no running call."""
+        return self._limits()[1]
+
+    @max_threads.setter
+    def max_threads(self, value: int) -> None:
+        """ValueError where the two do not fit together or are not positive; nothing is changed then."""
+        self._limits(0, _positive(value))
+        self._grow("minimum")
+
+    @property
+    def idle(self) -> float:
+        """Seconds after which a thread that has nothing to do ends."""
+        return self._idle
+
+    @property
+    def gate(self) -> float:
+        """Seconds between two threads that are started beyond the minimum."""
+        return self._gate_period
+
+    def stats(self) -> PoolStats:
+        """Counts, and the log of the last decisions.
+
+        Raises:
+            RuntimeError: the pool belongs to the parent of this (forked) process.
+        """
+        if self._forked():
+            raise RuntimeError(FORKED)
+        with self._lock:
+            log = tuple(self._log)
+        return PoolStats(*self._counts(), log)
+
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Say on an IO thread that it is about to block: it does not count against the minimum meanwhile.
+
+        Raises:
+            RuntimeError: this is no thread of this pool.
+        """
+        pool, seat = getattr(_here, "seat", (None, None))
+        if pool is not self or seat is None:
+            raise RuntimeError("blocking() is for the pool's own threads")
+        self._block(seat, 1)
+        try:
+            self._grow("blocking")
+            yield
+        finally:
+            self._block(seat, -1)
+
+    # --------------------------------------------------------------------------------------------------- threads
+
+    def _grow(self, reason: str) -> None:
+        while self._reconsider():
+            self._start(reason)
+
+    def _start(self, reason: str) -> None:
+        """Start the thread for which the core has raised its count."""
+        seat = Seat()
+        self._enter(seat)
+        number = io_threads.take()
+        name = f"proactorx-io-{number}"
+        thread = threading.Thread(target=self._main, args=(seat, number), name=name, daemon=True)
+        with self._lock:
+            self._threads[seat] = thread
+        try:
+            thread.start()
+        except BaseException as exc:
+            # A KeyboardInterrupt may come when the thread has started; it sees then that it is not counted, and ends.
+            with self._lock:
+                self._threads.pop(seat, None)
+            self._refused(seat, exc)
+            self._note(0, str(exc))
+            if not isinstance(exc, RuntimeError | MemoryError):
+                raise
+            io_threads.give_back(number)
+            return
+        self._note(1, reason)
+
+    def _main(self, seat: Seat, number: int) -> None:
+        name_this_thread(threading.current_thread().name)
+        _here.seat = (self, seat)
+        try:
+            self._serve(seat)
+        finally:
+            with self._lock:
+                self._threads.pop(seat, None)
+            io_threads.give_back(number)
+            self._note(-1, seat.why)
+
+    def _note(self, change: int, reason: str) -> None:
+        active = self._counts()[0]
+        with self._lock:
+            self._log.append(Growth(time.monotonic(), change, reason, active))
+
+    def _start_gate(self) -> None:
+        try:
+            threading.Thread(target=self._watch, name="proactorx-gate", daemon=True).start()
+        except RuntimeError as exc:
+            self._gate_ended()
+            self._note(0, str(exc))
+
+    def _watch(self) -> None:
+        name_this_thread("proactorx-gate")
+        while True:
+            self._bell.acquire(timeout=self._gate_period)
+            reason = self._look()
+            if reason == "end":
+                return
+            if reason is not None:
+                self._start(reason)
+
+    @staticmethod
+    def _report(exc: BaseException) -> None:
+        """Tell of what a callback raised, as of what a thread's body raises."""
+        if isinstance(exc, SystemExit):
+            return
+        args = threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread()))
+        try:
+            threading.excepthook(args)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+
+    # ------------------------------------------------------------------------------------------------------ end
+
+    def close(self, wait: bool = True, *, cancel_queued: bool = False) -> None:
+        """Take nothing more; what was queued is run, and the threads end. Twice is allowed.
+
+        Args:
+            wait: return when all of it has been run and the threads have ended.
+            cancel_queued: do not run what has not begun: futures are cancelled, callbacks dropped.
+
+        Raises:
+            RuntimeError: `wait`, on a thread of this pool.
+        """
+        if self._forked():
+            return
+        if wait and getattr(_here, "seat", (None,))[0] is self:
+            raise RuntimeError("a thread of the pool cannot wait for its own end")
+        self._close(cancel_queued)
+        with contextlib.suppress(RuntimeError):
+            self._bell.release()
+        if wait:
+            self._join(None)
+
+    def _join(self, deadline: float | None) -> None:
+        while True:
+            with self._lock:
+                thread = next(iter(self._threads.values()), None)
+            if thread is None:
+                return
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            thread.join(left)
+
+    def __enter__(self) -> IOThreadPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _positive(value: int) -> int:
+    if not 0 < index(value) < 1 << 31:
+        raise ValueError(f"a number of threads must be positive, not {value!r}")
+    return index(value)
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@atexit.register
+def _at_exit() -> None:
+    deadline = time.monotonic() + EXIT_DEADLINE
+    pools = [pool for pool in list(_pools) if not pool._forked()]
+    for pool in pools:
+        pool.close(wait=False)
+    for pool in pools:
+        pool._join(deadline)
+
+
+_default: IOThreadPool | None = None
+_making = threading.Lock()
+
+
+def default_pool() -> IOThreadPool:
+    """The pool of this process, made at the first call, for what belongs to no loop of ours. Do not close it."""
+    global _default
+    with _making:
+        if _default is None or _default._forked():
+            _default = IOThreadPool()
+        return _default
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
