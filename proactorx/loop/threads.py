@@ -6,17 +6,40 @@ Neither can keep the other waiting.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
 
 from proactorx.pool import IOThreadPool
+from proactorx.pool.core import name_this_thread
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 _making = threading.Lock()
 
 
 class Threads(asyncio.BaseEventLoop):
-    """``io_pool``."""
+    """``io_pool``, and the names of the workers."""
 
     _io_pool: IOThreadPool | None = None
+
+    # BaseEventLoop's own, which typeshed leaves out.
+    _default_executor: Executor | None
+    _executor_shutdown_called: bool
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        """Run ``func(*args)`` in an executor; None: the default one, whose threads are called proactorx-worker-N.
+
+        Raises:
+            RuntimeError: the loop is closed, or the default executor has been shut down.
+        """
+        if executor is None and self._default_executor is None and not self._executor_shutdown_called:
+            self._check_closed()  # type: ignore[attr-defined]
+            self._default_executor = _workers()
+        return super().run_in_executor(executor, func, *args)
 
     @property
     def io_pool(self) -> IOThreadPool:
@@ -42,3 +65,14 @@ class Threads(asyncio.BaseEventLoop):
         completions = getattr(self, "_proactorx_completions", None)
         if completions is not None:
             completions.close()
+
+
+def _workers() -> ThreadPoolExecutor:
+    numbers = itertools.count(1)
+
+    def begin() -> None:
+        name = f"proactorx-worker-{next(numbers)}"
+        threading.current_thread().name = name
+        name_this_thread(name)
+
+    return ThreadPoolExecutor(thread_name_prefix="proactorx-worker", initializer=begin)

@@ -64,7 +64,8 @@ cdef class PoolCore:
     cdef int generation           # of the process, counted in forks
     cdef object __weakref__
     cdef int put(self, Call call) except -1
-    cdef bint may_grow(self) noexcept
+    cdef Seat react(self, int *step)
+    cdef int go(self, int step) except -1
     cdef Seat pop_idle(self)
     cdef int push_idle(self, Seat seat) except -1
     cdef int remove_idle(self, Seat seat) except -1

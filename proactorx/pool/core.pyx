@@ -24,6 +24,11 @@ FORKED = "this pool belongs to the parent process; make a new one after fork()"
 
 cdef int generation = 0
 
+cdef enum:
+    NOTHING
+    GROW      # start the thread that is counted already
+    WATCH     # start the gate's thread
+
 
 def _after_fork():
     global generation
@@ -230,7 +235,8 @@ cdef class PoolCore:
 
     cdef int put(self, Call call) except -1:
         cdef Seat woken = None
-        cdef bint grow = False, watch = False, refused = False
+        cdef int step = NOTHING
+        cdef bint refused
         if self.generation != generation:
             raise RuntimeError(FORKED)
         call.since = px_pool_clock()
@@ -244,29 +250,39 @@ cdef class PoolCore:
                     (<Call>self.last).next = <void *>call
                 self.last = <void *>call
                 self.queued += 1
-                if self.top is not None:
-                    if not self.expected:
-                        woken = self.pop_idle()
-                elif self.queued > <uint64_t>self.expected:
-                    grow = self.may_grow()
-                    watch = not grow and not self.gate and self.active < self.maximum
-                    if grow:
-                        self.active += 1
-                        self.expected += 1
-                    elif watch:
-                        self.gate = True
+                woken = self.react(&step)
+        if refused:
+            raise RuntimeError(CLOSED)
         if woken is not None:
             PyThread_release_lock(woken.lock)
-        elif grow:
-            self._start("minimum")
-        elif watch:
-            self._start_gate()
-        elif refused:
-            raise RuntimeError(CLOSED)
+        elif step != NOTHING:
+            self.go(step)
         return 0
 
-    cdef bint may_grow(self) noexcept:
-        return self.active - self.blocked < self.minimum and self.active < self.maximum
+    cdef Seat react(self, int *step):
+        """Under the mutex: what to do now that packets are queued; the thread to wake, or a step for ``go``."""
+        step[0] = NOTHING
+        if self.queued <= <uint64_t>self.expected:
+            return None
+        if self.top is not None:
+            return None if self.expected else self.pop_idle()
+        if self.active >= self.maximum:
+            return None
+        if self.active - self.blocked < self.minimum:
+            step[0] = GROW
+            self.active += 1
+            self.expected += 1
+        elif not self.gate:
+            step[0] = WATCH
+            self.gate = True
+        return None
+
+    cdef int go(self, int step) except -1:
+        if step == GROW:
+            self._start("blocking" if self.active > self.minimum else "minimum")
+        elif step == WATCH:
+            self._start_gate()
+        return 0
 
     cdef Call pop(self):
         cdef Call call = <Call>self.first
@@ -313,8 +329,8 @@ cdef class PoolCore:
         """The next packet for this thread, which may wait for it; None: the thread is to end."""
         cdef Call call = None
         cdef Seat woken
+        cdef int step
         while True:
-            woken = None
             with self.mutex:
                 if seat.expected:
                     seat.expected = False
@@ -337,10 +353,11 @@ cdef class PoolCore:
                     self.leave(seat, "closed")
                 else:
                     self.push_idle(seat)
-                if self.first != NULL and self.top is not None and not self.expected:
-                    woken = self.pop_idle()
+                woken = self.react(&step)
             if woken is not None:
                 PyThread_release_lock(woken.lock)
+            elif step != NOTHING:
+                self.go(step)
             if call is not None:
                 return call
             if not seat.member or not self.wait(seat):
@@ -469,27 +486,20 @@ cdef class PoolCore:
             self.gate = False
 
     def _reconsider(self):
-        """What `put` does, when a limit or the number of blocked threads has changed."""
-        cdef Seat woken = None
+        """A limit, or the number of blocked threads, has changed: start and wake what that calls for."""
+        cdef Seat woken
         cdef list surplus = []
-        cdef bint grow, watch
-        with self.mutex:
-            for _ in range(self.active - self.maximum):
-                if self.top is None:
-                    break
-                surplus.append(self.pop_idle())
-            grow = self.top is None and self.queued > <uint64_t>self.expected and self.may_grow()
-            watch = self.queued and not self.gate and not grow and self.top is None and self.active < self.maximum
-            if grow:
-                self.active += 1
-                self.expected += 1
-            if watch:
-                self.gate = True
-        for woken in surplus:
-            PyThread_release_lock(woken.lock)
-        if watch:
-            self._start_gate()
-        return grow
+        cdef int step = GROW
+        while step == GROW:
+            with self.mutex:
+                while self.top is not None and self.active - self.maximum > len(surplus):
+                    surplus.append(self.pop_idle())
+                woken = self.react(&step)
+            while surplus:
+                PyThread_release_lock((<Seat>surplus.pop()).lock)
+            if woken is not None:
+                PyThread_release_lock(woken.lock)
+            self.go(step)
 
     def _block(self, Seat seat not None, int step):
         """Enter (1) or leave (-1) ``blocking()`` on this thread."""

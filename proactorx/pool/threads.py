@@ -127,7 +127,7 @@ class IOThreadPool(PoolCore):
     def min_threads(self, value: int) -> None:
         """ValueError where the two do not fit together or are not positive; nothing is changed then."""
         self._limits(_positive(value), 0)
-        self._grow("minimum")
+        self._reconsider()
 
     @property
     def max_threads(self) -> int:
@@ -138,7 +138,7 @@ class IOThreadPool(PoolCore):
     def max_threads(self, value: int) -> None:
         """ValueError where the two do not fit together or are not positive; nothing is changed then."""
         self._limits(0, _positive(value))
-        self._grow("minimum")
+        self._reconsider()
 
     @property
     def idle(self) -> float:
@@ -174,16 +174,12 @@ class IOThreadPool(PoolCore):
             raise RuntimeError("blocking() is for the pool's own threads")
         self._block(seat, 1)
         try:
-            self._grow("blocking")
+            self._reconsider()
             yield
         finally:
             self._block(seat, -1)
 
     # --------------------------------------------------------------------------------------------------- threads
-
-    def _grow(self, reason: str) -> None:
-        while self._reconsider():
-            self._start(reason)
 
     def _start(self, reason: str) -> None:
         """Start the thread for which the core has raised its count."""
