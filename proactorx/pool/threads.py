@@ -190,19 +190,19 @@ class IOThreadPool(PoolCore):
         thread = threading.Thread(target=self._main, args=(seat, number), name=name, daemon=True)
         with self._lock:
             self._threads[seat] = thread
+        started = self._note(1, reason)
         try:
             thread.start()
         except BaseException as exc:
             # A KeyboardInterrupt may come when the thread has started; it sees then that it is not counted, and ends.
+            self._refused(seat, exc)
             with self._lock:
                 self._threads.pop(seat, None)
-            self._refused(seat, exc)
+                self._log.remove(started)
             self._note(0, str(exc))
             if not isinstance(exc, RuntimeError | MemoryError):
                 raise
             io_threads.give_back(number)
-            return
-        self._note(1, reason)
 
     def _main(self, seat: Seat, number: int) -> None:
         name_this_thread(threading.current_thread().name)
@@ -215,10 +215,12 @@ class IOThreadPool(PoolCore):
             io_threads.give_back(number)
             self._note(-1, seat.why)
 
-    def _note(self, change: int, reason: str) -> None:
+    def _note(self, change: int, reason: str) -> Growth:
         active = self._counts()[0]
         with self._lock:
-            self._log.append(Growth(time.monotonic(), change, reason, active))
+            entry = Growth(time.monotonic(), change, reason, active)
+            self._log.append(entry)
+        return entry
 
     def _start_gate(self) -> None:
         try:
