@@ -295,7 +295,7 @@ async def test_closed_while_ready_and_the_number_used_again_at_once() -> None:
             await turns(1)
             assert (old, new) == ([], [])
             right.send(b"y")
-            await until(lambda: new)
+            await until(lambda new=new: new)
             running().remove_reader(left)
             assert old == []
 
