@@ -1,4 +1,4 @@
-"""``openssl s_client`` as the client of a server with ``ssl=`` (the stock asyncio.sslproto on our transports)."""
+"""``openssl s_client`` as the client of a server with ``ssl=``."""
 
 from __future__ import annotations
 
