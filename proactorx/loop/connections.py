@@ -143,6 +143,8 @@ class Connections(asyncio.BaseEventLoop):
             if buffer:
                 tls.preload(buffer)
                 buffer.clear()
+        if isinstance(transport, StreamTransport):
+            transport._repeat_end()
         transport.set_protocol(tls)
         made = self.call_soon(tls.connection_made, transport)
         resumed = self.call_soon(transport.resume_reading)
@@ -162,6 +164,14 @@ class Connections(asyncio.BaseEventLoop):
             raise OSError(9, "the socket is closed")
 
     # ---------------------------------------------------------------------------------------------------- servers
+
+    async def create_server(self, *args: Any, start_serving: bool = True, **kwargs: Any) -> asyncio.Server:
+        """``BaseEventLoop``'s, without the turn that it lets pass: who is cancelled there has a server and not its
+        name."""
+        server: Any = await super().create_server(*args, start_serving=False, **kwargs)
+        if start_serving:
+            server._start_serving()
+        return server  # type: ignore[no-any-return]
 
     def _start_serving(
         self,
@@ -224,10 +234,15 @@ class Connections(asyncio.BaseEventLoop):
     # ------------------------------------------------------------------------------------------------- Unix sockets
 
     if hasattr(socket, "AF_UNIX"):
-        _unix = asyncio.SelectorEventLoop
-        create_unix_connection = _unix.create_unix_connection
-        create_unix_server = _unix.create_unix_server
-        del _unix
+        create_unix_connection = asyncio.SelectorEventLoop.create_unix_connection
+
+        async def create_unix_server(self, *args: Any, start_serving: bool = True, **kwargs: Any) -> asyncio.Server:
+            """asyncio's own, and see ``create_server``."""
+            create: Any = asyncio.SelectorEventLoop.create_unix_server
+            server = await create(self, *args, start_serving=False, **kwargs)
+            if start_serving:
+                server._start_serving()
+            return server  # type: ignore[no-any-return]
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         """asyncio's own hook: refuse a descriptor that a transport uses."""

@@ -215,6 +215,11 @@ cdef class StreamTransport(SendingTransport):
     def _read_again(self):
         self.unstash()
 
+    def _repeat_end(self):
+        """For ``start_tls``: where the peer has ended already, the protocol that comes now is to hear of it too."""
+        if self.eof_seen and self.stash is None:
+            self.stash = [None]
+
     cdef int unstash(self) except -1:
         cdef list stash
         cdef object piece

@@ -144,6 +144,28 @@ async def test_a_peer_that_leaves_in_the_handshake(certificates: Certificates, h
         await turns(3)
 
 
+@pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
+async def test_a_peer_that_left_before(certificates: Certificates, server_side: bool) -> None:
+    """Its end was read already, and nothing else will ever come."""
+    left, right = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=left)
+    right.shutdown(socket.SHUT_WR)
+    with right:
+        assert await reader.read() == b""
+        context, name = (certificates.server(), None) if server_side else (certificates.client(), "localhost")
+        collect_errors()
+        async with asyncio.timeout(LIMIT):
+            with pytest.raises(ConnectionResetError):
+                await asyncio.get_running_loop().start_tls(
+                    writer.transport,
+                    writer.transport.get_protocol(),
+                    context,
+                    server_side=server_side,
+                    server_hostname=name,
+                )
+        await turns(3)
+
+
 async def test_cancelling_it(certificates: Certificates) -> None:
     loop = asyncio.get_running_loop()
     protocol = Recorder()
