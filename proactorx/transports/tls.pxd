@@ -67,6 +67,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef int finish_writing(self) except -1
     cdef int shut(self) except -1
     cdef int shut_done(self, exc) except -1
+    cdef int limit_shutdown(self) except -1
     cdef int abort(self, exc) except -1
     cdef int stop_timers(self) except -1
     cdef int fatal(self, exc, str message) except -1

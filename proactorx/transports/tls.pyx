@@ -643,7 +643,7 @@ cdef class TLSProtocol(RawProtocol):
         if self.lower_held:
             self.lower_held = False
             self.lower.resume_reading()  # the peer's end is to be read, whatever comes before it
-        self.shutdown_timer = self._loop.call_later(self.shutdown_timeout, self._shutdown_late)
+        self.limit_shutdown()
         return 0 if self.delivering else self.finish_writing()
 
     def _shutdown_late(self):
@@ -681,9 +681,6 @@ cdef class TLSProtocol(RawProtocol):
 
     cdef int shut_done(self, exc) except -1:
         self.finished = True
-        if self.shutdown_timer is not None:
-            self.shutdown_timer.cancel()
-            self.shutdown_timer = None
         if exc is not None:
             return self.fatal(exc, "Fatal error on transport")
         if self.lower is not None:
@@ -693,6 +690,13 @@ cdef class TLSProtocol(RawProtocol):
                 self.pass_down(data)
             # Now, not in the next turn as asyncio does: a loop that is stopped by then would keep the connection.
             self.lower.close()
+            if self.shutdown_timer is None and self.lower is not None and self.lower.get_write_buffer_size():
+                self.limit_shutdown()  # it was the peer who has ended, and he does not read
+        return 0
+
+    cdef int limit_shutdown(self) except -1:
+        """Until ``connection_lost``: two ends that close with much to send read nothing, and wait for each other."""
+        self.shutdown_timer = self._loop.call_later(self.shutdown_timeout, self._shutdown_late)
         return 0
 
     cdef int abort(self, exc) except -1:

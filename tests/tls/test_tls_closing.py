@@ -296,3 +296,26 @@ async def test_close_with_a_stalled_peer_gives_up(certificates: Certificates) ->
         protocol.transport.write(b"x" * (64 * SMALL_BUFFER))
         protocol.transport.close()
         assert isinstance(await protocol.until_lost(), TimeoutError)
+
+
+@pytest.mark.ours  # stock asyncio drops what is queued when data arrives after close()
+async def test_both_ends_close_with_much_to_send(certificates: Certificates) -> None:
+    """Each has stopped reading: without a limit they would wait for each other for ever."""
+    client, server = Recorder(), Recorder()
+    async with joined(certificates, client, server, ssl_shutdown_timeout=0.1):
+        for protocol in (client, server):
+            shrink(protocol.transport)
+            protocol.transport.pause_reading()
+            protocol.transport.write(b"x" * (64 * SMALL_BUFFER))
+            protocol.transport.close()
+        assert TimeoutError in [type(await protocol.until_lost()) for protocol in (client, server)]
+
+
+@pytest.mark.ours  # stock asyncio waits for ever
+async def test_a_peer_that_has_ended_and_reads_nothing(certificates: Certificates) -> None:
+    protocol = Recorder()
+    async with accepted(certificates, protocol, ssl_shutdown_timeout=0.1) as peer:
+        shrink(protocol.transport)
+        protocol.transport.write(b"x" * (64 * SMALL_BUFFER))
+        await peer.say_end()
+        assert isinstance(await protocol.until_lost(), TimeoutError)
