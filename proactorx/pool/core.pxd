@@ -40,7 +40,7 @@ cdef class Seat:
     cdef Seat above, below        # in the stack of idle threads
     cdef bint idle                # in that stack
     cdef bint member              # counted in PoolCore.active
-    cdef bint expected            # woken or new, and has not looked at the queue yet
+    cdef bint expected            # about to look at the queue: new, woken, or done with a call
     cdef bint working
     cdef int blocking             # depth of ``blocking()``
     cdef uint64_t taken, seen     # packets; at the gate's last look
@@ -73,5 +73,5 @@ cdef class PoolCore:
     cdef Call take(self, Seat seat)
     cdef bint wait(self, Seat seat) except -1
     cdef int leave(self, Seat seat, str why) except -1
-    cdef int perform(self, Call call) except -1
+    cdef int perform(self, Seat seat, Call call) except -1
     cdef int fail_queued(self, object error) except -1

@@ -394,10 +394,10 @@ cdef class PoolCore:
             call = self.take(seat)
             if call is None:
                 return
-            self.perform(call)
+            self.perform(seat, call)
             call = None
 
-    cdef int perform(self, Call call) except -1:
+    cdef int perform(self, Seat seat, Call call) except -1:
         if call.completions is None:
             self._run_callback(call.fn, call.args)
             return 0
@@ -411,6 +411,10 @@ cdef class PoolCore:
             call.error.__cause__ = exc
         except BaseException as exc:
             call.error = exc
+        with self.mutex:
+            # It looks at the queue right after: who hears of the result and calls again needs no other thread.
+            seat.expected = True
+            self.expected += 1
         return call.completions.add(call)
 
     def _run_callback(self, callback, tuple args):

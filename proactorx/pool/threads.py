@@ -198,7 +198,8 @@ class IOThreadPool(PoolCore):
             self._refused(seat, exc)
             with self._lock:
                 self._threads.pop(seat, None)
-                self._log.remove(started)
+                if started in self._log:
+                    self._log.remove(started)
             self._note(0, str(exc))
             if not isinstance(exc, RuntimeError | MemoryError):
                 raise

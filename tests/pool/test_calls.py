@@ -76,6 +76,13 @@ async def test_a_thousand_at_once(pool: IOThreadPool) -> None:
     assert pool.stats().active <= pool.min_threads
 
 
+async def test_one_caller_needs_one_thread(pool: IOThreadPool) -> None:
+    """The thread that has brought a result takes the next call; no other is started or woken for it."""
+    for _ in range(500):
+        await pool.call(asyncio.get_running_loop(), int)
+    assert pool.stats().active == 1
+
+
 async def test_results_that_come_together_wake_the_loop_once(pool: IOThreadPool) -> None:
     loop = asyncio.get_running_loop()
     wakes = 0
