@@ -49,11 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
+    if options.command == "demo" and options.what == "threads":
+        from proactorx.cli.demo_threads import demo_threads
+
+        return demo_threads(seconds=options.seconds or 5.0, backend=options.backend)
     if options.command == "demo":
         from proactorx.cli.demo import demo
 
         return demo(
-            connections=options.connections, seconds=options.seconds, size=options.size, backend=options.backend
+            connections=options.connections, seconds=options.seconds or 6.0, size=options.size, backend=options.backend
         )
     if options.command == "probe":
         from proactorx.cli.probe import probe
@@ -105,20 +109,22 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "demo",
-        help="measure an echo server on this loop beside stock asyncio",
-        description="Starts an echo server on this loop and one on stock asyncio, drives both over loopback TCP with "
-        "the same client, round by round in turn, and shows requests per second, latency and the server's CPU time "
-        "per request.",
+        help="measure an echo server on this loop beside stock asyncio; or show the two thread pools at work",
+        description="echo: starts an echo server on this loop and one on stock asyncio, drives both over loopback TCP "
+        "with the same client, round by round, and shows requests per second, latency and the server's CPU time "
+        "per request. threads: shows workers and IO threads growing and shrinking under a load that first saturates "
+        "the workers, then blocks callbacks on IO threads.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--connections", type=_whole(1, 20_000), default=300, metavar="N", help="open connections (default: 300)")
+    add("what", nargs="?", choices=("echo", "threads"), default="echo", help="what to show (default: echo)")
+    add("--connections", type=_whole(1, 20_000), default=300, metavar="N", help="echo: open connections (default: 300)")
     add(
         "--seconds",
         type=_seconds,
-        default=6.0,
         metavar="S",
-        help="seconds of load on each of the two servers, over all rounds (default: 6)",
+        help="echo: seconds of load on each of the two servers, over all rounds (default: 6); threads: seconds of all "
+        "(default: 5)",
     )
     add("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
     add(
@@ -126,7 +132,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=_whole(1, MAX_SIZE),
         default=1024,
         metavar="BYTES",
-        help="bytes of a request, and of its answer (default: 1024)",
+        help="echo: bytes of a request, and of its answer (default: 1024)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the commands show, drawn with rich: tables and bars. Nothing else in the package imports rich."""
+"""What the commands show, drawn with rich: tables and bars. Only this and ``picture`` import rich."""
 
 from __future__ import annotations
 

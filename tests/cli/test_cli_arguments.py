@@ -27,7 +27,7 @@ def test_version(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("demo", ["--connections N", "--seconds S", "--backend B", "--size BYTES"]),
+        ("demo", ["[{echo,threads}]", "--connections N", "--seconds S", "--backend B", "--size BYTES"]),
         ("probe", ["--json"]),
         ("run", ["--backend B", "-m MODULE", "SCRIPT", "[ARG ...]"]),
     ],
@@ -50,7 +50,8 @@ def test_help_of_a_command(cli: Cli, command: str, options: list[str]) -> None:
         (["demo", "--size", "1e3"], "argument --size: '1e3' is not a whole number"),
         (["demo", "--seconds", "soon"], "argument --seconds: 'soon' is not a number of seconds"),
         (["demo", "--seconds", "nan"], "argument --seconds: nan is not between"),
-        (["demo", "--sec", "1"], "unrecognized arguments: --sec 1"),
+        (["demo", "files"], "argument what: invalid choice: 'files'"),
+        (["demo", "--sec=1"], "unrecognized arguments: --sec=1"),
         (["run"], "one of the arguments -m SCRIPT is required"),
         (["run", "--backend"], "argument --backend: expected one argument"),
         (["run", "-m"], "argument -m: expected one argument"),
