@@ -15,10 +15,16 @@ from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
 from proactorx.pool import IOThreadPool
 
+if sys.platform != "win32":  # there a port is the system's own, which this version does not give out
+    from proactorx.port.completion import CompletionPort, Overlapped
+    from proactorx.port.packet import Packet, PortClosed
+
 if TYPE_CHECKING and sys.version_info < (3, 16):
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
 
 __all__ = ["BackendError", "BackendInfo", "EventLoop", "IOThreadPool", "install", "new_event_loop", "run"]
+if sys.platform != "win32":
+    __all__ += ["CompletionPort", "Overlapped", "Packet", "PortClosed"]
 if sys.version_info < (3, 16):
     __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
 __version__ = "0.1.0"
@@ -71,4 +77,6 @@ def __getattr__(name: str) -> Any:
             return policy.policy_class()
         except RuntimeError as exc:
             raise AttributeError(str(exc)) from None
+    if name in ("CompletionPort", "Overlapped", "Packet", "PortClosed"):
+        raise AttributeError(f"proactorx.{name} is not part of this version on {sys.platform}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """How the compiled modules are built: setuptools' ``build_ext`` with Cython, one extension module for each ``.pyx``.
 
 Loaded by path at build time (see ``pyproject.toml``); nothing here is imported by the installed package.
-The modules in ``pyproject.toml`` are portable; a driver's module is added here on the systems where it can run.
+The modules in ``pyproject.toml`` are portable; what is not is added here, on the systems where it can run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext  # type: ignore[import-untype
 LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epoll.driver")
 WINDOWS: tuple[str, ...] = ()
 #: Of those in ``pyproject.toml``: not for Windows.
-POSIX = ("transports.pipe",)
+POSIX = ("transports.pipe", "port.shared", "port.completion")
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,

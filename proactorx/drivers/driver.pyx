@@ -46,10 +46,10 @@ cdef class Driver:
         raise NotImplementedError("Driver.wait")
 
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
-        """Wait until `wait(0)` would find something, `wake` was called, or the time is over (-1: no limit), or less.
+        """Wait until `wait(0)` would find something, `wake` was called, or the time is over (-1: no limit).
 
-        For a port that many threads share: only this and `wake` may run while another thread is in the driver, so
-        nothing of the driver is changed here.  0 or an errno.
+        It may end early.  For a port that many threads share: only this and `wake` may run while another thread is in
+        the driver, so nothing of the driver is changed here.  0 or an errno.
         """
         return ENOSYS
 
@@ -100,7 +100,7 @@ cdef class Driver:
         return 0
 
     cdef int settle(self) except -1:
-        """Have the kernel act on cancel requests now, without waiting and without dispatching anything."""
+        """Have the kernel act on what was asked of it now, without waiting and without dispatching anything."""
         return 0
 
     def close(self):

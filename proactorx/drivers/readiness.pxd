@@ -27,3 +27,4 @@ cdef int perform_call(Op op, Packet *packet, char *hot) except -1
 
 cdef class PythonReadinessDriver(ReadinessDriver):
     cdef int wake_fd
+    cdef int sleep_fd

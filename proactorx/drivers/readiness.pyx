@@ -31,6 +31,7 @@ cdef extern from "sockio.h":
     int px_accept(int fd) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_socket_error(int fd) nogil
+    int px_sleep_on(int fd, int64_t timeout_ns) nogil
     int px_wake_socket(int *wake_fd, int *early) nogil
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP
 
@@ -322,7 +323,7 @@ cdef class PythonReadinessDriver(ReadinessDriver):
     """A readiness driver written in Python: subclasses give ``_open``, ``_interest``, ``_poll`` and ``_sleep``."""
 
     def __cinit__(self, *args, **kwargs):
-        self.wake_fd = -1
+        self.wake_fd = self.sleep_fd = -1
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         self._interest(fd, before, after)
@@ -341,9 +342,16 @@ cdef class PythonReadinessDriver(ReadinessDriver):
         return px_wake_socket(&self.wake_fd, &self.early_wake)
 
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
+        if self.sleep_fd >= 0:
+            return px_sleep_on(self.sleep_fd, timeout_ns)
         with gil:
             self._sleep(None if timeout_ns < 0 else timeout_ns / 1e9)
         return 0
+
+    def _sleep_on(self, int fd):
+        """`fd` can be polled itself, and is ready when something is to be found."""
+        self.sleep_fd = fd
+        self.hears_changes = True
 
     def _wake_through(self, int fd):
         """Other threads send to this socket to end a wait; -1: it is about to be closed."""

@@ -156,6 +156,13 @@ static inline int px_wake_socket(int *wake_fd, int *early) {
     return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1; /* full: a wake-up is pending */
 }
 
+/* Until `fd` can be read, or the time is over (< 0: without limit).  0 or an errno. */
+static inline int px_sleep_on(int fd, long long timeout_ns) {
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    long long ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
+    return poll(&one, 1, ms > 86400000 ? 86400000 : (int)ms) < 0 ? errno : 0;
+}
+
 /* Whether poll(2) tells anything of this descriptor: 0, -EBADF, or -EPERM as epoll_ctl(2) has it for files. */
 static inline int px_pollable(int fd) {
     struct stat st;

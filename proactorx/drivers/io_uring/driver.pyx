@@ -500,7 +500,7 @@ cdef class UringDriver(Driver):
         return 0
 
     cdef int settle(self) except -1:
-        if self.opened and not self.closed and not self.forked:
+        if self.opened and not self.closed and not self.forked and (not self.shared or px_ring_unsent(&self.ring)):
             self._enter(0, 0)
         return 0
 

@@ -27,6 +27,8 @@ class SelectDriver(PythonReadinessDriver):
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._selector.register(self._reader, selectors.EVENT_READ)
+        if hasattr(self._selector, "fileno"):
+            self._sleep_on(self._selector.fileno())
         self._wake_through(self._writer.fileno())
 
     def _interest(self, fd: int, before: int, after: int) -> None:

@@ -1,0 +1,60 @@
+from cpython.pythread cimport PyThread_type_lock
+from libc.stdint cimport int64_t, uint32_t
+from proactorx.port.op cimport Overlapped
+from proactorx.port.port cimport Port
+
+cdef extern from "shared.h":
+    ctypedef struct px_parcel:
+        void *key
+        void *overlapped
+        int64_t nbytes
+        int error
+    ctypedef struct px_shared:
+        int (*wake)(void *driver) noexcept nogil
+    ctypedef struct px_parking:
+        pass
+    ctypedef struct px_thread:
+        px_shared *port
+        px_parking parking
+        px_parcel parcel
+        int blocking
+        char inside
+    ctypedef struct px_numbers:
+        int associated, running, queued, in_flight
+
+cdef class SharedOp(Overlapped):
+    cdef SharedPort port
+    cdef object key          # of its packet
+    cdef object file         # kept open until the last packet
+    cdef int finished        # its packet has been queued; what is above was written before
+    cdef bint is_finished(self) noexcept
+
+cdef class SharedPort:
+    cdef px_shared *core
+    cdef Port inner          # everything of it, and of its driver, under the lock
+    cdef object choice
+    cdef PyThread_type_lock lock
+    cdef unsigned long holder
+    cdef list deferred
+    cdef int ready           # the driver is open
+    cdef readonly int concurrency
+    cdef readonly bint closed
+    cdef readonly bint forked
+    cdef object __weakref__
+
+    cdef int submit(self, SharedOp op) except -1
+    cdef int stop(self, SharedOp op) except -1
+    cdef int finish(self, SharedOp op, bint driven) except -1
+    cdef int refuse(self) except -1
+    cdef int _enter_driver(self) except -1
+    cdef int _leave_driver(self) except -1
+    cdef int _drain(self) except -1
+    cdef int _ask_driver(self) except -1
+    cdef int _get(self, px_thread *me, int64_t timeout) except -1
+    cdef int _wait(self, px_thread *me, bint ask, int64_t deadline) except -1
+    cdef int _sleep(self, px_thread *me, int64_t deadline) except -1
+    cdef int _get_once(self, px_thread *me, int64_t deadline) except -1
+    cdef int _drive(self, px_thread *me, int64_t limit) except -1
+    cdef int _begin_deferred(self, SharedOp op) except -1
+    cdef int _lead(self, px_thread *me, int64_t deadline) except -1
+    cdef px_thread *_me(self) except NULL

@@ -1,0 +1,639 @@
+"""The port that many threads share: posts, waiting threads, and operations on a driver that they take turns to drive.
+
+What the rules say of packets and threads is in ``shared.h``, in C.  Here is what needs the interpreter: packets as
+Python objects, and the driver.
+
+There is no thread.  Whoever waits longest waits in the driver (the leader, see ``shared.h``): it sleeps there without
+any lock, then takes the lock, queues the packets there are, and the rules say which thread gets them.  A thread that
+submits does so under the lock, which nobody holds while asleep, so the operation begins at once.  A thread that comes
+for a packet and finds none looks into the driver itself before it sleeps.
+
+The lock is never taken twice by one thread: what a finalizer or signal handler submits while its thread is in the
+driver is deferred until it leaves.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport (
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, WAIT_LOCK,
+)
+from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint32_t
+from posix.unistd cimport close
+from proactorx.drivers.driver cimport Driver
+from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
+from proactorx.port.op cimport IN_FLIGHT, Overlapped, PACKET_MORE, Packet, queue_count
+
+import os
+import warnings
+import weakref
+
+from proactorx.drivers import Choice
+from proactorx.port import packet as _packet
+
+cdef extern from "shared.h":
+    enum: PX_RUNS, PX_WAITING, PX_PARKED, PX_LEAD, PX_RELEASED, PX_CLOSED
+    enum: PX_DRIVE, PX_WATCH
+    enum: PX_WAITS, PX_GOT, PX_ASK_DRIVER
+    int PX_SAMPLE_NS
+    int px_shared_setup() nogil
+    px_shared *px_shared_new(int concurrency) nogil
+    void px_shared_release(px_shared *port) nogil
+    px_thread *px_self() nogil
+    void px_after_fork_in_child() nogil
+    int px_post(px_shared *port, px_parcel parcel) nogil
+    int px_begin(px_shared *port, int driven) nogil
+    void px_undo(px_shared *port, int driven) nogil
+    int px_begun(px_shared *port) nogil
+    void px_end(px_shared *port, px_parcel parcel, int driven) nogil
+    int px_come(px_shared *port, px_thread *me) nogil
+    int px_take_more(px_shared *port, px_parcel *parcels, int room) nogil
+    uint32_t px_withdraw(px_shared *port, px_thread *me) nogil
+    int px_put_back(px_shared *port, px_thread *me) nogil
+    int px_duties(px_shared *port, px_thread *me, void *driver) nogil
+    void px_out_of_driver(px_shared *port, px_thread *me) nogil
+    void px_watch(px_shared *port) nogil
+    void px_leave(px_thread *me) nogil
+    void px_block(px_shared *port, px_thread *me) nogil
+    void px_unblock(px_shared *port, px_thread *me) nogil
+    int px_close(px_shared *port) nogil
+    void px_await_driver(px_shared *port) nogil
+    bint px_take_left(px_shared *port, px_parcel *parcel) nogil
+    px_numbers px_numbers_of(px_shared *port) nogil
+    int px_park(px_parking *parking, int64_t deadline) nogil
+    uint32_t px_signal_of(px_parking *parking) nogil
+    int64_t px_now() nogil
+
+cdef extern from *:
+    enum: __ATOMIC_ACQUIRE, __ATOMIC_RELEASE, __ATOMIC_RELAXED
+    int __atomic_load_n(int *place, int order) nogil
+    void __atomic_store_n(int *place, int value, int order) nogil
+    unsigned long px_load_holder "__atomic_load_n"(unsigned long *place, int order) nogil
+    void px_store_holder "__atomic_store_n"(unsigned long *place, unsigned long value, int order) nogil
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        PyObject *(*tp_alloc)(PyTypeObject *type, Py_ssize_t size) except NULL
+    void PyTuple_SET_ITEM(PyObject *tuple, Py_ssize_t index, PyObject *item)
+
+cdef enum:
+    MOST_AT_ONCE = 1024  # get_many: the parcels of one call
+    INTERRUPTED = -2
+
+cdef object PacketType = _packet.Packet
+cdef object PortClosed = _packet.PortClosed
+cdef object _ports = weakref.WeakSet()
+
+
+cdef object as_packet(px_parcel *parcel):
+    """The packet, which takes over the parcel's references."""
+    cdef PyTypeObject *type = <PyTypeObject *><PyObject *>PacketType
+    cdef object made = <object>type.tp_alloc(type, 4), number
+    Py_DECREF(made)  # tp_alloc gave one reference, and the cast took another
+    PyTuple_SET_ITEM(<PyObject *>made, 0, <PyObject *>parcel.key)
+    PyTuple_SET_ITEM(<PyObject *>made, 1, <PyObject *>parcel.overlapped)
+    number = parcel.nbytes
+    Py_INCREF(number)
+    PyTuple_SET_ITEM(<PyObject *>made, 2, <PyObject *>number)
+    number = parcel.error
+    Py_INCREF(number)
+    PyTuple_SET_ITEM(<PyObject *>made, 3, <PyObject *>number)
+    return made
+
+
+cdef px_parcel as_parcel(object key, object overlapped, int64_t nbytes, int error) noexcept:
+    """The parcel, with references of its own."""
+    cdef px_parcel parcel
+    Py_INCREF(key)
+    Py_INCREF(overlapped)
+    parcel.key = <void *>key
+    parcel.overlapped = <void *>overlapped
+    parcel.nbytes = nbytes
+    parcel.error = error
+    return parcel
+
+
+cdef void drop(px_parcel *parcel) noexcept:
+    Py_DECREF(<object>parcel.key)
+    Py_DECREF(<object>parcel.overlapped)
+
+
+cdef int64_t nanoseconds(object timeout) except? -7:
+    """-1: without limit."""
+    cdef double seconds
+    if timeout is None:
+        return -1
+    seconds = timeout
+    if not seconds >= 0:
+        raise ValueError(f"a timeout cannot be negative: {timeout!r}")
+    return <int64_t>(seconds * 1e9) if seconds < 9e9 else -1
+
+
+cdef int wake_driver(void *driver) noexcept nogil:
+    # Borrowed, and not counted: it may be called by a thread that has no interpreter any more.
+    return (<Driver>driver).wake()
+
+
+cdef class SharedOp(Overlapped):
+    """An operation whose last packet goes to a shared port."""
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        try:
+            Overlapped.on_packet(self, packet)
+        except BaseException:  # no memory for the bytes
+            self.error = ENOMEM
+        if not packet.flags & PACKET_MORE:
+            self.port.finish(self, True)
+        return 0
+
+    cdef bint is_finished(self) noexcept:
+        return __atomic_load_n(&self.finished, __ATOMIC_ACQUIRE)
+
+
+cdef class _Blocking:
+    """``with port.blocking()``: one object for all threads, as the depth is each thread's own."""
+
+    cdef SharedPort port
+
+    def __enter__(self):
+        self.port.refuse_forked()
+        px_block(self.port.core, self.port._me())
+
+    def __exit__(self, *exc):
+        if not self.port.forked:
+            px_unblock(self.port.core, self.port._me())
+
+
+cdef class SharedPort:
+    """Packets, the threads that wait for them, and a driver."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+        self.deferred = []
+
+    def __init__(self, concurrency=0, backend=None):
+        if concurrency < 0:
+            raise ValueError(f"concurrency cannot be negative: {concurrency}")
+        if self.core != NULL:
+            raise RuntimeError("a port is initialized once")
+        self.choice = Choice(backend, shared=True)
+        self.inner = Port(self.choice.driver, self.choice.fall_back)
+        self.concurrency = concurrency or _usable_cpus()
+        self.core = px_shared_new(self.concurrency)
+        if self.core == NULL:
+            raise MemoryError
+        self.core.wake = wake_driver
+        _ports.add(self)
+
+    def __del__(self):
+        if self.core != NULL and not self.forked and not self.closed:
+            warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+    def __dealloc__(self):
+        cdef px_parcel parcel
+        if self.core != NULL and not self.forked:
+            while px_take_left(self.core, &parcel):
+                drop(&parcel)
+            px_shared_release(self.core)
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    # ------------------------------------------------------------------------------------------------- posts
+
+    def post(self, key=None, overlapped=None, int64_t nbytes=0):
+        """Queue a packet of three free values, which the port does not look at.
+
+        Any thread may do this; it never blocks.  The counterpart of PostQueuedCompletionStatus.
+
+        Args:
+            key: any object.
+            overlapped: any object; it need not be an operation.
+            nbytes: any integer of 64 bits.
+
+        Raises:
+            PortClosed: the port has been closed.
+        """
+        cdef px_parcel parcel
+        cdef int error
+        if self.forked or self.core == NULL:
+            self.refuse()
+        parcel = as_parcel(key, overlapped, nbytes, 0)
+        error = px_post(self.core, parcel)
+        if error:
+            drop(&parcel)
+            self.refuse()
+
+    def get(self, timeout=None):
+        """Wait for a packet, at most `timeout` seconds (None: without limit).
+
+        The thread becomes one of the port's, until it ends, calls ``dissociate``, or gets from another port.
+
+        Raises:
+            TimeoutError: there was no packet for this thread in time.
+            PortClosed: the port is, or was meanwhile, closed.
+            ValueError: a negative timeout.
+            RuntimeError: called inside ``blocking()``, or in a forked child.
+        """
+        cdef px_thread *me
+        if self.forked or self.core == NULL:
+            self.refuse()
+        me = self._me()
+        if not self._get(me, nanoseconds(timeout)):
+            raise TimeoutError("no packet in time")
+        return as_packet(&me.parcel)
+
+    def get_many(self, int n, timeout=None):
+        """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
+
+        A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
+        """
+        cdef px_parcel parcels[MOST_AT_ONCE]
+        cdef px_thread *me
+        cdef int count, i
+        if n < 1:
+            raise ValueError(f"at least one packet must be asked for, not {n}")
+        if self.forked or self.core == NULL:
+            self.refuse()
+        me = self._me()
+        if not self._get(me, nanoseconds(timeout)):
+            return []
+        parcels[0] = me.parcel
+        count = 1 + px_take_more(self.core, &parcels[1], min(n, MOST_AT_ONCE) - 1)
+        return [as_packet(&parcels[i]) for i in range(count)]
+
+    # -------------------------------------------------------------------------------------- threads of the port
+
+    def blocking(self):
+        """``with port.blocking():`` this thread is about to block, and does not count as running meanwhile.
+
+        So another thread may be released in its place.  Afterwards more threads may run than ``concurrency`` says, and
+        nobody is released until fewer do.  May be nested; means nothing to a thread that is not the port's.
+        """
+        cdef _Blocking made = _Blocking.__new__(_Blocking)
+        made.port = self
+        return made
+
+    def dissociate(self):
+        """This thread leaves the port; its next ``get`` joins it again.  Nothing happens if it was not the port's."""
+        cdef px_thread *me
+        self.refuse_forked()
+        me = self._me()
+        if me.inside:
+            raise RuntimeError("dissociate() by a finalizer or signal handler that interrupts get()")
+        if me.port == self.core:
+            px_leave(me)
+
+    @property
+    def associated(self):
+        """How many threads are the port's."""
+        return self._numbers()[0]
+
+    @property
+    def running(self):
+        """How many of them count as running: not in ``get``, not in ``blocking()``, not found asleep elsewhere."""
+        return self._numbers()[1]
+
+    @property
+    def queued(self):
+        """How many packets wait."""
+        return self._numbers()[2]
+
+    @property
+    def in_flight(self):
+        """How many operations have not queued their packet yet."""
+        return self._numbers()[3]
+
+    @property
+    def backend(self):
+        """What runs underneath, and why it was chosen: a ``BackendInfo``."""
+        return self.choice.info
+
+    def _numbers(self):
+        cdef px_numbers found
+        if self.core == NULL:
+            return 0, 0, 0, 0
+        self.refuse_forked()
+        found = px_numbers_of(self.core)
+        return found.associated, found.running, found.queued, found.in_flight
+
+    def __repr__(self):
+        if self.core == NULL or self.forked:
+            return f"<{type(self).__name__} of another process>"
+        state = "closed " if self.closed else ""
+        associated, running, queued, in_flight = self._numbers()
+        return (f"<{type(self).__name__} {state}backend={self.choice.info.name} concurrency={self.concurrency} "
+                f"associated={associated} running={running} queued={queued} in_flight={in_flight}>")
+
+    # ---------------------------------------------------------------------------------------------- get, inside
+
+    cdef px_thread *_me(self) except NULL:
+        cdef px_thread *me = px_self()
+        if me == NULL:
+            raise MemoryError
+        return me
+
+    cdef int _get(self, px_thread *me, int64_t timeout) except -1:
+        """1: ``me.parcel`` is a packet.  0: the time is over."""
+        cdef int64_t deadline = -1 if timeout < 0 else 0 if timeout == 0 else px_now() + timeout
+        cdef int got
+        if me.port == self.core and me.blocking:
+            raise RuntimeError("get() inside blocking()")
+        if me.inside:
+            raise RuntimeError("get() by a finalizer or signal handler that interrupts get()")
+        while True:
+            me.inside = 1
+            try:
+                got = self._get_once(me, deadline)
+            finally:
+                me.inside = 0
+            if got != INTERRUPTED:
+                return got
+            PyErr_CheckSignals()
+
+    cdef int _get_once(self, px_thread *me, int64_t deadline) except -1:
+        cdef int got = px_come(self.core, me)
+        if got == -EPIPE:
+            self.refuse()
+        if not got & PX_GOT:
+            try:
+                return self._wait(me, got & PX_ASK_DRIVER, deadline)
+            except BaseException:
+                if px_withdraw(self.core, me) == PX_RELEASED:
+                    self._put_back()
+                raise
+        if got & PX_ASK_DRIVER:
+            try:
+                self._ask_driver()
+            except BaseException:
+                self._put_back()
+                raise
+        return 1
+
+    def _put_back(self):
+        cdef px_thread *me = self._me()
+        if px_put_back(self.core, me):
+            drop(&me.parcel)
+            raise MemoryError
+
+    cdef int _wait(self, px_thread *me, bint ask, int64_t deadline) except -1:
+        """As a waiter.  1: released.  0: the time is over.  INTERRUPTED: a signal came; this thread waits no longer."""
+        cdef int error = 0
+        cdef uint32_t signal
+        if ask:
+            self._ask_driver()
+        while True:
+            signal = px_signal_of(&me.parking)
+            if signal == PX_LEAD and not error:
+                error = self._lead(me, deadline)
+                signal = px_signal_of(&me.parking)
+            elif signal < PX_RELEASED and not error:
+                error = self._sleep(me, deadline)
+                signal = px_signal_of(&me.parking)
+            if error and signal < PX_RELEASED:
+                signal = px_withdraw(self.core, me)
+                if signal == PX_RUNS:
+                    return 0 if error == ETIMEDOUT else INTERRUPTED
+            if signal == PX_RELEASED:
+                return 1
+            if signal == PX_CLOSED:
+                px_leave(me)
+                self.refuse()
+
+    cdef int _sleep(self, px_thread *me, int64_t deadline) except -1:
+        """0, EINTR or ETIMEDOUT."""
+        cdef int error
+        if deadline >= 0 and px_now() >= deadline:
+            return ETIMEDOUT
+        with nogil:
+            error = -px_park(&me.parking, deadline)
+        return error
+
+    cdef int _lead(self, px_thread *me, int64_t deadline) except -1:
+        """Do what the leader has to, until there is nothing of it to do.  0, EINTR or ETIMEDOUT."""
+        cdef bint ready
+        cdef int duties, error = 0
+        cdef int64_t limit, now
+        while not error and px_signal_of(&me.parking) < PX_RELEASED:
+            now = px_now()
+            if 0 <= deadline <= now:
+                return ETIMEDOUT
+            ready = __atomic_load_n(&self.ready, __ATOMIC_ACQUIRE)
+            duties = px_duties(self.core, me, <void *>self.inner.driver if ready else NULL)
+            if not duties:
+                return 0
+            limit = deadline
+            if duties & PX_WATCH:
+                px_watch(self.core)
+                if limit < 0 or limit > now + PX_SAMPLE_NS:
+                    limit = now + PX_SAMPLE_NS
+            if not duties & PX_DRIVE:
+                with nogil:
+                    error = -px_park(&me.parking, limit)
+                if error == ETIMEDOUT:
+                    error = 0  # as `deadline` may be later
+                continue
+            if ready:
+                error = self._drive(me, limit)
+            if px_signal_of(&me.parking) < PX_RELEASED:
+                self._ask_driver()  # also if not ready: who opens it holds the lock
+        return error
+
+    cdef int _drive(self, px_thread *me, int64_t limit) except -1:
+        """Sleep in the driver.  0 or EINTR."""
+        cdef Driver driver = self.inner.driver
+        cdef int64_t left
+        cdef int error
+        try:
+            left = -1 if limit < 0 else max(limit - px_now(), 0)
+            with nogil:
+                error = driver.sleep(left)
+        finally:
+            px_out_of_driver(self.core, me)
+        if error and error != EINTR:
+            raise OSError(error, os.strerror(error))
+        return error
+
+    # ---------------------------------------------------------------------------------------------- the driver
+
+    cdef int _enter_driver(self) except -1:
+        """Take the lock.  0: this thread has it already."""
+        cdef unsigned long me = PyThread_get_thread_ident()
+        if px_load_holder(&self.holder, __ATOMIC_RELAXED) == me:
+            return 0
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        px_store_holder(&self.holder, me, __ATOMIC_RELAXED)
+        return 1
+
+    cdef int _leave_driver(self) except -1:
+        cdef SharedOp op
+        try:
+            while self.deferred:
+                op, begins = self.deferred.pop(0)
+                if begins:
+                    self._begin_deferred(op)
+                else:
+                    self.inner.cancel(op)
+                self._drain()
+        finally:
+            px_store_holder(&self.holder, 0, __ATOMIC_RELAXED)
+            PyThread_release_lock(self.lock)
+        return 0
+
+    cdef int _drain(self) except -1:
+        """Have the kernel take what is prepared, and queue all packets there are."""
+        cdef Driver driver = self.inner.driver
+        while True:
+            while queue_count(&driver.queue):
+                self.inner.dispatch(queue_count(&driver.queue))
+            if not driver.opened:
+                return 0
+            driver.settle()
+            if not queue_count(&driver.queue):
+                return 0
+
+    cdef int _ask_driver(self) except -1:
+        """Queue the packets of what has been done."""
+        if not self._enter_driver():
+            return 0
+        try:
+            if self.inner.driver.opened and not self.inner.driver.closed:
+                self.inner.driver.wait(0)
+                self._drain()
+        finally:
+            self._leave_driver()
+        return 0
+
+    cdef int submit(self, SharedOp op) except -1:
+        """Start `op`.  Its packet will come, unless this raises."""
+        cdef int sleeps, error
+        if self.forked or self.core == NULL:
+            self.refuse()
+        if not self._enter_driver():
+            error = px_begin(self.core, True)
+            if error:
+                self.refuse()
+            self.deferred.append((op, True))
+            return 0
+        try:
+            error = px_begin(self.core, True)
+            if error:
+                self.refuse()
+            try:
+                self.inner.submit(op)
+            except BaseException:
+                px_undo(self.core, True)
+                raise
+            __atomic_store_n(&self.ready, 1, __ATOMIC_RELEASE)
+            try:
+                self._drain()
+            finally:
+                sleeps = px_begun(self.core)
+                if sleeps and not self.inner.driver.hears_changes:
+                    self.inner.driver.wake()
+        finally:
+            self._leave_driver()
+        return 0
+
+    cdef int _begin_deferred(self, SharedOp op) except -1:
+        """What nobody can be told of by an exception any more becomes its packet's error."""
+        try:
+            self.inner.submit(op)
+        except OSError as exc:
+            op.error = exc.errno or ECANCELED
+        except Exception:
+            op.error = ECANCELED
+        if op.error and op.slot < 0:
+            self.finish(op, True)
+        return 0
+
+    cdef int stop(self, SharedOp op) except -1:
+        """Ask for the end of `op`; 1 if there was something to ask for."""
+        cdef int live = 0
+        if self.forked:
+            self.refuse()
+        if not self._enter_driver():
+            self.deferred.append((op, False))
+            return not op.is_finished()
+        try:
+            if op.state == IN_FLIGHT and not self.inner.driver.closed:
+                live = 1
+                self.inner.cancel(op)
+                self._drain()
+        finally:
+            self._leave_driver()
+        return live
+
+    cdef int finish(self, SharedOp op, bint driven) except -1:
+        """The last packet of `op`."""
+        cdef px_parcel parcel = as_parcel(op.key, op, op.offset, op.error)
+        op.file = None
+        __atomic_store_n(&op.finished, 1, __ATOMIC_RELEASE)
+        px_end(self.core, parcel, driven)
+        return 0
+
+    cdef int refuse(self) except -1:
+        """Say why nothing can be done with this port."""
+        if self.core == NULL:
+            raise RuntimeError("the port has not been initialized")
+        if self.forked:
+            raise RuntimeError("the port belongs to the parent process")
+        raise PortClosed("the port is closed")
+
+    def refuse_forked(self):
+        """Raises RuntimeError in a forked child, where the port cannot be used."""
+        if self.forked or self.core == NULL:
+            self.refuse()
+
+    def close(self):
+        """See ``CompletionPort.close``."""
+        cdef px_parcel parcel
+        cdef list left = []
+        self.refuse_forked()
+        if self._me().inside or px_load_holder(&self.holder, __ATOMIC_RELAXED) == PyThread_get_thread_ident():
+            raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
+        if px_close(self.core):
+            return left
+        self.closed = True
+        with nogil:
+            px_await_driver(self.core)
+        self._enter_driver()
+        try:
+            self.inner.close()
+        finally:
+            self._leave_driver()
+        while px_take_left(self.core, &parcel):
+            left.append(as_packet(&parcel))
+        return left
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def _after_fork_in_child(self):
+        self.forked = True
+
+
+def _usable_cpus():
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _after_fork_in_child():
+    px_after_fork_in_child()
+    for port in list(_ports):
+        port._after_fork_in_child()
+
+
+if px_shared_setup():
+    raise MemoryError
+os.register_at_fork(after_in_child=_after_fork_in_child)
