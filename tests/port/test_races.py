@@ -1,0 +1,62 @@
+"""The C core of the port under the sanitizers of gcc or clang: eight threads, no data race, no misuse of memory.
+
+By hand: pytest tests/port/test_races.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "proactorx" / "port"
+
+
+def build(sanitizers: str, source: str, folder: Path) -> Path:
+    """The program of races.c, or of `source`, with these sanitizers; without a compiler that has them, skip."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None or not (SOURCES / "shared.h").exists():
+        pytest.skip("needs a C compiler and the sources")
+    file, program = folder / "program.c", folder / "program"
+    flags = (f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-O1", "-g", "-Wno-unused-function", "-pthread")
+    file.write_text("int main(void) { return 0; }\n")
+    if subprocess.run([compiler, *flags, file, "-o", program], capture_output=True, check=False).returncode:
+        pytest.skip(f"the C compiler has no sanitizers for {sanitizers}")
+    file.write_text(source)
+    subprocess.run([compiler, *flags, "-I", SOURCES, file, "-o", program], check=True)
+    return program
+
+
+def run(program: Path) -> subprocess.CompletedProcess[str]:
+    """Run it, with addresses that are not random: ThreadSanitizer knows only some layouts."""
+    fixed = shutil.which("setarch")
+    argv = [fixed, "-R", program] if fixed else [program]
+    env = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 exitcode=66"}
+    return subprocess.run(argv, capture_output=True, text=True, timeout=45, check=False, env=env)
+
+
+@pytest.mark.parametrize("sanitizers", ["thread", "address,undefined"])
+def test_eight_threads(sanitizers: str, tmp_path: Path) -> None:
+    program = build(sanitizers, (HERE / "races.c").read_text(), tmp_path)
+    done = run(program)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("posted 13000, ")
+
+
+def test_the_sanitizer_sees_a_race(tmp_path: Path) -> None:
+    """... when a lock is left out: else the test above would mean nothing."""
+    locked = "    pthread_mutex_lock(&p->mutex);\n    while (n < room"
+    header = (SOURCES / "shared.h").read_text()
+    assert header.count(locked) == 1
+    broken = header.replace(locked, "    while (n < room").replace(
+        "parcels[n++] = px_next(p);\n    pthread_mutex_unlock(&p->mutex);\n", "parcels[n++] = px_next(p);\n"
+    )
+    (tmp_path / "shared_broken.h").write_text(broken)
+    source = (HERE / "races.c").read_text().replace('"shared.h"', '"shared_broken.h"')
+    done = run(build("thread", source, tmp_path))
+    assert done.returncode == 66
+    assert "data race" in done.stderr
