@@ -23,8 +23,8 @@
 #include <string.h>
 #include "parking.h"
 
-/* A thread of the port that has neither run nor said that it would block is looked at this often. */
-#define PX_SAMPLE_NS 10000000
+/* How often the leader looks whether running threads sleep, while packets wait. */
+#define PX_LOOK_NS 10000000
 
 typedef struct {
     void *key, *overlapped; /* references, of whoever has the packet */
@@ -61,7 +61,7 @@ struct px_shared {
     int closed;
     uint32_t takes, watch;
     int watching;                      /* the leader looks at running threads; more than 1: longer than needed */
-    int64_t watched_at;
+    int64_t watched_at, look_ns;
     int in_driver;                     /* threads that sleep there: 0 or 1 */
     pthread_cond_t driver_left;
     int (*wake)(void *driver);
@@ -187,6 +187,7 @@ static px_shared *px_shared_new(int concurrency) {
     }
     p->mask = 63;
     p->concurrency = concurrency;
+    p->look_ns = PX_LOOK_NS;
     p->references = 1;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->driver_left, NULL);
@@ -385,7 +386,7 @@ static int px_put_back(px_shared *p, px_thread *me) {
 
 /* ---------------------------------------------------------------------------------------------- the leader's work */
 
-/* What the leader is to do: PX_DRIVE, sleep in the driver; PX_WATCH, for not longer than PX_SAMPLE_NS; 0: wait like the
+/* What the leader is to do: PX_DRIVE, sleep in the driver; PX_WATCH, for not longer than look_ns; 0: wait like the
  * others, or it is no waiter any more. */
 static int px_duties(px_shared *p, px_thread *me, void *driver) {
     int duties = 0;
@@ -418,7 +419,7 @@ static void px_out_of_driver(px_shared *p, px_thread *me) {
 /* Part of the leader's watch.  It goes on for a little longer than packets wait: to begin it costs a wake-up. */
 static void px_watch(px_shared *p) {
     pthread_mutex_lock(&p->mutex);
-    if (p->watching && px_now() - p->watched_at >= PX_SAMPLE_NS) {
+    if (p->watching && px_now() - p->watched_at >= p->look_ns) {
         p->watched_at = px_now();
         if (px_queued(p)) px_look(p);
         else if (++p->watching > 3) p->watching = 0;

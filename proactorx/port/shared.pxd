@@ -11,6 +11,7 @@ cdef extern from "shared.h":
         int error
     ctypedef struct px_shared:
         int (*wake)(void *driver) noexcept nogil
+        int64_t look_ns
     ctypedef struct px_parking:
         pass
     ctypedef struct px_thread:

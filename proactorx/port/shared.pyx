@@ -35,7 +35,6 @@ cdef extern from "shared.h":
     enum: PX_RUNS, PX_WAITING, PX_PARKED, PX_LEAD, PX_RELEASED, PX_CLOSED
     enum: PX_DRIVE, PX_WATCH
     enum: PX_WAITS, PX_GOT, PX_ASK_DRIVER
-    int PX_SAMPLE_NS
     int px_shared_setup() nogil
     px_shared *px_shared_new(int concurrency) nogil
     void px_shared_release(px_shared *port) nogil
@@ -427,8 +426,8 @@ cdef class SharedPort:
             limit = deadline
             if duties & PX_WATCH:
                 px_watch(self.core)
-                if limit < 0 or limit > now + PX_SAMPLE_NS:
-                    limit = now + PX_SAMPLE_NS
+                if limit < 0 or limit > now + self.core.look_ns:
+                    limit = now + self.core.look_ns
             if not duties & PX_DRIVE:
                 with nogil:
                     error = -px_park(&me.parking, limit)
@@ -615,6 +614,10 @@ cdef class SharedPort:
 
     def __exit__(self, *exc):
         self.close()
+
+    def _look_every(self, double seconds):
+        """How often the leader looks whether running threads sleep; before the first get, and for tests."""
+        self.core.look_ns = <int64_t>(seconds * 1e9)
 
     def _after_fork_in_child(self):
         self.forked = True

@@ -50,7 +50,7 @@ static void lead(px_thread *me, int64_t deadline) {
         if (px_now() >= deadline || !(duties = px_duties(port, me, port))) return;
         if (duties & PX_WATCH) {
             px_watch(port);
-            if (limit > px_now() + PX_SAMPLE_NS) limit = px_now() + PX_SAMPLE_NS;
+            if (limit > px_now() + port->look_ns) limit = px_now() + port->look_ns;
         }
         if (duties & PX_DRIVE) {
             struct pollfd one = {.fd = wake_pipe[0], .events = POLLIN};
