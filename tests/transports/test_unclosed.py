@@ -70,7 +70,7 @@ async def subprocess(certificates: Certificates) -> list[Any]:
 
 
 @pytest.fixture
-def shown() -> Iterator[list[tuple[str, list[int]]]]:
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, list[int]]]]:
     """Each ResourceWarning, as it is shown: its text, and the lines of this file in its object's traceback."""
     seen: list[tuple[str, list[int]]] = []
 
@@ -82,7 +82,7 @@ def shown() -> Iterator[list[tuple[str, list[int]]]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", ResourceWarning)
-        warnings._showwarnmsg = show  # type: ignore[attr-defined]
+        monkeypatch.setattr(warnings, "_showwarnmsg", show)  # which catch_warnings does not put back
         tracemalloc.start(30)
         yield seen
         tracemalloc.stop()
