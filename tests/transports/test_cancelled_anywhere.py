@@ -129,8 +129,10 @@ async def datagrams(world: World) -> None:
 
 @scenario
 async def datagrams_on_sockets(world: World) -> None:
-    left, right = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-    with left, right:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as left,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as right,
+    ):
         for sock in (left, right):
             sock.setblocking(False)
             sock.bind(("127.0.0.1", 0))
