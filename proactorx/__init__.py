@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
-from proactorx.pool import IOThreadPool
+from proactorx.pool import IOThreadPool, default_pool
 
 if sys.platform != "win32":  # there a port is the system's own, which this version does not give out
-    from proactorx.port.completion import CompletionPort, Overlapped
+    from proactorx.port.completion import CompletionPort, Overlapped, run_bodies_on
     from proactorx.port.packet import Packet, PortClosed
+
+    run_bodies_on(default_pool)
 
 if TYPE_CHECKING and sys.version_info < (3, 16):
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it

@@ -2,12 +2,21 @@
 
 A file is bound to one port at a time, and its key comes back with each of its packets.  It must be closed only when its
 operations have ended: cancel them, take their packets, then close.
+
+Operations on files that the driver cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` names.
 """
 
+from libc.errno cimport errno
+from libc.stdint cimport int64_t
+from posix.types cimport off_t
 from posix.unistd cimport close
-from proactorx.port.op cimport ACCEPT_ONE, CONNECT, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO
+from proactorx.port.errnos cimport ECANCELED, EINTR
+from proactorx.port.op cimport (
+    ACCEPT_ONE, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
+    WRITE,
+)
 from proactorx.port.op cimport Overlapped as BaseOverlapped
-from proactorx.port.shared cimport SharedOp, SharedPort
+from proactorx.port.shared cimport SharedOp, SharedPort, px_begin, px_undo
 
 import os
 import socket
@@ -18,8 +27,33 @@ import weakref
 from proactorx.port import names
 
 cdef tuple KIND_NAMES = (
-    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto",
+    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "read", "write",
+    "fsync",
 )
+
+cdef extern from *:
+    enum: __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE
+    bint __atomic_compare_exchange_n(int *place, int *old, int new, bint weak, int won, int lost) nogil
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int fd, void *buffer, size_t size)
+    ssize_t write(int fd, const void *buffer, size_t size)
+    ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
+    ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
+    int fsync(int fd)
+
+cdef enum Body:
+    NO_BODY
+    QUEUED
+    TAKEN        # by an IO thread, or by who cancelled it
+
+cdef object io_threads = None
+
+
+def run_bodies_on(pool):
+    """Have blocking bodies run by what ``pool()`` returns, with its ``queue(callback)``."""
+    global io_threads
+    io_threads = pool
 
 cdef dict bound = {}         # descriptor: _Binding; of this process
 cdef object bound_lock = threading.RLock()  # a finalizer may come in while its thread has it
@@ -141,7 +175,16 @@ cdef class Overlapped(SharedOp):
         Returns:
             Whether there was anything to cancel.
         """
-        return self.port is not None and self.port.stop(self) == 1
+        cdef int queued = QUEUED
+        if self.port is None:
+            return False
+        if self.body == NO_BODY:
+            return self.port.stop(self) == 1
+        self.port.refuse_forked()
+        if not __atomic_compare_exchange_n(&self.body, &queued, TAKEN, False, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE):
+            return False  # it runs, and no system call of a thread's can be called back
+        self.end_body(-ECANCELED)
+        return True
 
     @property
     def done(self):
@@ -156,9 +199,9 @@ cdef class Overlapped(SharedOp):
     def result(self):
         """What the operation brought.
 
-        Bytes (``recv``), bytes and an address (``recvfrom``), a connected socket and an address (``accept``), a count
-        of bytes (``recv_into``, ``send``, ``sendto``), or None (``connect``).  The address of an accepted connection
-        is None where the peer has gone already.
+        Bytes (``recv``, ``read``), bytes and an address (``recvfrom``), a connected socket and an address (``accept``),
+        a count of bytes (``recv_into``, ``send``, ``sendto``, ``read_into``, ``write``), or None (``connect``,
+        ``fsync``).  The address of an accepted connection is None where the peer has gone already.
 
         Raises:
             OSError: the operation failed; ``errno`` is ECANCELED when it was cancelled in time.
@@ -172,7 +215,7 @@ cdef class Overlapped(SharedOp):
             return self._connection()
         if self.kind == RECV_FROM:
             return self.value, self.address
-        return None if self.kind == CONNECT else self.value
+        return None if self.kind == CONNECT or self.kind == FSYNC else self.value
 
     def _connection(self):
         with bound_lock:  # two threads may ask
@@ -186,6 +229,47 @@ cdef class Overlapped(SharedOp):
                     address = None
                 self.connection = made, address
             return self.connection
+
+    cdef int end_body(self, int res) except -1:
+        cdef Packet packet
+        packet.op = <void *>self
+        packet.data = NULL
+        packet.res = res
+        packet.flags = packet.buffer = 0
+        self.state = DONE
+        BaseOverlapped.on_packet(self, &packet)
+        (<CompletionPort>self.port).bodies.discard(self)
+        self.port.finish(self, False)
+        return 0
+
+    cdef int run_body(self) except -1:
+        """The blocking calls of an operation on a file, in an IO thread."""
+        cdef int queued = QUEUED, error = 0
+        cdef bint again = True
+        cdef char *place
+        cdef Py_ssize_t size
+        cdef ssize_t n = 0
+        if not __atomic_compare_exchange_n(&self.body, &queued, TAKEN, False, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE):
+            return 0  # cancelled
+        while again:
+            place, size = self.buffer(), min(self.want(), FILE_STEP)
+            with nogil:
+                if self.kind == FSYNC:
+                    n = fsync(self.fd)
+                elif self.kind == READ and self.position >= 0:
+                    n = pread(self.fd, place, size, self.position)
+                elif self.kind == READ:
+                    n = read(self.fd, place, size)
+                elif self.position >= 0:
+                    n = pwrite(self.fd, place, size, self.position)
+                else:
+                    n = write(self.fd, place, size)
+                error = errno if n < 0 else 0
+            again = error == EINTR or (n > 0 and self.took(n))
+        return self.end_body(-error if error else <int>n)
+
+    def _run_body(self):
+        self.run_body()
 
     def __repr__(self):
         name = KIND_NAMES[self.kind]
@@ -209,6 +293,9 @@ cdef class CompletionPort(SharedPort):
         ValueError: a negative concurrency, or an unknown backend.
         BackendError: the named backend cannot run here; the message says why.
     """
+
+    def __cinit__(self, *args, **kwargs):
+        self.bodies = set()
 
     # ------------------------------------------------------------------------------------------------- binding
 
@@ -292,7 +379,7 @@ cdef class CompletionPort(SharedPort):
             RuntimeError: in a forked child, or called by a finalizer that interrupts another call of the port's.
         """
         cdef _Binding binding
-        left = SharedPort.close(self)
+        left = self._close(self.bodies)
         with bound_lock:
             for binding in [each for each in bound.values() if (<_Binding>each).port() is self]:
                 del bound[binding.fd]
@@ -389,6 +476,85 @@ cdef class CompletionPort(SharedPort):
         op.set_buffer(packed(sock, op.fd, address), False)
         self.submit(op)
         return op
+
+    # -------------------------------------------------------------------------------------------------- files
+
+    cdef int _start_file(self, Overlapped op) except -1:
+        if self.inner.driver.native_files:
+            try:
+                return self.submit(op)
+            except NotImplementedError:
+                pass  # when the ring could not be opened, another driver took its place
+        if px_begin(self.core, False):
+            self.refuse()
+        op.state = IN_FLIGHT
+        op.body = QUEUED
+        self.bodies.add(op)
+        try:
+            io_threads().queue(op._run_body)
+        except BaseException:
+            self.bodies.discard(op)
+            op.state = DONE
+            px_undo(self.core, False)
+            raise
+        return 0
+
+    def read(self, file, Py_ssize_t n, offset=None):
+        """Read at most `n` bytes of a file, from `offset` on; ``b""`` at its end.
+
+        On io_uring the kernel does it; elsewhere a thread of the process's ``IOThreadPool``, where an operation that
+        has begun cannot be cancelled.  Operations on one file may be done in any order.
+
+        Args:
+            file: a file object's own buffer is neither used nor known: pass one that has none.
+            n: how many.
+            offset: None: from where the file's own position is, which moves on; the only choice for a pipe.
+
+        Raises:
+            ValueError: `file` is not bound to this port, or a number is negative.
+            PortClosed: the port has been closed.
+        """
+        cdef Overlapped op = self._new(READ, file)
+        op.size = _size(n)
+        op.position = _position(offset)
+        op.make_buffer()
+        self._start_file(op)
+        return op
+
+    def read_into(self, file, buffer, offset=None):
+        """Read into `buffer`, which is locked meanwhile; the result is a count.  Errors as ``read`` and ``recv_into``."""
+        cdef Overlapped op = self._new(READ, file)
+        op.set_buffer(buffer, True)
+        op.position = _position(offset)
+        self._start_file(op)
+        return op
+
+    def write(self, file, data, offset=None):
+        """Write all of `data`; the result is its size.
+
+        Of a write that failed, ``nbytes`` says how much had been written.  Arguments and errors as of ``read``.
+        """
+        cdef Overlapped op = self._new(WRITE, file)
+        op.set_buffer(data, False)
+        op.position = _position(offset)
+        self._start_file(op)
+        return op
+
+    def fsync(self, file):
+        """Have the disk hold what was written before, fsync(2)."""
+        cdef Overlapped op = self._new(FSYNC, file)
+        self._start_file(op)
+        return op
+
+
+cdef int64_t _position(object offset) except -2:
+    cdef int64_t position
+    if offset is None:
+        return -1
+    position = offset
+    if position < 0:
+        raise ValueError(f"an offset cannot be negative: {offset}")
+    return position
 
 
 cdef Py_ssize_t _size(Py_ssize_t n) except -1:

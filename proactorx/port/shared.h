@@ -63,7 +63,7 @@ struct px_shared {
     int watching;                      /* the leader looks at running threads; more than 1: longer than needed */
     int64_t watched_at, look_ns;
     int in_driver;                     /* threads that sleep there: 0 or 1 */
-    pthread_cond_t driver_left;
+    pthread_cond_t changed;            /* of a closed port: that, or in_flight */
     int (*wake)(void *driver);
     void *driver;
     uint32_t references;
@@ -190,13 +190,13 @@ static px_shared *px_shared_new(int concurrency) {
     p->look_ns = PX_LOOK_NS;
     p->references = 1;
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->driver_left, NULL);
+    pthread_cond_init(&p->changed, NULL);
     return p;
 }
 
 static void px_shared_release(px_shared *p) {
     if (__atomic_sub_fetch(&p->references, 1, __ATOMIC_ACQ_REL)) return;
-    pthread_cond_destroy(&p->driver_left);
+    pthread_cond_destroy(&p->changed);
     pthread_mutex_destroy(&p->mutex);
     free(p->items);
     free(p);
@@ -312,6 +312,7 @@ static void px_end(px_shared *p, px_parcel parcel, int driven) {
     p->in_flight--, p->driven -= driven;
     p->items[p->tail++ & p->mask] = parcel;
     if (!p->closed) px_settle(p);
+    else pthread_cond_signal(&p->changed);
     pthread_mutex_unlock(&p->mutex);
 }
 
@@ -412,7 +413,7 @@ static void px_out_of_driver(px_shared *p, px_thread *me) {
     me->in_driver = 0;
     p->in_driver = 0;
     p->driver = NULL;
-    pthread_cond_signal(&p->driver_left);
+    pthread_cond_signal(&p->changed);
     pthread_mutex_unlock(&p->mutex);
 }
 
@@ -467,8 +468,21 @@ static int px_close(px_shared *p) {
 /* After px_close: until nobody sleeps in the driver any more. */
 static void px_await_driver(px_shared *p) {
     pthread_mutex_lock(&p->mutex);
-    while (p->in_driver) pthread_cond_wait(&p->driver_left, &p->mutex);
+    while (p->in_driver) pthread_cond_wait(&p->changed, &p->mutex);
     pthread_mutex_unlock(&p->mutex);
+}
+
+/* Until no operation is in flight; how many there are when the time is over. */
+static int px_await_ends(px_shared *p, int64_t timeout_ns) {
+    struct timespec until;
+    int left, error = 0;
+    clock_gettime(CLOCK_REALTIME, &until); /* the clock of pthread_cond_timedwait(3) */
+    until.tv_sec += timeout_ns / 1000000000;
+    pthread_mutex_lock(&p->mutex);
+    while (p->in_flight && !error) error = pthread_cond_timedwait(&p->changed, &p->mutex, &until);
+    left = p->in_flight;
+    pthread_mutex_unlock(&p->mutex);
+    return left;
 }
 
 /* What a closed port still holds. */

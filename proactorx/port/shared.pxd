@@ -23,6 +23,9 @@ cdef extern from "shared.h":
     ctypedef struct px_numbers:
         int associated, running, queued, in_flight
 
+    int px_begin(px_shared *port, int driven) nogil
+    void px_undo(px_shared *port, int driven) nogil
+
 cdef class SharedOp(Overlapped):
     cdef SharedPort port
     cdef object key          # of its packet

@@ -1,3 +1,4 @@
+import logging
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -5,6 +6,8 @@ from typing import Any, Self
 from proactorx.drivers import BackendInfo
 from proactorx.port.op import Overlapped
 from proactorx.port.packet import Packet
+
+logger: logging.Logger
 
 class SharedOp(Overlapped): ...
 

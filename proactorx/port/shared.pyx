@@ -24,6 +24,7 @@ from proactorx.drivers.driver cimport Driver
 from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
 from proactorx.port.op cimport IN_FLIGHT, Overlapped, PACKET_MORE, Packet, queue_count
 
+import logging
 import os
 import warnings
 import weakref
@@ -41,8 +42,6 @@ cdef extern from "shared.h":
     px_thread *px_self() nogil
     void px_after_fork_in_child() nogil
     int px_post(px_shared *port, px_parcel parcel) nogil
-    int px_begin(px_shared *port, int driven) nogil
-    void px_undo(px_shared *port, int driven) nogil
     int px_begun(px_shared *port) nogil
     void px_end(px_shared *port, px_parcel parcel, int driven) nogil
     int px_come(px_shared *port, px_thread *me) nogil
@@ -57,6 +56,7 @@ cdef extern from "shared.h":
     void px_unblock(px_shared *port, px_thread *me) nogil
     int px_close(px_shared *port) nogil
     void px_await_driver(px_shared *port) nogil
+    int px_await_ends(px_shared *port, int64_t timeout_ns) nogil
     bint px_take_left(px_shared *port, px_parcel *parcel) nogil
     px_numbers px_numbers_of(px_shared *port) nogil
     int px_park(px_parking *parking, int64_t deadline) nogil
@@ -77,7 +77,10 @@ cdef extern from "Python.h":
 
 cdef enum:
     MOST_AT_ONCE = 1024  # get_many: the parcels of one call
+    BODIES_DEADLINE_NS = 5_000_000_000  # how long close() waits for threads that it cannot cancel
     INTERRUPTED = -2
+
+logger = logging.getLogger("proactorx")
 
 cdef object PacketType = _packet.Packet
 cdef object PortClosed = _packet.PortClosed
@@ -590,8 +593,13 @@ cdef class SharedPort:
 
     def close(self):
         """See ``CompletionPort.close``."""
+        return self._close(())
+
+    def _close(self, bodies):
+        """As ``close``; `bodies`: what other threads do for this port, and may be cancelled before they begin."""
         cdef px_parcel parcel
         cdef list left = []
+        cdef int lost
         self.refuse_forked()
         if self._me().inside or px_load_holder(&self.holder, __ATOMIC_RELAXED) == PyThread_get_thread_ident():
             raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
@@ -605,6 +613,12 @@ cdef class SharedPort:
             self.inner.close()
         finally:
             self._leave_driver()
+        for op in list(bodies):
+            op.cancel()
+        with nogil:
+            lost = px_await_ends(self.core, BODIES_DEADLINE_NS)
+        if lost:
+            logger.error("closing %r: %d operations did not end in time; their packets are lost", self, lost)
         while px_take_left(self.core, &parcel):
             left.append(as_packet(&parcel))
         return left
