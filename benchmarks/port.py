@@ -2,9 +2,9 @@
 
     python benchmarks/port.py [--backend epoll] [--rounds 7] [--idle 8000]
 
-One thread: ``post`` and ``get``, beside ``put`` and ``get`` of ``queue.SimpleQueue``.  Two threads: a stream from one to
-the other, and a ball that they throw to and fro.  Idle sockets: each is bound and has a receive in flight; how much CPU
-time a second of waiting costs.
+One thread: ``post`` and ``get``, beside ``put`` and ``get`` of ``queue.SimpleQueue``.  Two threads: a stream from one
+to the other, and a ball that they throw to and fro.  Idle sockets: each is bound and has a receive in flight; how much
+CPU time a second of waiting costs.
 """
 
 from __future__ import annotations

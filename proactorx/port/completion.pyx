@@ -522,7 +522,7 @@ cdef class CompletionPort(SharedPort):
         return op
 
     def read_into(self, file, buffer, offset=None):
-        """Read into `buffer`, which is locked meanwhile; the result is a count.  Errors as ``read`` and ``recv_into``."""
+        """Read into `buffer`, locked meanwhile; the result is a count.  Errors as of ``read`` and ``recv_into``."""
         cdef Overlapped op = self._new(READ, file)
         op.set_buffer(buffer, True)
         op.position = _position(offset)

@@ -18,7 +18,7 @@ from serving import EXAMPLES, Server, Start, script, tool
 
 pytestmark = pytest.mark.programs
 
-STYLES = ["echo_protocol", "echo_buffered", "echo_streams", "echo_sockets"]
+STYLES = ["echo_protocol", "echo_buffered", "echo_streams", "echo_sockets", "threaded_echo_server"]
 MIB = 1 << 20
 
 

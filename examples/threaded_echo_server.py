@@ -1,0 +1,92 @@
+"""An echo server without an event loop: four threads share one completion port, and who is free serves who is ready.
+
+On a free-threaded Python they do so at the same time.  A connection has one operation in flight, so no two threads ever
+serve the same one.
+"""
+
+import contextlib
+import signal
+import socket
+import threading
+
+import common
+
+import proactorx
+
+
+class Connection:
+    """What a packet of a client's socket leads to: it is the socket's key."""
+
+    def __init__(self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]) -> None:
+        self.port, self.sock, self.clients = port, sock, clients
+        self.sending = False
+        clients.add(sock)
+        port.bind(sock, self)
+        port.recv(sock, 64 * 1024)
+
+    def serve(self, op: proactorx.Overlapped) -> None:
+        """One operation has ended: begin the next."""
+        try:
+            result = op.result()
+        except OSError:
+            result = b""  # the client has gone without a word
+        if not result:
+            self.clients.discard(self.sock)
+            self.sock.close()
+            return
+        self.sending = not self.sending
+        if self.sending:
+            self.port.send(self.sock, result)
+        else:
+            self.port.recv(self.sock, 64 * 1024)
+
+
+class Listener:
+    """The same for the listening socket."""
+
+    def __init__(self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]) -> None:
+        self.port, self.sock, self.clients = port, sock, clients
+        port.bind(sock, self)
+        port.accept(sock)
+
+    def serve(self, op: proactorx.Overlapped) -> None:
+        """A client has come, or descriptors have run out."""
+        self.port.accept(self.sock)
+        with contextlib.suppress(OSError):
+            Connection(self.port, op.result()[0], self.clients)
+
+
+def work(port: proactorx.CompletionPort) -> None:
+    """Serve until the port is closed."""
+    try:
+        while True:
+            packet = port.get()
+            packet.key.serve(packet.overlapped)
+    except proactorx.PortClosed:
+        return
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--threads", type=int, default=4)
+    args = parser.parse_args()
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # also in the threads: the main thread waits for them
+    with common.listen(args) as listener:
+        port = proactorx.CompletionPort(backend=args.backend)
+        clients: set[socket.socket] = set()
+        Listener(port, listener, clients)
+        threads = [threading.Thread(target=work, args=(port,)) for _ in range(args.threads)]
+        for thread in threads:
+            thread.start()
+        common.announce(listener.getsockname())
+        signal.sigwait(signals)
+        port.close()
+        for thread in threads:
+            thread.join()
+        for sock in clients:
+            sock.close()
+
+
+if __name__ == "__main__":
+    main()
