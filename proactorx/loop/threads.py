@@ -53,7 +53,7 @@ class Threads(asyncio.BaseEventLoop):
                 if self.is_closed():
                     raise RuntimeError("Event loop is closed")
                 if self._io_pool is None:
-                    self._io_pool = IOThreadPool()
+                    self._io_pool = IOThreadPool(backend=self.backend_info().name)  # type: ignore[attr-defined]
         return self._io_pool
 
     def _close_threads(self) -> None:
@@ -62,9 +62,9 @@ class Threads(asyncio.BaseEventLoop):
             pool = self._io_pool
         if pool is not None:
             pool.close(wait=False, cancel_queued=True)
-        completions = getattr(self, "_proactorx_completions", None)
-        if completions is not None:
-            completions.close()
+        results = getattr(self, "_proactorx_results", None)
+        if results is not None:
+            results.close()
 
 
 def _workers() -> ThreadPoolExecutor:

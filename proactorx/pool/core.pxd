@@ -11,7 +11,7 @@ cdef extern from "pythread.h":
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr) nogil
     void PyThread_release_lock(PyThread_type_lock lock) nogil
 
-cdef class Completions:
+cdef class Results:
     cdef object loop
     cdef object drain            # the bound method
     cdef list done               # calls that have ended, for the loop to take
@@ -22,7 +22,7 @@ cdef class Completions:
 
 cdef class Call:
     cdef PoolCore pool
-    cdef Completions completions  # None: a callback that nobody waits for
+    cdef Results results      # None: a callback that nobody waits for
     cdef object future
     cdef object fn
     cdef tuple args

@@ -50,19 +50,19 @@ def name_this_thread(str name not None):
 _making = threading.Lock()
 
 
-cdef Completions completions_of(loop):
+cdef Results results_of(loop):
     """Where the results for `loop` go: an attribute of the loop, so that they share its life."""
-    found = getattr(loop, "_proactorx_completions", None)
+    found = getattr(loop, "_proactorx_results", None)
     if found is None:
         with _making:
-            found = getattr(loop, "_proactorx_completions", None)
+            found = getattr(loop, "_proactorx_results", None)
             if found is None:
-                found = loop._proactorx_completions = Completions(loop)
-    return <Completions>found
+                found = loop._proactorx_results = Results(loop)
+    return <Results>found
 
 
 @cython.final
-cdef class Completions:
+cdef class Results:
     """Calls that have ended and that their loop is to hear of; those that come together share one wake-up of it."""
 
     def __cinit__(self, *args):
@@ -209,7 +209,7 @@ cdef class PoolCore:
         """
         cdef Call call = <Call>Call.__new__(Call)
         call.pool = self
-        call.completions = completions_of(loop)
+        call.results = results_of(loop)
         call.future = loop.create_future()
         call.fn = fn
         call.args = args
@@ -225,9 +225,12 @@ cdef class PoolCore:
         Raises:
             RuntimeError: as of ``call``.
         """
-        cdef Call call = <Call>Call.__new__(Call)
         if not callable(callback):
             raise TypeError(f"a callable object was expected, got {callback!r}")
+        self._queue(callback, args)
+
+    def _queue(self, callback, tuple args):
+        cdef Call call = <Call>Call.__new__(Call)
         call.pool = self
         call.fn = callback
         call.args = args
@@ -398,7 +401,7 @@ cdef class PoolCore:
             call = None
 
     cdef int perform(self, Seat seat, Call call) except -1:
-        if call.completions is None:
+        if call.results is None:
             self._run_callback(call.fn, call.args)
             return 0
         if call.future.cancelled():
@@ -415,7 +418,7 @@ cdef class PoolCore:
             # It looks at the queue right after: who hears of the result and calls again needs no other thread.
             seat.expected = True
             self.expected += 1
-        return call.completions.add(call)
+        return call.results.add(call)
 
     def _run_callback(self, callback, tuple args):
         try:
@@ -455,8 +458,8 @@ cdef class PoolCore:
             if call is None:
                 return 0
             call.error = error
-            if call.completions is not None:
-                call.completions.add(call)
+            if call.results is not None:
+                call.results.add(call)
             else:
                 self._report(error)
 
@@ -543,9 +546,9 @@ cdef class PoolCore:
         for seat in idle:
             PyThread_release_lock(seat.lock)
         for call in dropped:
-            if call.completions is not None:
+            if call.results is not None:
                 call.cancelled = True
-                call.completions.add(call)
+                call.results.add(call)
 
     def _set_idle(self, int64_t microseconds):
         self.idle_us = microseconds

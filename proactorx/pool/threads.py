@@ -10,13 +10,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import index
 from types import TracebackType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proactorx.pool.core import FORKED, PoolCore, Seat, name_this_thread
+from proactorx.pool.core import CLOSED, FORKED, PoolCore, Seat, name_this_thread
 from proactorx.pool.names import io_threads
+from proactorx.pool.poller import Poller
+
+if TYPE_CHECKING:
+    from proactorx.port.completion import CompletionPort
+    from proactorx.port.packet import Packet
 
 #: As the IO threads of .NET's first thread pool had it: SetMinThreads, and its gate thread.
 MAX_THREADS = 64
@@ -81,6 +86,7 @@ class IOThreadPool(PoolCore):
         max_threads: default 64.
         idle: seconds.
         gate: seconds.
+        backend: of the port behind ``bind``; see ``CompletionPort``.
 
     Raises:
         ValueError: not ``1 <= min_threads <= max_threads``, or `idle` or `gate` is not positive.
@@ -93,6 +99,7 @@ class IOThreadPool(PoolCore):
         *,
         idle: float = IDLE,
         gate: float = GATE,
+        backend: str | None = None,
     ) -> None:
         if not (idle > 0 and gate > 0):
             raise ValueError(f"idle and gate must be positive, not {idle!r} and {gate!r}")
@@ -104,6 +111,10 @@ class IOThreadPool(PoolCore):
         self._limits(_positive(min_threads), _positive(max_threads))
         self._idle = idle
         self._gate_period = min(gate, LONGEST)
+        self._backend = backend
+        self._port_lock = threading.Lock()  # of the next two
+        self._poller: Poller | None = None
+        self._ending = False
         self._bell = threading.Lock()  # wakes the gate thread
         self._bell.acquire()
         self._lock = threading.Lock()  # of the next two
@@ -178,6 +189,44 @@ class IOThreadPool(PoolCore):
             yield
         finally:
             self._block(seat, -1)
+
+    # ------------------------------------------------------------------------------------------------------ bind
+
+    @property
+    def port(self) -> CompletionPort:
+        """The pool's completion port, made when it is first asked for; the pool takes its packets.
+
+        Operations are started with its methods. A packet goes to its key, ``key(packet)``, on an IO thread.
+
+        Raises:
+            RuntimeError: the pool is closed or of the parent process, or this system has no such port.
+            ValueError: an unknown backend.
+            BackendError: the named backend cannot run here.
+        """
+        if self._forked():
+            raise RuntimeError(FORKED)
+        with self._port_lock:
+            if self._poller is None:
+                if self._ending:
+                    raise RuntimeError(CLOSED)
+                self._poller = Poller(self._backend, lambda key, packet: self._queue(key, (packet,)))
+            return self._poller.port
+
+    def bind(self, file: Any, callback: Callable[[Packet], object]) -> None:
+        """Bind `file` to ``port``: an IO thread calls ``callback(packet)`` for each operation on it that has ended.
+
+        Args:
+            file: a socket, a file object or a descriptor; ``port.unbind`` is the counterpart.
+            callback: what it raises is reported by ``threading.excepthook``.
+
+        Raises:
+            ValueError: it is bound already, or closed.
+            OSError: it is not open.
+            RuntimeError: as of ``port``.
+        """
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected, got {callback!r}")
+        self.port.bind(file, callback)
 
     # --------------------------------------------------------------------------------------------------- threads
 
@@ -256,6 +305,8 @@ class IOThreadPool(PoolCore):
     def close(self, wait: bool = True, *, cancel_queued: bool = False) -> None:
         """Take nothing more; what was queued is run, and the threads end. Twice is allowed.
 
+        Operations on files that were bound are ended first; the callbacks get their packets too.
+
         Args:
             wait: return when all of it has been run and the threads have ended.
             cancel_queued: do not run what has not begun: futures are cancelled, callbacks dropped.
@@ -267,6 +318,11 @@ class IOThreadPool(PoolCore):
             return
         if wait and getattr(_here, "seat", (None,))[0] is self:
             raise RuntimeError("a thread of the pool cannot wait for its own end")
+        with self._port_lock:
+            self._ending = True
+            poller, self._poller = self._poller, None
+        if poller is not None:
+            poller.close()
         self._close(cancel_queued)
         with contextlib.suppress(RuntimeError):
             self._bell.release()

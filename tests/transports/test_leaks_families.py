@@ -20,6 +20,8 @@ from typing import IO, Any
 
 import pytest
 
+import proactorx
+
 from .certs import Certificates
 
 TIMES = 300
@@ -242,6 +244,28 @@ async def names(world: World, number: int) -> None:
 
 
 @family
+async def io_threads(world: World, number: int) -> None:
+    """A pool each time, with a result, a cancelled call, an orphan and a bound socket."""
+    loop = running()
+    ended: list[int] = []
+    left, right = socket.socketpair()
+    with left, right:
+        pool = proactorx.IOThreadPool(2, 4, gate=0.01, idle=0.01)
+        assert await pool.call(loop, abs, -number) == number
+        orphan = pool.call(loop, lambda: (time.sleep(0.001), 1)[1], on_orphan=ended.append)
+        await asyncio.sleep(0)
+        orphan.cancel()
+        pool.bind(left, lambda packet: ended.append(packet.nbytes))
+        pool.port.recv(left, 10)
+        right.sendall(b"ping")
+        pool.queue(ended.append, 0)
+        if number % 2:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(pool.close)
+        assert 0 in ended
+
+
+@family
 async def signals(world: World, number: int) -> None:
     seen = running().create_future()
     running().add_signal_handler(signal.SIGUSR1, lambda: seen.done() or seen.set_result(None))
@@ -319,6 +343,7 @@ def test_loops(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     def one() -> None:
         loop = loop_factory()
         loop.run_until_complete(asyncio.sleep(0.0001))
+        loop.run_until_complete(loop.getaddrinfo("127.0.0.1", 80))
         loop.close()
 
     for _ in range(WARM):

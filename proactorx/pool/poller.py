@@ -1,0 +1,63 @@
+"""The port behind ``IOThreadPool.bind``: one thread takes its packets, in batches, and IO threads run the callbacks.
+
+That thread runs no code of a user's, so no callback that blocks can keep it from the next packet.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from proactorx.pool.core import name_this_thread
+
+if TYPE_CHECKING:
+    from proactorx.port.completion import CompletionPort
+    from proactorx.port.packet import Packet
+
+#: Packets that are taken at a time.
+BATCH = 256
+
+
+class Poller:
+    """A port whose packets are handed to `deliver`, each with its key, which is the callback.
+
+    Raises:
+        RuntimeError: this system has no such port, or refuses the thread.
+        ValueError: an unknown backend.
+        BackendError: the named backend cannot run here.
+    """
+
+    def __init__(self, backend: str | None, deliver: Callable[[Any, Packet], object]) -> None:
+        if sys.platform == "win32":
+            raise RuntimeError("IOThreadPool.bind() is not part of this version on Windows")
+        from proactorx.port.completion import CompletionPort
+
+        self.port: CompletionPort = CompletionPort(1, backend)
+        self._deliver = deliver
+        self._thread = threading.Thread(target=self._serve, name="proactorx-poll", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self.port.close()
+            raise
+
+    def _serve(self) -> None:
+        from proactorx.port.packet import PortClosed
+
+        name_this_thread("proactorx-poll")
+        while True:
+            try:
+                packets = self.port.get_many(BATCH)
+            except PortClosed:
+                return
+            for packet in packets:
+                self._deliver(packet.key, packet)
+
+    def close(self) -> None:
+        """End the operations that are in flight; their packets are delivered too."""
+        left = self.port.close()
+        self._thread.join()
+        for packet in left:
+            self._deliver(packet.key, packet)
