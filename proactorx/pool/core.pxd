@@ -71,6 +71,7 @@ cdef class PoolCore:
     cdef int remove_idle(self, Seat seat) except -1
     cdef Call pop(self)
     cdef Call take(self, Seat seat)
+    cdef int ended(self, Seat seat) except -1
     cdef bint wait(self, Seat seat) except -1
     cdef int leave(self, Seat seat, str why) except -1
     cdef int perform(self, Seat seat, Call call) except -1

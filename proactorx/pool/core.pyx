@@ -338,10 +338,7 @@ cdef class PoolCore:
                 if seat.expected:
                     seat.expected = False
                     self.expected -= 1
-                if seat.working:
-                    seat.working = False
-                    self.working -= 1
-                    self.completed += 1
+                self.ended(seat)
                 if not seat.member:
                     return None
                 if self.active > self.maximum:
@@ -365,6 +362,14 @@ cdef class PoolCore:
                 return call
             if not seat.member or not self.wait(seat):
                 return None
+
+    cdef int ended(self, Seat seat) except -1:
+        """Under the mutex: what the thread had taken has been run."""
+        if seat.working:
+            seat.working = False
+            self.working -= 1
+            self.completed += 1
+        return 0
 
     cdef bint wait(self, Seat seat) except -1:
         """Wait for packets; False: there were none for so long that the thread is to end."""
@@ -415,6 +420,7 @@ cdef class PoolCore:
         except BaseException as exc:
             call.error = exc
         with self.mutex:
+            self.ended(seat)
             # It looks at the queue right after: who hears of the result and calls again needs no other thread.
             seat.expected = True
             self.expected += 1
