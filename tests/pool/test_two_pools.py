@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loop.helpers import run_script
 
 from proactorx import EventLoop, IOThreadPool
 
-from .support import LIMIT, Blocker
+from .support import LIMIT, Blocker, until
 
 pytestmark = pytest.mark.ours
 
@@ -153,3 +156,69 @@ def test_streams_need_no_thread(loop_factory: object) -> None:
     """
     said = run_script(loop_factory, source)  # type: ignore[arg-type]
     assert said == "b'hello'\n['MainThread'] None None\n"
+
+
+async def test_lookups_run_on_io_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    for function in ("getaddrinfo", "getnameinfo"):
+        real = getattr(socket, function)
+
+        def noting(*args: Any, real: Any = real, **kwargs: Any) -> Any:
+            names.append(threading.current_thread().name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(socket, function, noting)
+    server = await running().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    names.clear()
+    transport, _ = await running().create_connection(asyncio.Protocol, "localhost", server.sockets[0].getsockname()[1])
+    transport.close()
+    server.close()
+    await running().getnameinfo(("127.0.0.1", 80))
+    assert len(names) >= 2
+    assert all(name.startswith("proactorx-io-") for name in names)
+
+
+async def test_the_fall_back_of_sendfile_reads_on_a_worker() -> None:
+    names: list[str] = []
+
+    class File(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            names.append(threading.current_thread().name)
+            return super().readinto(buffer)
+
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        assert await running().sock_sendfile(left, File(b"in memory")) == 9
+    assert names[0].startswith("proactorx-worker-")
+
+
+def test_the_other_two_threads() -> None:
+    """The gate's lives while packets wait; the one that takes packets, while the pool has a port."""
+
+    def others() -> set[str]:
+        return {thread.name for thread in set(threading.enumerate()) - before if "-io-" not in thread.name}
+
+    before = set(threading.enumerate())
+    with IOThreadPool(1, 2, gate=0.02) as pool, Blocker() as block:
+        pool.queue(block)
+        block.wait_for()
+        assert others() == set()
+        pool.queue(block)
+        block.wait_for()
+        assert others() <= {"proactorx-gate"}
+        assert pool.stats().log[-1].reason == "starvation"
+        until(lambda: others() == set())
+        if sys.platform != "win32":
+            assert pool.port.queued == 0
+            assert others() == {"proactorx-poll"}
+    until(lambda: others() == set())
+
+
+def test_the_example_of_the_docs(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "pages" / "two-pools.md"
+    if not page.exists():
+        pytest.skip("the documentation is not here")
+    example = page.read_text().partition("```python\n")[2].partition("```")[0]
+    call = "print(asyncio.run(size('.')) > 0)\n\npool.close()"
+    assert run_script(None, example.replace("pool.close()", call)) == "True\n"
