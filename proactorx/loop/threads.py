@@ -18,8 +18,6 @@ from proactorx.pool.core import name_this_thread
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-_making = threading.Lock()
-
 
 class Threads(asyncio.BaseEventLoop):
     """``io_pool``, and the names of the workers."""
@@ -49,19 +47,17 @@ class Threads(asyncio.BaseEventLoop):
             RuntimeError: the loop is closed.
         """
         if self._io_pool is None:
-            with _making:
-                if self.is_closed():
-                    raise RuntimeError("Event loop is closed")
-                if self._io_pool is None:
-                    self._io_pool = IOThreadPool(backend=self.backend_info().name)  # type: ignore[attr-defined]
+            if self.is_closed():
+                raise RuntimeError("Event loop is closed")
+            made = IOThreadPool(backend=self.backend_info().name)  # type: ignore[attr-defined]
+            vars(self).setdefault("_io_pool", made)  # one, whichever thread comes first
+        assert self._io_pool is not None
         return self._io_pool
 
     def _close_threads(self) -> None:
         # What runs is not waited for: a resolver may take minutes.
-        with _making:
-            pool = self._io_pool
-        if pool is not None:
-            pool.close(wait=False, cancel_queued=True)
+        if self._io_pool is not None:
+            self._io_pool.close(wait=False, cancel_queued=True)
         results = getattr(self, "_proactorx_results", None)
         if results is not None:
             results.close()

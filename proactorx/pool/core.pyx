@@ -10,7 +10,6 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 import os
-import threading
 
 cdef extern from "Python.h":
     object PyObject_Call(object callback, object args, PyObject *kwargs)
@@ -47,17 +46,11 @@ def name_this_thread(str name not None):
 
 # ------------------------------------------------------------------------------------------------ back to the loop
 
-_making = threading.Lock()
-
-
 cdef Results results_of(loop):
     """Where the results for `loop` go: an attribute of the loop, so that they share its life."""
     found = getattr(loop, "_proactorx_results", None)
     if found is None:
-        with _making:
-            found = getattr(loop, "_proactorx_results", None)
-            if found is None:
-                found = loop._proactorx_results = Results(loop)
+        found = vars(loop).setdefault("_proactorx_results", Results(loop))  # one, whichever thread comes first
     return <Results>found
 
 
@@ -83,23 +76,34 @@ cdef class Results:
                 self.loop.call_soon_threadsafe(self.drain)
             except RuntimeError:
                 self.give_up()  # the loop is closed
+            except BaseException:
+                with self.mutex:
+                    self.posted = False
+                raise
         return 0
 
     def _drain(self):
         cdef list done, fresh = []
         cdef Call call
+        cdef Py_ssize_t taken = 0
         with self.mutex:
             done = self.done
             self.done = fresh
             self.posted = False
-        for call in done:
-            try:
-                call.finish()
-            except Exception as exc:
-                self.loop.call_exception_handler({
-                    "message": "the result of a call on an IO thread could not be delivered",
-                    "exception": exc, "future": call.future,
-                })
+        try:
+            for call in done:
+                taken += 1
+                try:
+                    call.finish()
+                except Exception as exc:
+                    self.loop.call_exception_handler({
+                        "message": "the result of a call on an IO thread could not be delivered",
+                        "exception": exc, "future": call.future,
+                    })
+        finally:
+            # A KeyboardInterrupt, which ends the run of the loop, loses none of the others.
+            for call in done[taken:]:
+                self.add(call)
 
     cdef int give_up(self) except -1:
         cdef list done, fresh = []
@@ -402,7 +406,10 @@ cdef class PoolCore:
             call = self.take(seat)
             if call is None:
                 return
-            self.perform(seat, call)
+            try:
+                self.perform(seat, call)
+            except BaseException as exc:  # memory has run out, on the way of the result back
+                self._report(exc)
             call = None
 
     cdef int perform(self, Seat seat, Call call) except -1:

@@ -65,7 +65,7 @@ class PoolStats(NamedTuple):
     queued: int
     """Packets that no thread has taken yet."""
     completed: int
-    """Packets that have been run."""
+    """Packets that a thread is done with."""
     oldest_wait: float
     """Seconds for which the first of the queued packets has waited; 0 where none is queued."""
     log: tuple[Growth, ...]

@@ -215,3 +215,33 @@ def test_the_default_pool() -> None:
         return await default_pool().call(asyncio.get_running_loop(), abs, -1)
 
     assert [asyncio.run(main()) for _ in range(3)] == [1, 1, 1]
+
+
+def test_an_interrupt_between_results_loses_none_of_them(loop: asyncio.AbstractEventLoop, pool: IOThreadPool) -> None:
+    """Here from the handler of a future that refuses its result; in life, Ctrl-C."""
+
+    class Refusing(asyncio.Future[int]):
+        def set_result(self, result: int) -> None:
+            super().set_result(result)
+            raise KeyboardInterrupt
+
+    plain = loop.create_future
+    loop.create_future = lambda: Refusing(loop=loop)  # type: ignore[method-assign]
+    futures = [pool.call(loop, abs, -1)]
+    loop.create_future = plain  # type: ignore[method-assign]
+    futures += [pool.call(loop, abs, -number) for number in range(2, 10)]
+    until(lambda: pool.stats().completed == 9)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(asyncio.wait(futures))
+    assert loop.run_until_complete(asyncio.gather(*futures)) == list(range(1, 10))
+
+
+def test_uvloop(pool: IOThreadPool) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(pool.call(loop, abs, -number) for number in range(100)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == list(range(100))
