@@ -480,11 +480,8 @@ cdef class CompletionPort(SharedPort):
     # -------------------------------------------------------------------------------------------------- files
 
     cdef int _start_file(self, Overlapped op) except -1:
-        if self.inner.driver.native_files:
-            try:
-                return self.submit(op)
-            except NotImplementedError:
-                pass  # when the ring could not be opened, another driver took its place
+        if self.has_native_files():
+            return self.submit(op)
         if px_begin(self.core, False):
             self.refuse()
         op.state = IN_FLIGHT

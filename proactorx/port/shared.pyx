@@ -553,6 +553,17 @@ cdef class SharedPort:
             self.finish(op, True)
         return 0
 
+    cdef bint has_native_files(self) except -1:
+        """Whether the driver has operations on files: the one that it gives way to if it cannot be opened."""
+        if not self.inner.driver.native_files or not self._enter_driver():
+            return self.inner.driver.native_files
+        try:
+            if not self.inner.driver.opened and not self.closed:
+                self.inner.open()
+            return self.inner.driver.native_files
+        finally:
+            self._leave_driver()
+
     cdef int stop(self, SharedOp op) except -1:
         """Ask for the end of `op`; 1 if there was something to ask for."""
         cdef int live = 0

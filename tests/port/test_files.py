@@ -218,3 +218,23 @@ def test_files_and_sockets_on_one_port(port: CompletionPort, file: BinaryIO, pai
     other.send(b"y")
     port.post("post")
     assert {port.get(LIMIT).key for _ in range(3)} == {"file", "socket", "post"}
+
+
+def test_another_driver_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``auto`` chose io_uring, and there is no memory for the ring when it is needed: files are read all the same."""
+    from proactorx import drivers
+
+    if drivers.Choice(None).info.name != "io_uring":
+        pytest.skip("needs io_uring as the first choice")
+    from proactorx.drivers.io_uring.driver import UringDriver
+
+    def make_driver(*, shared: bool = False) -> UringDriver:
+        return UringDriver(shared=shared, buffers=3)  # not a power of two: the kernel refuses it
+
+    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", make_driver)
+    (tmp_path / "file").write_bytes(b"data")
+    with CompletionPort() as port, (tmp_path / "file").open("rb", buffering=0) as file:
+        assert port.backend.name == "io_uring"
+        port.bind(file, "file")
+        assert result(port, port.read(file, 10, 0)) == b"data"
+        assert port.backend.name == "epoll"
