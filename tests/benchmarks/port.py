@@ -1,6 +1,6 @@
 """What a completion port costs, in one run with interleaved rounds.
 
-    python benchmarks/port.py [--backend epoll] [--rounds 7] [--idle 8000]
+    python tests/benchmarks/port.py [--backend epoll] [--rounds 7] [--idle 8000]
 
 One thread: ``post`` and ``get``, beside ``put`` and ``get`` of ``queue.SimpleQueue``.  Two threads: a stream from one
 to the other, and a ball that they throw to and fro.  Idle sockets: each is bound and has a receive in flight; how much
