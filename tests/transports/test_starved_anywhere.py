@@ -63,7 +63,8 @@ async def test_it(name: str, certificates: Certificates, monkeypatch: pytest.Mon
                 task.cancel()
                 await asyncio.wait([task])  # what a connection that the server has not accepted has still to send
                 if not task.cancelled() and task.exception() is not None:
-                    assert isinstance(task.exception(), OSError), task.exception()
+                    # Older Pythons' create_server makes a server without a socket, and its first one is asked for.
+                    assert isinstance(task.exception(), (OSError, IndexError)), task.exception()
                 del task
                 await _settled(before, others, count)
         finally:
