@@ -62,7 +62,7 @@ struct px_shared {
     uint32_t takes, watch;
     int watching;                      /* the leader looks at running threads; more than 1: longer than needed */
     int64_t watched_at, look_ns;
-    int in_driver;                     /* threads that sleep there: 0 or 1 */
+    int in_driver;                     /* threads that sleep there: the leader, and who was it and is being woken */
     pthread_cond_t changed;            /* of a closed port: that, or in_flight */
     int (*wake)(void *driver);
     void *driver;
@@ -400,19 +400,18 @@ static int px_duties(px_shared *p, px_thread *me, void *driver) {
         else px_wait(&me->parking);
         if (duties & PX_DRIVE && driver) {
             p->driver = driver;
-            me->in_driver = 1, p->in_driver = 1;
+            me->in_driver = 1, p->in_driver++;
         }
     }
     pthread_mutex_unlock(&p->mutex);
     return duties;
 }
 
-/* The leader is back from the driver. */
+/* The leader is back from the driver; if it was released there, another one may have gone in meanwhile. */
 static void px_out_of_driver(px_shared *p, px_thread *me) {
     pthread_mutex_lock(&p->mutex);
     me->in_driver = 0;
-    p->in_driver = 0;
-    p->driver = NULL;
+    p->in_driver--;
     pthread_cond_signal(&p->changed);
     pthread_mutex_unlock(&p->mutex);
 }
