@@ -62,7 +62,8 @@ struct px_shared {
     uint32_t takes, watch;
     int watching;                      /* the leader looks at running threads; more than 1: longer than needed */
     int64_t watched_at, look_ns;
-    int in_driver;                     /* threads that sleep there: the leader, and who was it and is being woken */
+    int in_driver;                     /* a thread sleeps there: the leader, or who was it and has been released */
+    int roused;                        /* and has been woken, for a reason of its own */
     pthread_cond_t changed;            /* of a closed port: that, or in_flight */
     int (*wake)(void *driver);
     void *driver;
@@ -142,10 +143,15 @@ static void px_unstack(px_shared *p, px_thread *t) {
     if (p->leader == t) p->leader = NULL;
 }
 
-/* The mutex keeps the driver alive for this: who sleeps in it needs the mutex to come out. */
+/* Wake who sleeps in the driver.  The mutex keeps that alive: who sleeps in it needs the mutex to come out. */
+static void px_wake_driver(px_shared *p) {
+    p->roused = 1;
+    p->wake(p->driver);
+}
+
 static void px_rouse(px_shared *p, px_thread *t, uint32_t signal) {
     px_signal(&t->parking, signal);
-    if (t->in_driver) p->wake(p->driver);
+    if (t->in_driver) px_wake_driver(p);
 }
 
 /* Bring everything in line after a change: release whom the rules release, and tell the leader what to do. */
@@ -165,12 +171,12 @@ static void px_settle(px_shared *p) {
         if (!p->watching) {
             p->watch++;
             p->watched_at = 0;
-            if (t->in_driver) p->wake(p->driver);
+            if (t->in_driver) px_wake_driver(p);
         }
         p->watching = 1;
     }
     /* Told once of a watch; of operations also in the middle of one, which it keeps as a waiter among others. */
-    if ((p->driven || (p->watching && p->leader != t)) && px_is_waiting(&t->parking)) {
+    if (((p->driven && !p->in_driver) || (p->watching && p->leader != t)) && px_is_waiting(&t->parking)) {
         p->leader = t;
         px_signal(&t->parking, PX_LEAD);
     }
@@ -296,14 +302,12 @@ static void px_undo(px_shared *p, int driven) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* The driver has it now: somebody must wait there.  Returns whether somebody does already. */
-static int px_begun(px_shared *p) {
-    int sleeps;
+/* The driver has it now: somebody must wait there, and be woken if it does already and does not notice by itself. */
+static void px_begun(px_shared *p, int notices) {
     pthread_mutex_lock(&p->mutex);
     px_settle(p);
-    sleeps = p->in_driver != 0;
+    if (p->in_driver && !notices) px_wake_driver(p);
     pthread_mutex_unlock(&p->mutex);
-    return sleeps;
 }
 
 /* It has ended.  Also of a closed port: its closer takes what is left. */
@@ -393,26 +397,34 @@ static int px_duties(px_shared *p, px_thread *me, void *driver) {
     int duties = 0;
     pthread_mutex_lock(&p->mutex);
     if (me->waits) {
-        if (p->driven) duties |= PX_DRIVE;
+        if (p->driven && !p->in_driver) duties |= PX_DRIVE; /* else it is told when that one has come out */
         if (p->watching) duties |= PX_WATCH;
         if (!duties) p->leader = NULL;
         if (duties & PX_DRIVE) px_signal(&me->parking, PX_LEAD);
         else px_wait(&me->parking);
         if (duties & PX_DRIVE && driver) {
             p->driver = driver;
-            me->in_driver = 1, p->in_driver++;
+            me->in_driver = 1, p->in_driver = 1, p->roused = 0;
         }
     }
     pthread_mutex_unlock(&p->mutex);
     return duties;
 }
 
-/* The leader is back from the driver; if it was released there, another one may have gone in meanwhile. */
+/* A thread is back from the driver; another one may have become the leader meanwhile. */
 static void px_out_of_driver(px_shared *p, px_thread *me) {
     pthread_mutex_lock(&p->mutex);
     me->in_driver = 0;
-    p->in_driver--;
+    p->in_driver = 0;
+    if (!p->closed) px_settle(p);
     pthread_cond_signal(&p->changed);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+/* Somebody has asked the driver, and may have taken out the wake-up of who sleeps there: it is given back. */
+static void px_asked(px_shared *p) {
+    pthread_mutex_lock(&p->mutex);
+    if (p->in_driver && p->roused) p->wake(p->driver);
     pthread_mutex_unlock(&p->mutex);
 }
 

@@ -42,7 +42,8 @@ cdef extern from "shared.h":
     px_thread *px_self() nogil
     void px_after_fork_in_child() nogil
     int px_post(px_shared *port, px_parcel parcel) nogil
-    int px_begun(px_shared *port) nogil
+    void px_begun(px_shared *port, int notices) nogil
+    void px_asked(px_shared *port) nogil
     void px_end(px_shared *port, px_parcel parcel, int driven) nogil
     int px_come(px_shared *port, px_thread *me) nogil
     int px_take_more(px_shared *port, px_parcel *parcels, int room) nogil
@@ -448,12 +449,14 @@ cdef class SharedPort:
         cdef Driver driver = self.inner.driver
         cdef int64_t left
         cdef int error
+        left = -1 if limit < 0 else max(limit - px_now(), 0)
         try:
-            left = -1 if limit < 0 else max(limit - px_now(), 0)
             with nogil:
                 error = driver.sleep(left)
-        finally:
+                px_out_of_driver(self.core, me)  # at once: the next leader need not wait for this thread's GIL
+        except BaseException:
             px_out_of_driver(self.core, me)
+            raise
         if error and error != EINTR:
             raise OSError(error, os.strerror(error))
         return error
@@ -482,6 +485,7 @@ cdef class SharedPort:
                     self.inner.cancel(op)
                 self._drain()
         finally:
+            px_asked(self.core)
             px_store_holder(&self.holder, 0, __ATOMIC_RELAXED)
             PyThread_release_lock(self.lock)
         return 0
@@ -512,7 +516,7 @@ cdef class SharedPort:
 
     cdef int submit(self, SharedOp op) except -1:
         """Start `op`.  Its packet will come, unless this raises."""
-        cdef int sleeps, error
+        cdef int error
         if self.forked or self.core == NULL:
             self.refuse()
         if not self._enter_driver():
@@ -534,9 +538,7 @@ cdef class SharedPort:
             try:
                 self._drain()
             finally:
-                sleeps = px_begun(self.core)
-                if sleeps and not self.inner.driver.hears_changes:
-                    self.inner.driver.wake()
+                px_begun(self.core, self.inner.driver.hears_changes)
         finally:
             self._leave_driver()
         return 0

@@ -34,7 +34,7 @@ static void *operate(void *arg) {
     int i;
     for (i = 0; i < PACKETS / 4; i++) {
         if (px_begin(port, 1)) continue;
-        if (px_begun(port)) wake(port);
+        px_begun(port, i % 2);
         nanosleep(&moment, NULL);
         px_end(port, parcel, 1);
         __atomic_add_fetch(&posted, 1, __ATOMIC_RELAXED);
@@ -58,6 +58,7 @@ static void lead(px_thread *me, int64_t deadline) {
             char bytes[64];
             if (poll(&one, 1, ms > 0 ? (int)ms : 0) > 0 && read(wake_pipe[0], bytes, sizeof bytes) < 0) abort();
             px_out_of_driver(port, me);
+            px_asked(port); /* those bytes may have been another one's */
         } else px_park(&me->parking, limit);
     }
 }
