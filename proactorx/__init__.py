@@ -23,8 +23,10 @@ if sys.platform != "win32":  # there a port is the system's own, which this vers
 
 if TYPE_CHECKING and sys.version_info < (3, 16):
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
+if TYPE_CHECKING:
+    from proactorx.files import open
 
-__all__ = ["BackendError", "BackendInfo", "EventLoop", "IOThreadPool", "install", "new_event_loop", "run"]
+__all__ = ["BackendError", "BackendInfo", "EventLoop", "IOThreadPool", "install", "new_event_loop", "open", "run"]
 if sys.platform != "win32":
     __all__ += ["CompletionPort", "Overlapped", "Packet", "PortClosed"]
 if sys.version_info < (3, 16):
@@ -81,4 +83,8 @@ def __getattr__(name: str) -> Any:
             raise AttributeError(str(exc)) from None
     if name in ("CompletionPort", "Overlapped", "Packet", "PortClosed"):
         raise AttributeError(f"proactorx.{name} is not part of this version on {sys.platform}")
+    if name == "open":
+        from proactorx import files  # not before it is asked for: a server may have no use for it
+
+        return files.open
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,31 @@
+from libc.stdint cimport int64_t, uint64_t
+from proactorx.port.op cimport Overlapped
+from proactorx.port.port cimport Port
+
+cdef class FileOp(Overlapped):
+    cdef Access access
+    cdef readonly object future
+    cdef object then         # called with the op at its end, when who waited for it has gone
+    cdef bint ended
+    cdef bint abandoned
+    cdef bint own            # its buffer is not the caller's
+    cdef int finish(self) except -1
+    cdef int leave(self) except -1
+    cdef bytes taken(self)
+    cdef int make_aligned(self, Py_ssize_t n) except -1
+    cdef int align(self) except -1
+
+cdef class Access:
+    cdef readonly object loop
+    cdef Port port           # None: a loop that is not ours
+    cdef object executor     # asked for by the user, or None
+    cdef uint64_t turn
+    cdef double since
+    cdef unsigned int served
+    cdef FileOp new_op(self, int kind, int fd, int64_t position)
+    cdef int start(self, FileOp op, bint native) except -1
+    cdef bint tired(self) except -1
+    cdef object call(self, fn, tuple args)
+
+cdef Access access_of(object loop, object executor)
+cdef Access access_here(Access before)

@@ -1,0 +1,212 @@
+"""How the files of one loop are read and written: what need not wait at once, the rest as ops or on IO threads.
+
+The same op serves both: on io_uring the kernel executes it, elsewhere an IO thread runs its blocking body (``run``).
+"""
+
+from proactorx.port.errnos cimport EAGAIN, ECANCELED, EINTR, EOPNOTSUPP
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from proactorx.port.op cimport FSYNC, IN_FLIGHT, Overlapped, PACKET_MORE, Packet, READ, WRITE
+from proactorx.port.port cimport Port
+
+import asyncio
+import functools
+from asyncio import events
+
+from proactorx.files.direct import BLOCK, aligned
+from proactorx.pool import default_pool
+
+cdef extern from "fileio.h":
+    ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) nogil
+    ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) nogil
+    int px_file_sync(int fd, int data_only) nogil
+
+cdef extern from "../loop/inbox.h":
+    double px_monotonic() nogil
+
+cdef object running_loop = events._get_running_loop
+cdef Py_ssize_t DIRECT_BLOCK = BLOCK
+cdef str OURS = "_proactorx_files"  # an attribute of the loop: its Access
+cdef enum:
+    LARGEST_CALL = 0x7ffff000  # read(2), write(2)
+    LOOK_EVERY = 8
+# How long one turn of the loop may be spent on operations that need not wait: timers are late by no more than that.
+cdef double SLICE = 0.5e-3
+
+
+cdef class FileOp(Overlapped):
+    """One READ, WRITE or FSYNC.  ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how."""
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef int res = packet.res
+        if packet.flags & PACKET_MORE:
+            return 0
+        if (res == -EAGAIN or res == -EOPNOTSUPP) and not self.abandoned:
+            # Opened with O_NONBLOCK, or a file that its driver in the kernel wants to be read by a waiting thread.
+            self.access.call(self.run, ()).add_done_callback(self._ran)
+            return 0
+        if res < 0:
+            self.error = ECANCELED if res == -EINTR else -res
+        elif self.kind == WRITE and 0 < res and self.offset < self.size:
+            self.error = ECANCELED  # half-way
+        return self.finish()
+
+    def run(self):
+        """The blocking body, for an IO thread."""
+        cdef ssize_t n = 0
+        cdef size_t step
+        if self.abandoned:
+            self.error = ECANCELED  # nobody has waited for it since before it began
+            return
+        with nogil:
+            while True:
+                step = <size_t>min(self.size - self.offset, <Py_ssize_t>LARGEST_CALL)
+                if self.kind == FSYNC:
+                    n = px_file_sync(self.fd, self.events)
+                elif self.kind == READ:
+                    n = px_file_read(self.fd, self.memory + self.offset, step, self.position)
+                else:
+                    n = px_file_write(self.fd, self.memory + self.offset, step, self.position)
+                if n == -EINTR:
+                    continue
+                if n <= 0:
+                    break
+                self.offset += n
+                if self.position >= 0:
+                    self.position += n
+                # Without a position it may be a pipe, whose next bytes may be far away.
+                if self.offset >= self.size or (self.kind == READ and self.position < 0):
+                    break
+        if n < 0:
+            self.error = <int>-n
+
+    def _ran(self, future):
+        if not future.cancelled():
+            future.result()
+        elif not self.offset:
+            self.error = ECANCELED  # the pool was closed before it began
+        self.finish()
+
+    cdef int finish(self) except -1:
+        self.ended = True
+        if not self.own:
+            self.view = None  # the caller may change its buffer again
+        if not self.future.done() and not self.access.loop.is_closed():
+            self.future.set_result(None)
+        elif self.then is not None:
+            then, self.then = self.then, None
+            then(self)
+        return 0
+
+    cdef int leave(self) except -1:
+        """Who waited has been cancelled.  The op lives on, with its buffer."""
+        self.abandoned = True
+        if not self.ended and self.state == IN_FLIGHT:
+            self.access.port.cancel(self)
+        return 0
+
+    cdef bytes taken(self):
+        """READ into memory of its own: what it has brought."""
+        if type(self.view) is bytes and self.offset == len(<bytes>self.view):
+            return self.view
+        return PyBytes_FromStringAndSize(self.memory, self.offset)
+
+    cdef int make_buffer(self) except -1:
+        self.own = True
+        return Overlapped.make_buffer(self)
+
+    cdef int make_aligned(self, Py_ssize_t n) except -1:
+        """READ of a direct file: memory at the start of a page, for `n` bytes and the rest of their last block."""
+        self.set_buffer(aligned(-(-n // DIRECT_BLOCK) * DIRECT_BLOCK), True)
+        self.own = True
+        return 0
+
+    cdef int align(self) except -1:
+        """WRITE to a direct file: the bytes, in memory that starts a block."""
+        if self.size and <uintptr_t>self.memory % DIRECT_BLOCK:
+            copy = aligned(-(-self.size // DIRECT_BLOCK) * DIRECT_BLOCK)[:self.size]
+            copy[:] = memoryview(self.view).cast("B")
+            self.set_buffer(copy, False)
+        return 0
+
+
+cdef class Access:
+    """The files of one loop, and where their blocking bodies run."""
+
+    cdef FileOp new_op(self, int kind, int fd, int64_t position):
+        cdef FileOp op = <FileOp>FileOp.__new__(FileOp)
+        op.kind = <unsigned char>kind
+        op.fd = fd
+        op.position = position
+        op.access = self
+        return op
+
+    cdef int start(self, FileOp op, bint native) except -1:
+        """Have `op` executed; await its ``future``, and ``leave`` it when that raises.
+
+        Not `native`: a pipe, a terminal, or something else whose next bytes may never come, which would keep one of
+        the kernel's few threads.
+        """
+        op.future = self.loop.create_future()
+        if native and self.port is not None and self.executor is None and self.port.driver.native_files:
+            self.port.submit(op)
+        else:
+            # A future between: cancelling the pool's own would hide when the body has ended.
+            self.call(op.run, ()).add_done_callback(op._ran)
+        return 0
+
+    cdef object call(self, fn, tuple args):
+        """A future of the blocking ``fn(*args)``, on an IO thread."""
+        if self.executor is not None:
+            return self.loop.run_in_executor(self.executor, functools.partial(fn, *args))
+        pool = self.loop.io_pool if self.port is not None else default_pool()
+        return pool.call(self.loop, fn, *args)
+
+    cdef bint tired(self) except -1:
+        """Whether it is time to let others have their turn, after an operation that did not wait."""
+        self.served += 1
+        if self.served % LOOK_EVERY:
+            return False
+        if self.port is None:
+            return self.served % (32 * LOOK_EVERY) == 0
+        if self.port.turns != self.turn:
+            self.turn = self.port.turns
+            self.since = px_monotonic()
+            return False
+        return px_monotonic() - self.since > SLICE
+
+
+cdef Access new_access(object loop, object executor):
+    cdef Access access = <Access>Access.__new__(Access)
+    port = getattr(loop, "_port", None)
+    access.loop = loop
+    access.port = port if isinstance(port, Port) else None
+    access.executor = executor
+    return access
+
+
+cdef Access access_of(object loop, object executor):
+    """The access to files from `loop`, or from the running one where that is None."""
+    cdef object access
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    if executor is not None:
+        return new_access(loop, executor)
+    access = getattr(loop, OURS, None)
+    if access is None:
+        access = new_access(loop, None)
+        setattr(loop, OURS, access)
+    return <Access>access
+
+
+cdef Access access_here(Access before):
+    """`before`, unless another loop runs by now."""
+    loop = running_loop()
+    if before is not None and before.loop is loop:
+        return before
+    return access_of(loop, before.executor if before is not None else None)
+
+
+def access_for(loop=None, executor=None):
+    """The ``Access`` of `loop` (default: the running one), with blocking bodies on `executor` where one is given."""
+    return access_of(loop, executor)

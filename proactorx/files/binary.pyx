@@ -1,0 +1,456 @@
+"""Binary files: buffered ones, which are the ``io`` module's fed from the window, and raw ones."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t
+from libc.string cimport memchr
+from proactorx.files.access cimport Access, FileOp
+from proactorx.files.handles cimport AsyncBase, error_of
+from proactorx.files.window cimport Window
+from proactorx.port.errnos cimport EAGAIN, EINTR, EOPNOTSUPP
+from proactorx.port.op cimport READ, WRITE
+
+import asyncio
+
+cdef extern from "fileio.h":
+    ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
+    ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
+
+cdef extern from "Python.h":
+    Py_buffer *PyMemoryView_GET_BUFFER(object view)
+
+cdef object sleep = asyncio.sleep
+cdef enum:
+    WINDOW = 1 << 16         # read ahead at a time
+    INLINE = 1 << 20         # bytes that are copied in the loop's thread
+    WITH_GIL = 1 << 16
+
+
+cdef class AsyncBinary(AsyncBase):
+    """What all binary files have."""
+
+    cdef object one_line     # the stack's readline
+
+    def _set_window(self):
+        AsyncBase._set_window(self)
+        if self.window is not None:
+            self.one_line = self.stack.readline
+
+    def readable(self):
+        """Whether the file was opened for reading."""
+        return self.file().readable()
+
+    # ------------------------------------------------------------------------------------------------- in line
+
+    cdef Py_ssize_t shortage(self, str name, tuple args):
+        """How many bytes an attempt that starved still wants."""
+        cdef object n = args[0] if args else None
+        if name == "readline" or name == "peek":
+            return WINDOW
+        if name == "readinto":
+            return max(memoryview(n).nbytes - self.window.left(), WINDOW)
+        if name == "read1":
+            return WINDOW if n is None or n < 0 else max(n, 1)
+        if n is None or n < 0:
+            return max(self._remaining() + 1, WINDOW)
+        return max(n - self.window.left(), 1)
+
+    cdef object attempt(self, str name, tuple args):
+        """Call the stack; None where it needs bytes that have to be waited for.  It has taken none then."""
+        cdef Window window = self.window
+        cdef object result
+        window.begin()
+        try:
+            result = getattr(self.stack, name)(*args)
+        finally:
+            window.end()
+        if not window.starved:
+            return result
+        if name == "readinto":
+            if result:
+                window.unread(bytes(memoryview(args[0]).cast("B")[:result]))
+        elif result and name != "peek":
+            window.unread(result)
+        return None
+
+    cdef bint is_much(self, str name, tuple args):
+        """Whether a page cache that has it all would keep the loop's thread busy."""
+        return name == "read" and (not args or args[0] is None or args[0] < 0 or args[0] > INLINE)
+
+    async def _waiting(self, str name, tuple args):
+        """The same, in line, with what it takes to have the bytes."""
+        cdef Window window = self.window
+        if self.held:
+            await self._turn()
+        self.held = True
+        try:
+            if window is None:
+                return await self._on_thread(name, args, None, True)
+            if self.dirty:
+                await self._flush()
+            if window.fd < 0 or not window.readable:
+                return getattr(self.stack, name)(*args)  # raises
+            if self.is_much(name, args) and window.seekable and not window.eof:
+                await self._fetch(self.shortage(name, args))
+            while True:
+                result = self.attempt(name, args)
+                if not window.starved:
+                    return result
+                await self._fetch(self.shortage(name, args))
+        finally:
+            self.leave()
+
+    cdef object now(self, str name, tuple args):
+        if self.free_now() and not (self.window.seekable and self.is_much(name, args)):
+            return self.attempt(name, args)
+        return None
+
+    async def read(self, *args):
+        """At most `size` bytes, or all up to the end: ``read(size=-1)``; b"" at the end."""
+        result = self.now("read", args)
+        if result is None:
+            result = await self._waiting("read", args)
+        if self.access.tired():
+            await sleep(0)
+        return result
+
+    async def readinto(self, buffer):
+        """Read into `buffer`; how many bytes, 0 at the end."""
+        args = (buffer,)
+        result = self.now("readinto", args)
+        if result is None:
+            result = await self._waiting("readinto", args)
+        if self.access.tired():
+            await sleep(0)
+        return result
+
+    async def readline(self, *args):
+        """One line, or at most `size` bytes of it: ``readline(size=-1)``; b"" at the end."""
+        result = self.now("readline", args)
+        if result is None:
+            result = await self._waiting("readline", args)
+        if self.access.tired():
+            await sleep(0)
+        return result
+
+    async def __anext__(self):
+        line = self.now("readline", ())
+        if line is None:
+            line = await self._waiting("readline", ())
+        if not line:
+            raise StopAsyncIteration
+        if self.access.tired():
+            await sleep(0)
+        return line
+
+    # ----------------------------------------------------------------------------------------- at a position
+
+    async def _ready_for(self, bint writing):
+        """What the buffers of this object hold goes to the file first."""
+        cdef Window window = self.window
+        self.here()
+        if window is None:
+            if writing or self.file().writable():
+                await self.flush()
+        elif self.dirty:
+            await self.flush()
+
+    async def pread(self, Py_ssize_t n, int64_t offset):
+        """At most `n` bytes at `offset`, fewer only at the end of the file: pread(2).
+
+        The position of the file stays where it is, and the operations in line are not waited for.
+        """
+        cdef bytes data
+        cdef FileOp op
+        cdef Py_ssize_t got = 0
+        cdef ssize_t count = -1
+        cdef Window window = self.window
+        cdef Access access = self.here()
+        if n < 0 or offset < 0:
+            raise ValueError("a size or an offset cannot be negative")
+        if self.dirty or window is None:
+            await self._ready_for(False)
+        if window is not None:
+            window.check_read()
+        data = PyBytes_FromStringAndSize(NULL, n)
+        if window is not None:
+            got = read_now(window, PyBytes_AS_STRING(data), n, offset, &count)
+        if got < n and count != 0:
+            op = access.new_op(READ, self.descriptor(), offset + got)
+            if window is not None and window.direct:
+                op.make_aligned(n)
+            else:
+                op.view = data
+                op.own = True
+                op.memory = PyBytes_AS_STRING(data) + got
+                op.size = n - got
+            await self._moved(op)
+            if op.error and not op.offset:
+                raise error_of(op, self.window)
+            if window is not None and window.direct:
+                return op.taken()[:n]
+            got += op.offset
+        if access.tired():
+            await sleep(0)
+        return data if got == n else data[:got]
+
+    async def pread_into(self, buffer, int64_t offset):
+        """Fill `buffer` with the bytes at `offset`; how many there were, fewer only at the end of the file: pread(2).
+
+        `buffer` is locked until it is filled, also when the caller is cancelled.
+        """
+        return await self.preadv((buffer,), offset)
+
+    async def preadv(self, buffers, int64_t offset):
+        """Fill one buffer after the other with the bytes at `offset`; how many there were: preadv(2)."""
+        cdef FileOp op
+        cdef Py_ssize_t total = 0, got
+        cdef ssize_t count
+        cdef Window window = self.window
+        cdef Access access = self.here()
+        if offset < 0:
+            raise ValueError("an offset cannot be negative")
+        if self.dirty or window is None:
+            await self._ready_for(False)
+        for buffer in buffers:
+            op = access.new_op(READ, -1, offset + total)
+            op.set_buffer(buffer, True)
+            count = -1
+            got = 0
+            if window is not None:
+                window.check_read()
+                got = read_now(window, op.memory, op.size, op.position, &count)
+            if got < op.size and count != 0:
+                op.fd = self.descriptor()
+                op.offset = got
+                op.position += got
+                await self._moved(op)
+                if op.error and not total and not op.offset:
+                    raise error_of(op, self.window)
+                got = op.offset
+            total += got
+            if got < op.size:
+                break
+        if access.tired():
+            await sleep(0)
+        return total
+
+    async def _moved(self, FileOp op):
+        """Execute a read at a position.  A cancelled one is as if it had never been."""
+        self.flying += 1
+        try:
+            self.access.start(op, self.window is not None and self.window.seekable)
+        except BaseException:
+            self.landed()
+            raise
+        try:
+            await op.future
+        except BaseException:
+            op.leave()
+            if op.ended:
+                self.landed()
+            else:
+                op.then = self._op_landed
+            raise
+        self.landed()
+
+    async def pwrite(self, data, int64_t offset):
+        """Write all of `data` at `offset`; how many bytes that were: pwrite(2).
+
+        The position of the file stays where it is, and the operations in line are not waited for.  In append mode Linux
+        writes at the end, whatever `offset` says.  Cancelled: ``characters_written`` of the exception says how many
+        bytes are in the file.
+
+        Raises:
+            OSError: nothing could be written; where something could, its count is returned, as of write(2).
+        """
+        return await self.pwritev((data,), offset)
+
+    async def pwritev(self, buffers, int64_t offset):
+        """Write one buffer after the other at `offset`; as ``pwrite``: pwritev(2)."""
+        cdef FileOp op
+        cdef Py_ssize_t total = 0
+        cdef Window window = self.window
+        cdef Access access = self.here()
+        if offset < 0:
+            raise ValueError("an offset cannot be negative")
+        if self.dirty or window is None:
+            await self._ready_for(True)
+        for buffer in buffers:
+            op = access.new_op(WRITE, -1, offset + total)
+            op.set_buffer(buffer, False)
+            if window is not None:
+                window.check_write()
+            op.fd = self.descriptor()
+            if window is not None and window.direct:
+                op.align()
+            write_now(window, op)
+            if op.offset < op.size:
+                try:
+                    await self._whole(op, False)
+                except BaseException as exc:
+                    exc.characters_written = total + op.offset
+                    raise
+            total += op.offset
+            if op.error:
+                if total:
+                    break
+                raise error_of(op, self.window)
+        if access.tired():
+            await sleep(0)
+        return total
+
+
+cdef Py_ssize_t read_now(Window window, char *buffer, Py_ssize_t n, int64_t offset, ssize_t *last) except -1:
+    """What the page cache has of `n` bytes at `offset`; `last` is 0 when the end of the file was seen."""
+    cdef Py_ssize_t got = 0
+    cdef ssize_t count = -1
+    last[0] = -1
+    if not window.read_now or n > INLINE:
+        return 0
+    while got < n:
+        if n <= WITH_GIL:
+            count = px_file_read_now(window.fd, buffer + got, n - got, offset + got)
+        else:
+            with nogil:
+                count = px_file_read_now(window.fd, buffer + got, n - got, offset + got)
+        if count <= 0:
+            break
+        got += count
+    last[0] = count
+    if count == -EOPNOTSUPP:
+        window.read_now = False
+    return got
+
+
+cdef int write_now(Window window, FileOp op) except -1:
+    """Write what can be written without waiting."""
+    cdef ssize_t n
+    while window is not None and window.write_now and op.offset < op.size and op.offset < INLINE:
+        n = px_file_write_now(op.fd, op.memory + op.offset, min(op.size - op.offset, INLINE), op.position)
+        if n == -EOPNOTSUPP:
+            window.write_now = False
+        if n <= 0:
+            break  # what is wrong, the op will say
+        op.offset += n
+        if op.position >= 0:
+            op.position += n
+    return 0
+
+
+cdef class AsyncBufferedIOBase(AsyncBinary):
+    """The asynchronous ``io.BufferedWriter``, or another ``io.BufferedIOBase``."""
+
+    async def read1(self, *args):
+        """At most `size` bytes, with at most one read of the file: ``read1(size=-1)``; b"" at the end."""
+        result = self.now("read1", args)
+        if result is None:
+            result = await self._waiting("read1", args)
+        return result
+
+    def detach(self):
+        """Separate the raw file of the ``io`` module's from this object, and return it."""
+        raw = self.file().detach()
+        self.window = None
+        return raw
+
+    @property
+    def raw(self):
+        """The raw file of the ``io`` module's; its methods block."""
+        return self.file().raw
+
+
+cdef class AsyncBufferedReader(AsyncBufferedIOBase):
+    """The asynchronous ``io.BufferedReader`` or ``io.BufferedRandom``."""
+
+    async def peek(self, *args):
+        """Bytes that the next read will bring, without moving: ``peek(size=0)``; b"" at the end."""
+        result = self.now("peek", args)
+        if result is None:
+            result = await self._waiting("peek", args)
+        return result
+
+
+cdef class AsyncFileIO(AsyncBinary):
+    """The asynchronous ``io.FileIO``: no buffer, each ``write`` goes to the file."""
+
+    async def readall(self):
+        """All bytes up to the end."""
+        return await self.read()
+
+    async def write(self, data):
+        """Write `data`; how many bytes of it are in the file.
+
+        All, unless an error came after some of them: the next ``write`` will raise it.  Cancelled:
+        ``characters_written`` of the exception says how many bytes are in the file.
+
+        Raises:
+            OSError: nothing could be written.
+        """
+        cdef FileOp op
+        cdef Window window
+        cdef Access access = self.here()
+        if self.held:
+            await self._turn()
+        self.held = True
+        try:
+            window = self.window
+            if window is None:
+                return await self._on_thread("write", (data,))
+            window.check_write()
+            window.drop()
+            op = access.new_op(WRITE, window.fd, -1)
+            op.set_buffer(data, False)
+            if window.direct:
+                op.align()
+            write_now(window, op)
+            if op.offset < op.size:
+                await self._whole(op)
+        finally:
+            self.leave()
+        if op.error and not op.offset:
+            raise error_of(op, self.window)
+        if access.tired():
+            await sleep(0)
+        return op.offset
+
+    async def writelines(self, lines):
+        """Write each of `lines`, all of it.
+
+        Raises:
+            OSError: not all could be written.
+        """
+        for line in lines:
+            view = memoryview(line).cast("B")
+            while view.nbytes:
+                view = view[await self.write(view):]
+
+
+cdef class AsyncIndirectBufferedIOBase(AsyncBufferedIOBase):
+    """One that looks for its file each time, as ``sys.stdout`` may be replaced.
+
+    Args:
+        name: of what it stands for.
+        loop: as of the others.
+        executor: as of the others.
+        indirect: finds the file.
+    """
+
+    def __init__(self, name, loop, executor, indirect):
+        self.indirect = indirect
+        AsyncBufferedIOBase.__init__(self, None, loop, executor)
+
+
+cdef class AsyncIndirectBufferedReader(AsyncBufferedReader):
+    """The same of an ``io.BufferedReader`` or ``io.BufferedRandom``."""
+
+    def __init__(self, name, loop, executor, indirect):
+        self.indirect = indirect
+        AsyncBufferedReader.__init__(self, None, loop, executor)
+
+
+cdef class AsyncIndirectFileIO(AsyncFileIO):
+    """The same of an ``io.FileIO``."""
+
+    def __init__(self, name, loop, executor, indirect):
+        self.indirect = indirect
+        AsyncFileIO.__init__(self, None, loop, executor)

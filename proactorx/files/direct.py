@@ -1,0 +1,58 @@
+"""``open(..., direct=True)``: past the page cache."""
+
+from __future__ import annotations
+
+import errno
+import io
+import mmap
+import os
+from collections.abc import Callable
+from typing import Any
+
+#: What every disk of today takes, open(2): buffers, offsets and sizes are multiples of it.
+BLOCK = 4096
+
+
+def aligned(size: int) -> memoryview:
+    """A writable buffer of `size` bytes for files opened with ``direct=True``.
+
+    It lies at the start of a page; its memory is freed with the last view of it.
+
+    Raises:
+        ValueError: `size` is not a positive multiple of 4,096.
+    """
+    if size <= 0 or size % BLOCK:
+        raise ValueError(f"the size of a buffer for direct access must be a multiple of {BLOCK}, not {size}")
+    return memoryview(mmap.mmap(-1, size))
+
+
+def check(mode: str, buffering: int) -> None:
+    """Refuse what cannot be direct.
+
+    Raises:
+        ValueError: text, or a buffer.
+        io.UnsupportedOperation: this system has no O_DIRECT.
+    """
+    if "b" not in mode or buffering not in (-1, 0):
+        raise ValueError("direct=True is for binary files without a buffer: mode 'rb', 'wb', 'r+b' ..., buffering=0")
+    if not hasattr(os, "O_DIRECT"):
+        raise io.UnsupportedOperation("direct=True: this system has no O_DIRECT")
+
+
+def opener(inner: Callable[[str, int], int] | None, path: str, flags: int) -> int:
+    """Open with O_DIRECT, open(2).
+
+    Raises:
+        OSError: the file system refuses; the message says so.
+    """
+    try:
+        return (inner or _plain)(path, flags | os.O_DIRECT)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        raise OSError(errno.EINVAL, "direct=True: this file system has no direct access (O_DIRECT)", path) from exc
+
+
+def _plain(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o666)
+

@@ -1,0 +1,163 @@
+/* System calls on files, with one convention: the result, or -errno.
+ *
+ * The calls whose names end in _now never wait: RWF_NOWAIT, preadv2(2), answers EAGAIN where the page cache lacks the
+ * bytes, and EOPNOTSUPP where the file system cannot promise that (network file systems, FUSE).
+ */
+#ifndef PROACTORX_FILEIO_H
+#define PROACTORX_FILEIO_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#endif
+
+/* `offset` < 0: at the file's own position, which moves. */
+static inline ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) {
+    ssize_t n = offset < 0 ? read(fd, buffer, size) : pread(fd, buffer, size, (off_t)offset);
+    return n < 0 ? -errno : n;
+}
+
+static inline ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) {
+    ssize_t n = offset < 0 ? write(fd, buffer, size) : pwrite(fd, buffer, size, (off_t)offset);
+    return n < 0 ? -errno : n;
+}
+
+static inline int px_file_sync(int fd, int data_only) {
+    int n;
+#ifdef __linux__
+    n = data_only ? fdatasync(fd) : fsync(fd);
+#elif defined(F_FULLFSYNC)
+    /* macOS: fsync(2) leaves the bytes in the disk's own cache; not every file system has the other call. */
+    n = fcntl(fd, F_FULLFSYNC);
+    if (n < 0) n = fsync(fd);
+    (void)data_only;
+#else
+    n = fsync(fd);
+    (void)data_only;
+#endif
+    return n < 0 ? -errno : 0;
+}
+
+static inline ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) {
+#ifdef RWF_NOWAIT
+    struct iovec vector = {buffer, size};
+    ssize_t n = preadv2(fd, &vector, 1, (off_t)offset, RWF_NOWAIT);
+    return n < 0 ? -errno : n;
+#else
+    (void)fd, (void)buffer, (void)size, (void)offset;
+    return -EOPNOTSUPP;
+#endif
+}
+
+static inline ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) {
+#ifdef RWF_NOWAIT
+    struct iovec vector = {(void *)buffer, size};
+    ssize_t n = pwritev2(fd, &vector, 1, (off_t)offset, RWF_NOWAIT);
+    return n < 0 ? -errno : n;
+#else
+    (void)fd, (void)buffer, (void)size, (void)offset;
+    return -EOPNOTSUPP;
+#endif
+}
+
+static inline int64_t px_file_seek(int fd, int64_t offset, int whence) {
+    off_t n = lseek(fd, (off_t)offset, whence);
+    return n < 0 ? -errno : (int64_t)n;
+}
+
+/* What is known of an open file without asking its file system anything that could take time. */
+typedef struct {
+    int kind;           /* 'r': regular, 'b': block device, 'p': pipe or socket, 'o': other */
+    int64_t size;
+    uint64_t device;
+} px_file_facts;
+
+static inline int px_file_look(int fd, px_file_facts *facts) {
+    struct stat st;
+    memset(facts, 0, sizeof *facts);
+    if (fstat(fd, &st) < 0) return -errno;
+    facts->kind = S_ISREG(st.st_mode) ? 'r' : S_ISBLK(st.st_mode) ? 'b'
+        : S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) ? 'p' : 'o';
+    facts->size = (int64_t)st.st_size;
+    facts->device = (uint64_t)st.st_dev;
+    return 0;
+}
+
+/* Whether another machine or process answers for this file: every call may wait for it.  May itself wait. */
+static inline int px_file_is_remote(int fd) {
+#ifdef __linux__
+    struct statfs st;
+    if (fstatfs(fd, &st) < 0) return 1;
+    switch ((uint32_t)st.f_type) {  /* the numbers of statfs(2) and linux/magic.h */
+    case 0x6969:                    /* NFS */
+    case 0x517B:                    /* SMB */
+    case 0xFE534D42:                /* SMB2 */
+    case 0xFF534D42:                /* CIFS */
+    case 0x65735546:                /* FUSE */
+    case 0x01021997:                /* 9P */
+    case 0x00C36400:                /* Ceph */
+    case 0x0BD00BD0:                /* Lustre */
+    case 0x5346414F:                /* AFS, OpenAFS */
+    case 0x6B414653:                /* AFS, kAFS */
+    case 0x73757245:                /* Coda */
+    case 0x7461636F:                /* OCFS2 */
+    case 0x01161970:                /* GFS2 */
+    case 0x564C:                    /* NCP */
+    case 0x19830326:                /* BeeGFS */
+    case 0x47504653:                /* GPFS */
+    case 0x786F4256:                /* VirtualBox's shared folders */
+        return 1;
+    }
+    return 0;
+#else
+    (void)fd;
+    return 1;
+#endif
+}
+
+#ifdef __linux__
+struct px_open_how {
+    uint64_t flags, mode, resolve;
+};
+enum { PX_NR_OPENAT2 = 437, PX_RESOLVE_CACHED = 0x20 };
+#endif
+
+/* Open `path` if the names on the way are in the kernel's cache, openat2(2): else -EAGAIN.
+ * O_PATH opens nothing: a FIFO's writer, a tape or a terminal does not notice. */
+static inline int px_open_now(const char *path, int flags) {
+#ifdef __linux__
+    struct px_open_how how = {(uint64_t)(unsigned)flags | O_CLOEXEC, 0, PX_RESOLVE_CACHED};
+    long fd = syscall(PX_NR_OPENAT2, AT_FDCWD, path, &how, sizeof how);
+    return fd < 0 ? -errno : (int)fd;
+#else
+    (void)path, (void)flags;
+    return -EAGAIN;
+#endif
+}
+
+static inline int px_look_now(const char *path, px_file_facts *facts) {
+#ifdef __linux__
+    int fd = px_open_now(path, O_PATH), error;
+    memset(facts, 0, sizeof *facts);
+    if (fd < 0) return fd;
+    error = px_file_look(fd, facts);
+    close(fd);
+    return error;
+#else
+    (void)path, (void)facts;
+    return -EAGAIN;
+#endif
+}
+
+#endif

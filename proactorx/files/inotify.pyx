@@ -1,0 +1,24 @@
+"""inotify(7), which Python does not offer."""
+
+import os
+
+cdef extern from "inotify.h":
+    int px_inotify_open() nogil
+    int px_inotify_add(int fd, const char *path) nogil
+
+
+def watch_directory(path):
+    """A descriptor, not blocking, from which changes in the directory `path` can be read; looking it up may wait.
+
+    Raises:
+        OSError: as of inotify_init1(2) and inotify_add_watch(2); ENOSYS where there is no inotify.
+    """
+    cdef bytes name = os.fsencode(path)
+    cdef int fd = px_inotify_open(), error
+    if fd < 0:
+        raise OSError(-fd, f"inotify: {os.strerror(-fd)}")
+    error = px_inotify_add(fd, name)
+    if error < 0:
+        os.close(fd)
+        raise OSError(-error, f"inotify: {os.strerror(-error)}", path)
+    return fd

@@ -1,0 +1,277 @@
+"""``files.open``, ``files.wrap``, and the standard streams."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from functools import partial, singledispatch
+from types import TracebackType
+from typing import IO, Any, Generic, TypeVar
+
+from proactorx.files import direct as unbuffered
+from proactorx.files.access import access_for
+from proactorx.files.binary import (
+    AsyncBufferedIOBase,
+    AsyncBufferedReader,
+    AsyncFileIO,
+    AsyncIndirectBufferedIOBase,
+)
+from proactorx.files.handles import in_thread
+from proactorx.files.text import AsyncTextIndirectIOWrapper, AsyncTextIOWrapper
+from proactorx.files.window import RawFile, open_now
+
+_F = TypeVar("_F")
+
+#: The largest buffer that a file system's own word on block sizes leads to, as in Python 3.14.
+_LARGEST_BUFFER = 8 << 20
+
+
+class OpeningContextManager(Awaitable[_F], AbstractAsyncContextManager[_F], Generic[_F]):
+    """What ``open`` returns: await it, or enter it with ``async with``."""
+
+    __slots__ = ("_coro", "_obj")
+
+    def __init__(self, coro: Coroutine[Any, Any, _F]) -> None:
+        self._coro = coro
+        self._obj: _F | None = None
+
+    def __await__(self) -> Generator[Any, Any, _F]:
+        if self._obj is None:
+            self._obj = yield from self._coro.__await__()
+        return self._obj
+
+    async def __aenter__(self) -> _F:
+        return await self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        obj: Any = self._obj
+        self._obj = None
+        await obj.close()
+
+
+def _buffer_size(raw: io.RawIOBase, buffering: int) -> tuple[int, bool]:
+    """(size of the buffer, whether lines are flushed) as ``io.open`` documents them."""
+    if buffering == 1 or (buffering < 0 and raw.isatty()):
+        buffering, lines = -1, True
+    else:
+        lines = False
+    if buffering < 0:
+        blocks = getattr(raw, "_blksize", io.DEFAULT_BUFFER_SIZE)
+        buffering = max(min(blocks, _LARGEST_BUFFER), io.DEFAULT_BUFFER_SIZE) if blocks > 1 else io.DEFAULT_BUFFER_SIZE
+    return buffering, lines
+
+
+def _check_mode(mode: str) -> None:
+    kinds = set(mode) & set("rwax")
+    if set(mode) - set("axrwb+t") or len(mode) > len(set(mode)):
+        raise ValueError(f"invalid mode: {mode!r}")
+    if "t" in mode and "b" in mode:
+        raise ValueError("can't have text and binary mode at once")
+    if len(kinds) != 1:
+        raise ValueError("must have exactly one of create/read/write/append mode")
+
+
+def _stack(
+    raw: io.RawIOBase,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+) -> Any:
+    """The stack of ``io`` objects that ``io.open`` would have put on `raw`."""
+    binary = "b" in mode
+    size, lines = _buffer_size(raw, buffering)
+    if buffering == 0:
+        if binary:
+            return raw
+        raise ValueError("can't have unbuffered text I/O")
+    kind: Any
+    if "+" in mode:
+        kind = io.BufferedRandom
+    elif "r" in mode:
+        kind = io.BufferedReader
+    else:
+        kind = io.BufferedWriter
+    buffered = kind(raw, size)
+    if binary:
+        return buffered
+    try:
+        text = io.TextIOWrapper(buffered, encoding, errors, newline, lines)
+    except BaseException:
+        buffered.close()
+        raise
+    text.mode = mode  # type: ignore[misc]
+    return text
+
+
+def _make(
+    file: Any,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+    closefd: bool,
+    opener: Callable[[str, int], int] | None,
+    known: bool = False,
+) -> Any:
+    """Open `file`.  `known`: its file system is local."""
+    raw_mode = "".join(letter for letter in mode if letter in "axrw+")
+    raw = RawFile(file, raw_mode, closefd, opener)
+    try:
+        if known:
+            raw._window.trust_file_system()
+        else:
+            raw._window.look_at_file_system()
+        return _stack(raw, mode, buffering, encoding, errors, newline)
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _check(mode: str, buffering: int, encoding: Any, errors: Any, newline: Any) -> None:
+    """The errors of ``io.open`` that come before the file is opened."""
+    _check_mode(mode)
+    if "b" in mode:
+        for word, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
+            if value is not None:
+                article = "an" if word != "newline" else "a"
+                raise ValueError(f"binary mode doesn't take {article} {word} argument")
+    elif buffering == 0:
+        raise ValueError("can't have unbuffered text I/O")
+    elif newline not in (None, "", "\n", "\r", "\r\n"):
+        raise ValueError(f"illegal newline value: {newline!r}")
+
+
+def _handle(stack: Any, newline: str | None, loop: Any, executor: Any) -> Any:
+    handle = wrap(stack, loop=loop, executor=executor)
+    if isinstance(handle, AsyncTextIOWrapper):
+        handle._splits_at(newline)
+    return handle
+
+
+async def _open(
+    file: Any,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+    closefd: bool,
+    opener: Callable[[str, int], int] | None,
+    loop: asyncio.AbstractEventLoop | None,
+    executor: Executor | None,
+    direct: bool,
+    site: tuple[str, int],
+) -> Any:
+    _check(mode, buffering, encoding, errors, newline)
+    access = access_for(loop, executor)
+    if direct:
+        unbuffered.check(mode, buffering)
+        opener = partial(unbuffered.opener, opener)
+        buffering = 0
+    known = False
+    if mode in ("r", "rb", "rt", "br", "tr") and opener is None and not isinstance(file, int):
+        fd = open_now(access, file)
+        if fd >= 0:
+            known, opener = True, lambda _path, _flags: fd
+    arguments = (file, mode, buffering, encoding, errors, newline, closefd, opener, known)
+    stack = _make(*arguments) if known else await in_thread(access, _make, *arguments, orphan=_close)
+    handle = _handle(stack, newline, loop, executor)
+    handle._opened(site, direct)
+    return handle
+
+
+def _close(stack: Any) -> None:
+    stack.close()
+
+
+def open(
+    file: Any,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: bool = False,
+) -> OpeningContextManager[Any]:
+    """Open a file, as the built-in ``open`` does; await the result, or enter it with ``async with``.
+
+    Args:
+        file: a path, or a descriptor.
+        mode: as of the built-in ``open``; so are `buffering`, `encoding`, `errors`, `newline`, `closefd`, `opener`.
+        loop: the loop that will use the file; default: the one that runs.
+        executor: run what blocks there, and not on IO threads.
+        direct: past the page cache (O_DIRECT, open(2)): a raw binary file whose buffers, offsets and sizes are multiples
+            of the block size; ``files.aligned`` makes such buffers.
+
+    Raises:
+        OSError: the file cannot be opened; with `direct` also: its file system has no such access.
+        ValueError: arguments that contradict each other.
+    """
+    if "b" not in mode:
+        encoding = io.text_encoding(encoding)
+    frame = sys._getframe(1)
+    site = (frame.f_code.co_filename, frame.f_lineno)
+    return OpeningContextManager(
+        _open(file, mode, buffering, encoding, errors, newline, closefd, opener, loop, executor, direct, site)
+    )
+
+
+@singledispatch
+def wrap(file: Any, *, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None) -> Any:
+    """The asynchronous counterpart of an open file of the ``io`` module's.
+
+    What blocks runs on IO threads, or on `executor`.
+
+    Raises:
+        TypeError: `file` is none.
+    """
+    raise TypeError(f"Unsupported io type: {file}.")
+
+
+@wrap.register(io.TextIOBase)
+def _(file: Any, *, loop: Any = None, executor: Any = None) -> Any:
+    return AsyncTextIOWrapper(file, loop=loop, executor=executor)
+
+
+@wrap.register(io.BufferedWriter)
+@wrap.register(io.BufferedIOBase)
+def _(file: Any, *, loop: Any = None, executor: Any = None) -> Any:
+    return AsyncBufferedIOBase(file, loop=loop, executor=executor)
+
+
+@wrap.register(io.BufferedReader)
+@wrap.register(io.BufferedRandom)
+def _(file: Any, *, loop: Any = None, executor: Any = None) -> Any:
+    return AsyncBufferedReader(file, loop=loop, executor=executor)
+
+
+@wrap.register(io.FileIO)
+def _(file: Any, *, loop: Any = None, executor: Any = None) -> Any:
+    return AsyncFileIO(file, loop=loop, executor=executor)
+
+
+def _binary(name: str) -> IO[bytes]:
+    stream: IO[bytes] = getattr(sys, name).buffer
+    return stream
+
+
+stdin = AsyncTextIndirectIOWrapper("sys.stdin", None, None, indirect=lambda: sys.stdin)
+stdout = AsyncTextIndirectIOWrapper("sys.stdout", None, None, indirect=lambda: sys.stdout)
+stderr = AsyncTextIndirectIOWrapper("sys.stderr", None, None, indirect=lambda: sys.stderr)
+stdin_bytes = AsyncIndirectBufferedIOBase("sys.stdin.buffer", None, None, indirect=partial(_binary, "stdin"))
+stdout_bytes = AsyncIndirectBufferedIOBase("sys.stdout.buffer", None, None, indirect=partial(_binary, "stdout"))
+stderr_bytes = AsyncIndirectBufferedIOBase("sys.stderr.buffer", None, None, indirect=partial(_binary, "stderr"))

@@ -1,0 +1,198 @@
+"""Text files: ``io.TextIOWrapper``, fed from the window.
+
+A ``TextIOWrapper`` takes "nothing now" for the end of the file, and forgets what it has decoded when a read fails.  So it
+is asked for a line only when the window holds the end of one, and for characters only when it holds enough of them.
+What cannot be promised so (other codecs, error handlers of the program's own) runs on an IO thread.
+"""
+
+from proactorx.files.access cimport Access
+from proactorx.files.handles cimport AsyncBase
+from proactorx.files.window cimport Window
+
+import asyncio
+import codecs
+
+cdef object sleep = asyncio.sleep
+cdef enum:
+    WINDOW = 1 << 16         # read ahead at a time
+    INLINE = 1 << 20         # bytes that may be looked at and decoded in the loop's thread
+    FEW = 1 << 16            # characters that are read there
+    SLACK = 16               # bytes that give no character: a byte order mark, CR before LF
+
+# Whose bytes 0x0A and 0x0D are line ends and nothing else, and whose characters have at most four bytes.
+cdef tuple PLAIN_CODECS = ("utf-8", "ascii", "iso8859", "cp125", "cp437", "cp850", "koi8")
+cdef tuple PLAIN_ERRORS = ("strict", "replace", "surrogateescape", "surrogatepass", "backslashreplace", "ignore")
+
+
+cdef class AsyncTextIOWrapper(AsyncBase):
+    """The asynchronous ``io.TextIOWrapper``."""
+
+    cdef object one_line     # the stack's readline
+    cdef int newline         # see Window.has_line
+    cdef bint by_lines       # the bytes say where lines end
+    cdef bint by_characters  # and how many characters there are, at least
+
+    def _set_window(self):
+        AsyncBase._set_window(self)
+        if self.window is not None:
+            self.window.strict = True
+            self.one_line = self.stack.readline
+            name = codecs.lookup(self.stack.encoding).name
+            self.by_lines = name.startswith(PLAIN_CODECS) and self.stack.errors in PLAIN_ERRORS
+            self.by_characters = self.by_lines and self.stack.errors != "ignore"
+            self.newline = c"u"
+
+    def _splits_at(self, newline):
+        """`newline` as it was given to ``open``."""
+        self.newline = {"\n": c"n", "\r": c"r", "\r\n": c"w"}.get(newline, c"u")
+
+    cdef object line_now(self, tuple args):
+        """A line, or None where it has to be waited for."""
+        cdef Window window = self.window
+        if not self.free_now() or not self.by_lines:
+            return None
+        if window.fd >= 0 and window.readable:
+            while not window.has_line(self.newline) and not window.eof:
+                if window.left() >= INLINE or window.read_ahead(max(WINDOW, window.left())) < 0:
+                    return None
+        window.begin()
+        try:
+            return self.one_line(*args)
+        finally:
+            window.end()
+
+    async def _line(self, tuple args):
+        cdef Window window
+        if self.held:
+            await self._turn()
+        self.held = True
+        try:
+            window = self.window
+            if window is not None and self.dirty:
+                await self._flush()
+            if window is None or not self.by_lines:
+                return await self._on_thread("readline", args, None, True)
+            if window.fd >= 0 and window.readable:
+                while not window.has_line(self.newline) and not window.eof:
+                    if window.left() >= INLINE or window.read_ahead(max(WINDOW, window.left())) < 0:
+                        await self._fetch(max(WINDOW, window.left()))
+            window.begin()
+            try:
+                return self.one_line(*args)
+            finally:
+                window.end()
+        finally:
+            self.leave()
+
+    async def readline(self, *args):
+        """One line, or at most `size` characters of it: ``readline(size=-1)``; "" at the end."""
+        line = self.line_now(args)
+        if line is None:
+            line = await self._line(args)
+        if self.access.tired():
+            await sleep(0)
+        return line
+
+    async def __anext__(self):
+        line = self.line_now(())
+        if line is None:
+            line = await self._line(())
+        if not line:
+            raise StopAsyncIteration
+        if self.access.tired():
+            await sleep(0)
+        return line
+
+    async def read(self, *args):
+        """At most `size` characters, or all up to the end: ``read(size=-1)``; "" at the end."""
+        cdef Window window
+        cdef Py_ssize_t n, enough
+        cdef Access access = self.here()
+        if self.held:
+            await self._turn()
+        self.held = True
+        try:
+            n = -1 if not args or args[0] is None else args[0]
+            window = self.window
+            if n < 0:
+                result = await self._bulk("read", args)
+            elif window is None or not window.seekable or not self.by_characters or n > FEW:
+                if window is not None and self.dirty:
+                    await self._flush()
+                result = await self._on_thread("read", args, None, True)
+            else:
+                if self.dirty:
+                    await self._flush()
+                enough = 4 * n + SLACK
+                if window.fd >= 0 and window.readable:
+                    while n and window.left() < enough and not window.eof:
+                        if window.read_ahead(max(WINDOW, enough - window.left())) < 0:
+                            await self._fetch(max(WINDOW, enough - window.left()))
+                window.begin()
+                try:
+                    result = self.stack.read(n)
+                finally:
+                    window.end()
+        finally:
+            self.leave()
+        if access.tired():
+            await sleep(0)
+        return result
+
+    def _complex_seek(self, args):
+        # What tell() says of a place where the decoder has a state; seeking there decodes up to it.
+        return (len(args) > 1 and args[1] == 1) or (bool(args) and args[0] >= 1 << 63)
+
+    async def readable(self):
+        """Whether the file was opened for reading."""
+        return await self._simple("readable")
+
+    def detach(self):
+        """Separate the buffered file of the ``io`` module's from this object, and return it."""
+        return _detached(self)
+
+    @property
+    def buffer(self):
+        """The buffered file of the ``io`` module's; its methods block."""
+        return self.file().buffer
+
+    @property
+    def encoding(self):
+        """The name of the encoding."""
+        return self.file().encoding
+
+    @property
+    def errors(self):
+        """The name of the error handler of decoder and encoder."""
+        return self.file().errors
+
+    @property
+    def line_buffering(self):
+        """Whether a line end is written at once."""
+        return self.file().line_buffering
+
+    @property
+    def newlines(self):
+        """The line ends that were seen so far."""
+        return self.file().newlines
+
+
+cdef object _detached(AsyncBase handle):
+    below = handle.file().detach()
+    handle.window = None
+    return below
+
+
+cdef class AsyncTextIndirectIOWrapper(AsyncTextIOWrapper):
+    """One that looks for its file each time, as ``sys.stdout`` may be replaced.
+
+    Args:
+        name: of what it stands for.
+        loop: as of the others.
+        executor: as of the others.
+        indirect: finds the file.
+    """
+
+    def __init__(self, name, loop, executor, indirect):
+        self.indirect = indirect
+        AsyncTextIOWrapper.__init__(self, None, loop, executor)

@@ -1,0 +1,37 @@
+from libc.stdint cimport int64_t
+
+cdef class Window:
+    cdef bytes data          # what was read ahead: data[start:]
+    cdef Py_ssize_t start
+    cdef bint eof            # behind it is the end of the file, of which nobody has heard yet
+    cdef bint told           # somebody has, in this call
+    cdef bint within         # a call of the loop's thread is running: nothing may wait
+    cdef bint strict         # a text layer above takes "nothing now" for the end: it must not happen
+    cdef bint starved        # that call wants bytes that have to be waited for
+    cdef Py_ssize_t allowance  # how much it may still copy from the page cache
+    cdef bint read_now       # the kernel can say whether a read would wait
+    cdef bint write_now
+    cdef bint seekable       # positions are the file's: a read at one can be done again
+    cdef readonly bint local  # no other machine or process answers for the file
+    cdef bint direct         # O_DIRECT: aligned memory, and no page cache
+    cdef bint readable
+    cdef bint writable
+    cdef list pending        # what was written and is still to be moved to the file
+    cdef Py_ssize_t pending_size
+    cdef int fd              # -1: closed
+    cdef Py_ssize_t left(self) noexcept
+    cdef char *bytes_left(self) noexcept
+    cdef ssize_t now(self, char *buffer, Py_ssize_t n) except -2
+    cdef int64_t position(self) except -1
+    cdef int check_read(self) except -1
+    cdef int check_write(self) except -1
+    cdef bytes take(self, Py_ssize_t n)
+    cdef int add(self, bytes data) except -1
+    cdef int unread(self, bytes data) except -1
+    cdef int drop(self) except -1
+    cdef Py_ssize_t read_ahead(self, Py_ssize_t n) except -2
+    cdef bint has_line(self, int newline) noexcept
+    cdef bytes joined(self)
+    cdef int wrote(self, Py_ssize_t n) except -1
+    cdef int begin(self) except -1
+    cdef bint end(self) noexcept
