@@ -89,6 +89,7 @@ cdef class AsyncBinary(AsyncBase):
                 await self._flush()
             if window.fd < 0 or not window.readable:
                 return getattr(self.stack, name)(*args)  # raises
+            self.prepare(name, args)
             if self.is_much(name, args) and window.seekable and not window.eof:
                 await self._fetch(self.shortage(name, args))
             while True:
@@ -99,8 +100,13 @@ cdef class AsyncBinary(AsyncBase):
         finally:
             self.leave()
 
+    cdef int prepare(self, str name, tuple args) except -1:
+        """Before the first attempt."""
+        return 0
+
     cdef object now(self, str name, tuple args):
         if self.free_now() and not (self.window.seekable and self.is_much(name, args)):
+            self.prepare(name, args)
             return self.attempt(name, args)
         return None
 
@@ -372,6 +378,17 @@ cdef class AsyncBufferedReader(AsyncBufferedIOBase):
 
 cdef class AsyncFileIO(AsyncBinary):
     """The asynchronous ``io.FileIO``: no buffer, each ``write`` goes to the file."""
+
+    cdef int prepare(self, str name, tuple args) except -1:
+        # One read brings what one read(2) would, also where a line before it was read with what is behind.
+        cdef Window window = self.window
+        cdef Py_ssize_t n
+        if window.seekable and window.left() and window.fd >= 0 and args and args[0] is not None:
+            if name == "read" or name == "readinto":
+                n = args[0] if name == "read" else memoryview(args[0]).nbytes
+                if n > window.left():
+                    window.drop()
+        return 0
 
     async def readall(self):
         """All bytes up to the end."""

@@ -606,12 +606,13 @@ cdef class AsyncBase:
     async def _bulk(self, name, args):
         """A read of everything, with work on it: on an IO thread where it is much."""
         cdef Window window = self.window
-        if window is not None and self.dirty:
+        if window is not None and self.dirty and window.fd >= 0:
             await self._flush()
+        if window is not None and (window.fd < 0 or not window.readable):
+            return getattr(self.stack, name)(*args)  # raises
         if window is None or not window.seekable or self._remaining() > INLINE:
             return await self._on_thread(name, args, None, True)
-        if window.readable:
-            await self._fetch_all()
+        await self._fetch_all()
         window.begin()
         try:
             return getattr(self.stack, name)(*args)

@@ -62,8 +62,10 @@ def _buffer_size(raw: io.RawIOBase, buffering: int) -> tuple[int, bool]:
     else:
         lines = False
     if buffering < 0:
-        blocks = getattr(raw, "_blksize", io.DEFAULT_BUFFER_SIZE)
-        buffering = max(min(blocks, _LARGEST_BUFFER), io.DEFAULT_BUFFER_SIZE) if blocks > 1 else io.DEFAULT_BUFFER_SIZE
+        # As much as this Python's own open() takes: where a decoder stops at an error depends on it.
+        buffering = getattr(raw, "_blksize", io.DEFAULT_BUFFER_SIZE)
+        if sys.version_info >= (3, 14):
+            buffering = max(min(buffering, _LARGEST_BUFFER), io.DEFAULT_BUFFER_SIZE)
     return buffering, lines
 
 

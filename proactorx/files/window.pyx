@@ -363,7 +363,8 @@ class RawFile(io.FileIO):
         cdef object target
         if not window.within:
             self._move_pending()
-        if window.left():
+        if window.left() or window.eof:
+            # A BufferedRandom moves by 0 before each read: the end must not be forgotten by that.
             if whence == SEEK_CUR:
                 target = offset
             elif whence == SEEK_SET:
