@@ -170,6 +170,8 @@ static inline int px_pollable(int fd) {
     return S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) ? -EPERM : 0;
 }
 
+static inline int px_has_position(int fd) { return lseek(fd, 0, SEEK_CUR) >= 0; }
+
 static inline int px_is_nonblocking(int fd) {
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && (flags & O_NONBLOCK);

@@ -8,6 +8,7 @@ cdef class FileOp(Overlapped):
     cdef object then         # called with the op at its end, when who waited for it has gone
     cdef bint ended
     cdef bint abandoned
+    cdef int move_to         # SEEK_CUR, SEEK_END: where the file's position goes when it has ended; -1: nowhere
     cdef bint own            # its buffer is not the caller's
     cdef int finish(self) except -1
     cdef int leave(self) except -1

@@ -20,6 +20,7 @@ cdef extern from "fileio.h":
     ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) nogil
     ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) nogil
     int px_file_sync(int fd, int data_only) nogil
+    int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
 
 cdef extern from "../loop/inbox.h":
     double px_monotonic() nogil
@@ -30,6 +31,8 @@ cdef str OURS = "_proactorx_files"  # an attribute of the loop: its Access
 cdef enum:
     LARGEST_CALL = 0x7ffff000  # read(2), write(2)
     LOOK_EVERY = 8
+    SEEK_CUR = 1
+    SEEK_END = 2
 # How long one turn of the loop may be spent on operations that need not wait: timers are late by no more than that.
 cdef double SLICE = 0.5e-3
 
@@ -89,8 +92,14 @@ cdef class FileOp(Overlapped):
 
     cdef int finish(self) except -1:
         self.ended = True
+        if self.move_to == SEEK_END:
+            px_file_seek(self.fd, 0, SEEK_END)  # it was appended
+        elif self.move_to == SEEK_CUR and self.offset:
+            px_file_seek(self.fd, self.offset, SEEK_CUR)
         if not self.own:
             self.view = None  # the caller may change its buffer again
+        if self.future is None:
+            return 0  # it was done without waiting
         if not self.future.done() and not self.access.loop.is_closed():
             self.future.set_result(None)
         elif self.then is not None:
@@ -139,6 +148,7 @@ cdef class Access:
         op.fd = fd
         op.position = position
         op.access = self
+        op.move_to = -1
         return op
 
     cdef int start(self, FileOp op, bint native) except -1:

@@ -85,10 +85,10 @@ cdef class AsyncBinary(AsyncBase):
         try:
             if window is None:
                 return await self._on_thread(name, args, None, True)
-            if self.dirty:
-                await self._flush()
             if window.fd < 0 or not window.readable:
                 return getattr(self.stack, name)(*args)  # raises
+            if self.dirty:
+                await self._flush()
             self.prepare(name, args)
             if self.is_much(name, args) and window.seekable and not window.eof:
                 await self._fetch(self.shortage(name, args))
@@ -415,13 +415,15 @@ cdef class AsyncFileIO(AsyncBinary):
                 return await self._on_thread("write", (data,))
             window.check_write()
             window.drop()
-            op = access.new_op(WRITE, window.fd, -1)
+            op = self.new_write()
             op.set_buffer(data, False)
             if window.direct:
                 op.align()
             write_now(window, op)
             if op.offset < op.size:
                 await self._whole(op)
+            else:
+                op.finish()
         finally:
             self.leave()
         if op.error and not op.offset:

@@ -30,6 +30,7 @@ cdef class AsyncBase:
     cdef int leave(self) except -1
     cdef int landed(self) except -1
     cdef int adopt(self, FileOp op) except -1
+    cdef FileOp new_write(self)
     cdef int write_pending_now(self) except -1
     cdef int descriptor(self) except -1
     cdef bint free_now(self) except -1

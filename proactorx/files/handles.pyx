@@ -37,6 +37,7 @@ cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that may be decoded or split in the loop's thread, and copied by it
     SEEK_CUR = 1
+    SEEK_END = 2
 
 
 cdef class Body:
@@ -57,8 +58,11 @@ cdef class Body:
 
     cdef int leave(self, then) except -1:
         """Who waited has been cancelled: have `then` called with the inner future, or None where that failed."""
+        self.future.cancel()
         if self.inner.done():
-            then(self.inner if not self.inner.cancelled() and self.inner.exception() is None else None)
+            # (Soon, as if it had ended later: who leaves has still to clean up.)
+            found = self.inner if not self.inner.cancelled() and self.inner.exception() is None else None
+            self.inner.get_loop().call_soon(then, found)
         else:
             self.then = then
         return 0
@@ -318,6 +322,7 @@ cdef class AsyncBase:
             window.add(op.taken())
             if window.seekable:
                 px_file_seek(op.fd, op.offset, SEEK_CUR)
+                window.eof = op.offset < op.size
         elif op.error:
             raise error_of(op, window)
         else:
@@ -355,13 +360,24 @@ cdef class AsyncBase:
                 raise OSError(<int>-n, os.strerror(<int>-n))
         return 0
 
+    cdef FileOp new_write(self):
+        """A WRITE at the file's position.
+
+        It is given one: at "the file's own" io_uring repeats a short write at the place where it began (seen on 6.18).
+        """
+        cdef Window window = self.window
+        cdef FileOp op = self.access.new_op(WRITE, window.fd, window.position() if window.seekable else -1)
+        if window.seekable:
+            op.move_to = SEEK_END if window.appends else SEEK_CUR
+        return op
+
     async def _drain(self):
         """Move what the stack has written to the file."""
         cdef Window window = self.window
         cdef FileOp op
         self.write_pending_now()
         while window.pending_size:
-            op = self.access.new_op(WRITE, window.fd, -1)
+            op = self.new_write()
             op.set_buffer(window.joined(), False)
             try:
                 await self._whole(op)
@@ -606,10 +622,10 @@ cdef class AsyncBase:
     async def _bulk(self, name, args):
         """A read of everything, with work on it: on an IO thread where it is much."""
         cdef Window window = self.window
-        if window is not None and self.dirty and window.fd >= 0:
-            await self._flush()
         if window is not None and (window.fd < 0 or not window.readable):
             return getattr(self.stack, name)(*args)  # raises
+        if window is not None and self.dirty:
+            await self._flush()
         if window is None or not window.seekable or self._remaining() > INLINE:
             return await self._on_thread(name, args, None, True)
         await self._fetch_all()

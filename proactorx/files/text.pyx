@@ -68,7 +68,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         self.held = True
         try:
             window = self.window
-            if window is not None and self.dirty:
+            if window is not None and self.dirty and window.readable and window.fd >= 0:
                 await self._flush()
             if window is None or not self.by_lines:
                 return await self._on_thread("readline", args, None, True)
@@ -116,6 +116,8 @@ cdef class AsyncTextIOWrapper(AsyncBase):
             window = self.window
             if n < 0:
                 result = await self._bulk("read", args)
+            elif window is not None and (window.fd < 0 or not window.readable):
+                result = self.stack.read(n)  # raises
             elif window is None or not window.seekable or not self.by_characters or n > FEW:
                 if window is not None and self.dirty:
                     await self._flush()
@@ -124,10 +126,9 @@ cdef class AsyncTextIOWrapper(AsyncBase):
                 if self.dirty:
                     await self._flush()
                 enough = 4 * n + SLACK
-                if window.fd >= 0 and window.readable:
-                    while n and window.left() < enough and not window.eof:
-                        if window.read_ahead(max(WINDOW, enough - window.left())) < 0:
-                            await self._fetch(max(WINDOW, enough - window.left()))
+                while n and window.left() < enough and not window.eof:
+                    if window.read_ahead(max(WINDOW, enough - window.left())) < 0:
+                        await self._fetch(max(WINDOW, enough - window.left()))
                 window.begin()
                 try:
                     result = self.stack.read(n)

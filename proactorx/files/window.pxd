@@ -16,6 +16,7 @@ cdef class Window:
     cdef bint direct         # O_DIRECT: aligned memory, and no page cache
     cdef bint readable
     cdef bint writable
+    cdef bint appends
     cdef list pending        # what was written and is still to be moved to the file
     cdef Py_ssize_t pending_size
     cdef int fd              # -1: closed

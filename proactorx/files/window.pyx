@@ -239,6 +239,7 @@ class RawFile(io.FileIO):
         self._window = window = Window(FileIO.fileno(self))
         window.readable = FileIO.readable(self)
         window.writable = FileIO.writable(self)
+        window.appends = "a" in mode
 
     def readinto(self, buffer, /):
         """``io.FileIO.readinto``: read(2) into `buffer`."""
@@ -294,7 +295,7 @@ class RawFile(io.FileIO):
         cdef Window window = self._window
         cdef Py_ssize_t limit = -1 if size is None else size
         cdef const void *found
-        if not window.within:
+        if limit == 0 or not (window.within or window.seekable):
             return FileIO.readline(self, limit)
         window.check_read()
         while True:
@@ -304,8 +305,15 @@ class RawFile(io.FileIO):
                 return window.take(min(size, limit) if limit >= 0 else size)
             if 0 <= limit <= window.left() or window.eof:
                 window.told = window.eof and (limit < 0 or limit > window.left())
+                if window.told and not window.within:
+                    window.told = window.eof = False
                 return window.take(limit)
-            if window.allowance <= 0 or window.read_ahead(WITH_GIL) < 0:
+            if not window.within:
+                # Not byte by byte, as io.IOBase does it: the position is ours to put back.
+                data = FileIO.read(self, WITH_GIL)
+                window.add(data)
+                window.eof = not data
+            elif window.allowance <= 0 or window.read_ahead(WITH_GIL) < 0:
                 window.starved = True
                 return None
             window.allowance -= WITH_GIL

@@ -73,7 +73,7 @@ cdef class Op:
     cdef uint8_t calm
     cdef uint8_t family      # of the socket, as SHORT_READS_END and so on in the io_uring driver; 0: not asked yet
     cdef int slot            # its place in Driver.inflight
-    cdef int64_t position    # READ, WRITE: of the next byte; -1: where the file's own position is
+    cdef int64_t position    # READ, WRITE: of the next byte; -1: the file has no positions
     cdef void *fd_next       # the next op that waits on the same fd and direction
     cdef int on_packet(self, Packet *packet) except -1
     cdef Py_ssize_t want(self) noexcept

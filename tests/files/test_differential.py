@@ -49,10 +49,13 @@ def _steps(rng: random.Random, mode: str, buffering: int, count: int) -> list[St
             steps.append(("readline", rng.choice([(), (), (rng.choice(sizes),)])))
         elif kind == 6:
             steps.append(rng.choice([("readlines", ()), ("readlines", (100,)), ("read", ())]))
+            if text:
+                steps.append(("seek", (0,)))  # iterating confuses tell(): the position is the buffer's from then on
         elif kind == 7 and not text:
             steps.append(("readinto", (rng.choice(sizes),)))
         elif kind == 8 and not text and buffering:
             steps.append(rng.choice([("read1", ()), ("read1", (100,)), ("peek", ())]) if "r" in mode else ("flush", ()))
+            steps.append(("seek", (rng.choice(sizes),)))
         elif kind == 9:
             steps.append(("seek", (0,)) if text or rng.random() < 0.5 else ("seek", (rng.choice(sizes),)))
         elif kind == 10:
@@ -62,7 +65,10 @@ def _steps(rng: random.Random, mode: str, buffering: int, count: int) -> list[St
         elif rng.random() < 0.3:
             steps.append(("truncate", ()))
         else:
+            # (Reading text behind what was written needs a seek in between.)
             steps.append(("writelines", ([rng.choice(WORDS if text else PIECES) for _ in range(3)],)))
+    if text and "+" in mode:
+        steps = [each for step in steps for each in ((step, ("seek", (0, 2))) if step[0].startswith("w") else (step,))]
     return steps
 
 
@@ -112,11 +118,15 @@ async def test_any_sequence(
                 found.append(await _async(handle, step))
             assert handle.mode == file.mode
     for step, one, two in zip(steps, expected, found, strict=True):
-        if one[:1] == (UnicodeDecodeError,) if isinstance(one, tuple) else False:
+        if isinstance(one, tuple) and one[0] is UnicodeDecodeError:
             assert two[0] is UnicodeDecodeError
             return  # how much a decoder has swallowed by then is nobody's promise
-        # (Telling is off from the first next() until a flush, and others may flush more often.)
-        assert two == one or (one[0] is OSError and "next()" in one[1]), step
+        if isinstance(one, tuple) and one[0] is OSError and "next()" in one[1]:
+            continue  # telling is off from the first next() until a flush, and others may flush more often
+        if step[0] in ("read1", "peek") and isinstance(one, bytes):
+            assert (two[:1], two[: len(one)]) == (one[:1], one[: len(two)]), step  # as much as is there
+            continue
+        assert two == one, step
     assert other.read_bytes() == plain.read_bytes()
     assert handle.closed
 

@@ -60,6 +60,7 @@ cdef extern from "../sockio.h":
     int px_is_nonblocking(int fd) nogil
     int px_is_unix(int fd) nogil
     int px_pollable(int fd) nogil
+    int px_has_position(int fd) nogil
 
 cdef extern from "../epoll/epoll.h":
     int px_eventfd() nogil
@@ -393,6 +394,9 @@ cdef class UringDriver(Driver):
             raise RuntimeError("an operation is submitted once")
         if op.fd < 0:
             raise ValueError(f"Invalid file descriptor: {op.fd}")
+        if (op.kind == READ or op.kind == WRITE) and op.position < 0 and px_has_position(op.fd):
+            # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18).
+            raise ValueError("a file that has positions is read and written at one")
         op.quiet = op.pending_ready = False
         if op.kind == RECV_STREAM:
             op.events = BY_POLL if op.direct else BY_RECEIVE
