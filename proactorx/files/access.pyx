@@ -13,7 +13,7 @@ import asyncio
 import functools
 from asyncio import events
 
-from proactorx.files.direct import BLOCK, aligned
+from proactorx.files import direct as _direct
 from proactorx.pool import default_pool
 
 cdef extern from "fileio.h":
@@ -26,7 +26,7 @@ cdef extern from "../loop/inbox.h":
     double px_monotonic() nogil
 
 cdef object running_loop = events._get_running_loop
-cdef Py_ssize_t DIRECT_BLOCK = BLOCK
+cdef Py_ssize_t DIRECT_BLOCK = _direct.BLOCK
 cdef str OURS = "_proactorx_files"  # an attribute of the loop: its Access
 cdef enum:
     LARGEST_CALL = 0x7ffff000  # read(2), write(2)
@@ -35,6 +35,10 @@ cdef enum:
     SEEK_END = 2
 # How long one turn of the loop may be spent on operations that need not wait: timers are late by no more than that.
 cdef double SLICE = 0.5e-3
+
+
+cdef inline Py_ssize_t blocks(Py_ssize_t n):
+    return max((n + DIRECT_BLOCK - 1) // DIRECT_BLOCK, 1) * DIRECT_BLOCK
 
 
 cdef class FileOp(Overlapped):
@@ -126,14 +130,14 @@ cdef class FileOp(Overlapped):
 
     cdef int make_aligned(self, Py_ssize_t n) except -1:
         """READ of a direct file: memory at the start of a page, for `n` bytes and the rest of their last block."""
-        self.set_buffer(aligned(-(-n // DIRECT_BLOCK) * DIRECT_BLOCK), True)
+        self.set_buffer(_direct.aligned(blocks(n)), True)
         self.own = True
         return 0
 
     cdef int align(self) except -1:
         """WRITE to a direct file: the bytes, in memory that starts a block."""
         if self.size and <uintptr_t>self.memory % DIRECT_BLOCK:
-            copy = aligned(-(-self.size // DIRECT_BLOCK) * DIRECT_BLOCK)[:self.size]
+            copy = _direct.aligned(blocks(self.size))[:self.size]
             copy[:] = memoryview(self.view).cast("B")
             self.set_buffer(copy, False)
         return 0

@@ -7,7 +7,6 @@ import io
 import mmap
 import os
 from collections.abc import Callable
-from typing import Any
 
 #: What every disk of today takes, open(2): buffers, offsets and sizes are multiples of it.
 BLOCK = 4096
@@ -55,4 +54,3 @@ def opener(inner: Callable[[str, int], int] | None, path: str, flags: int) -> in
 
 def _plain(path: str, flags: int) -> int:
     return os.open(path, flags, 0o666)
-

@@ -216,8 +216,8 @@ def open(
         mode: as of the built-in ``open``; so are `buffering`, `encoding`, `errors`, `newline`, `closefd`, `opener`.
         loop: the loop that will use the file; default: the one that runs.
         executor: run what blocks there, and not on IO threads.
-        direct: past the page cache (O_DIRECT, open(2)): a raw binary file whose buffers, offsets and sizes are multiples
-            of the block size; ``files.aligned`` makes such buffers.
+        direct: past the page cache (O_DIRECT, open(2)): a raw binary file whose buffers, offsets and sizes are
+            multiples of the block size; ``files.aligned`` makes such buffers.
 
     Raises:
         OSError: the file cannot be opened; with `direct` also: its file system has no such access.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any

@@ -1,7 +1,7 @@
 """Text files: ``io.TextIOWrapper``, fed from the window.
 
-A ``TextIOWrapper`` takes "nothing now" for the end of the file, and forgets what it has decoded when a read fails.  So it
-is asked for a line only when the window holds the end of one, and for characters only when it holds enough of them.
+A ``TextIOWrapper`` takes "nothing now" for the end of the file, and forgets what it has decoded when a read fails.  So
+it is asked for a line only when the window holds the end of one, and for characters only when it holds enough of them.
 What cannot be promised so (other codecs, error handlers of the program's own) runs on an IO thread.
 """
 

@@ -142,7 +142,7 @@ class DirectoryWatch:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            warnings.warn(f"unclosed watch of {self._path!r}", ResourceWarning, source=self)
+            warnings.warn(f"unclosed watch of {self._path!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
 

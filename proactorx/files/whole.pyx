@@ -14,7 +14,7 @@ import io
 import os
 
 from proactorx.files.handles import in_thread
-from proactorx.files.window import RawFile, local_devices
+from proactorx.files import window as _window
 
 cdef extern from "fileio.h":
     ctypedef struct px_file_facts:
@@ -27,6 +27,7 @@ cdef extern from "fileio.h":
 
 cdef object sleep = asyncio.sleep
 cdef object fsencode = os.fsencode
+cdef dict local_devices = _window.local_devices
 cdef enum:
     SMALL = 1 << 18
 
@@ -54,7 +55,7 @@ cdef bytes read_now(path):
 
 def _read_file(path):
     """The body: all of it."""
-    with RawFile(path, "r") as file:
+    with _window.RawFile(path, "r") as file:
         file._window.look_at_file_system()
         return file.readall()
 

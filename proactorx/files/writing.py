@@ -80,8 +80,8 @@ async def write_bytes(path: _Path, data: Any, *, atomic: bool = False, durable: 
     Args:
         path: of the file.
         data: anything with the buffer protocol; not to be changed before this has ended.
-        atomic: others see the old file or the new one, and nothing between: it is written under another name in the same
-            directory, and renamed. It keeps the permissions of the old one.
+        atomic: others see the old file or the new one, and nothing between: it is written under another name in the
+            same directory, and renamed. It keeps the permissions of the old one.
         durable: the disk has it when this has ended, fsync(2), its name too.
 
     Cancelled, it ends all the same, in the background.

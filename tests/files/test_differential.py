@@ -1,4 +1,4 @@
-"""The same operations on a file of ours, of aiofiles and of the built-in ``open``: the same results, errors and bytes."""
+"""The same operations on a file of ours, of aiofiles and of the built-in ``open``: the same results and bytes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ async def test_any_sequence(
     aio: Any, tmp_path: Path, mode: str, buffering: int, options: dict[str, Any], seed: int
 ) -> None:
     rng = random.Random(f"{mode} {buffering} {options} {seed}")
-    encoded = TEXT.encode(options.get("encoding", "utf-8") if options.get("encoding") != "ascii" else "utf-8", "replace")
+    encoded = TEXT.encode(
+        options.get("encoding", "utf-8") if options.get("encoding") != "ascii" else "utf-8", "replace"
+    )
     plain, other = tmp_path / "plain", tmp_path / "other"
     plain.write_bytes(encoded)
     other.write_bytes(encoded)

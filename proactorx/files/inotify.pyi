@@ -1,0 +1,3 @@
+from _typeshed import StrOrBytesPath
+
+def watch_directory(path: StrOrBytesPath) -> int: ...

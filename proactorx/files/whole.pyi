@@ -1,0 +1,6 @@
+from _typeshed import StrOrBytesPath
+
+async def read_bytes(path: StrOrBytesPath) -> bytes: ...
+async def read_text(
+    path: StrOrBytesPath, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+) -> str: ...

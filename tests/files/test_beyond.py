@@ -1,0 +1,337 @@
+"""What aiofiles has not: positions, the disk, direct access, whole files, directories."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proactorx import files
+
+LIMIT = 10
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+async def test_reading_and_writing_at_positions(tmp_path: Path, buffering: int) -> None:
+    path = tmp_path / "f"
+    async with files.open(path, "w+b", buffering) as handle:
+        assert await handle.pwrite(b"hello", 3) == 5
+        assert await handle.pwritev([b"ab", bytearray(b"cd"), memoryview(b"ef")], 100) == 6
+        assert await handle.pread(100, 0) == b"\0\0\0hello" + bytes(92)
+        buffer = bytearray(4)
+        assert await handle.pread_into(buffer, 102) == 4
+        assert buffer == b"cdef"
+        one, two = bytearray(3), bytearray(10)
+        assert await handle.preadv([one, two], 99) == 7
+        assert (one, two[:4]) == (b"\0ab", b"cdef")
+        assert await handle.pread(5, 106) == b""
+        assert await handle.pread(0, 0) == b""
+        big = os.urandom(3 << 20)
+        assert await handle.pwrite(big, 1000) == len(big)
+        assert await handle.pread(len(big) + 5, 1000) == big
+        assert await handle.tell() == 0
+        for bad in (handle.pread(-1, 0), handle.pread(1, -1), handle.pwrite(b"", -1), handle.preadv([], -1)):
+            with pytest.raises(ValueError, match="negative"):
+                await bad
+    with pytest.raises(ValueError, match="closed file"):
+        await handle.pread(1, 0)
+    with pytest.raises(ValueError, match="closed file"):
+        await handle.pwrite(b"x", 0)
+
+
+async def test_positions_see_what_was_written_and_respect_the_mode(path: Path) -> None:
+    async with files.open(path, "r+b") as handle:
+        await handle.write(b"new")
+        assert await handle.pread(4, 0) == b"new\x03"
+    async with files.open(path, "rb") as handle:
+        with pytest.raises(io.UnsupportedOperation):
+            await handle.pwrite(b"x", 0)
+    async with files.open(path, "wb") as handle:
+        with pytest.raises(io.UnsupportedOperation):
+            await handle.pread(1, 0)
+
+
+async def test_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    async with files.open(path, "wb") as handle:
+        await handle.write(b"x")
+        await handle.fdatasync()
+        assert path.read_bytes() == b"x"
+        await handle.write(b"y")
+        await handle.fsync()
+        assert path.read_bytes() == b"xy"
+        await handle.allocate(0, 10_000)
+        assert path.stat().st_size == 10_000
+        for advice in ("sequential", "random", "normal", "noreuse", "willneed", "dontneed"):
+            await handle.advise(advice)
+        with pytest.raises(ValueError, match="unknown advice"):
+            await handle.advise("often")
+    async with files.open(path, "r+") as text:
+        await text.write("z")
+        await text.fsync()
+        assert path.read_bytes()[:2] == b"zy"
+    with pytest.raises(ValueError, match="closed file"):
+        await text.fsync()
+
+
+async def _opened_direct(path: Path) -> Any:
+    try:
+        return await files.open(path, "w+b", direct=True)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        return pytest.skip(str(exc))
+
+
+async def test_direct_access(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    data = os.urandom(10 * 4096)
+    handle = await _opened_direct(path)
+    async with handle:
+        assert await handle.write(data) == len(data)
+        assert await handle.pread(4096, 4096) == data[4096:8192]
+        assert await handle.pread(100, 8192) == data[8192:8292]
+        buffer = files.aligned(8192)
+        assert await handle.pread_into(buffer, 4096) == 8192
+        assert buffer == data[4096 : 3 * 4096]
+        assert await handle.pwrite(data[:4096], 4096) == 4096
+        assert await handle.seek(0) == 0
+        assert await handle.read(4096) == data[:4096]
+        assert await handle.read(100) == data[:100]
+        assert await handle.tell() == 4196
+        await handle.seek(0)
+        assert await handle.read() == data[:4096] * 2 + data[8192:]
+        await handle.fsync()
+        for wrong in (handle.pread(4096, 5), handle.pread_into(bytearray(100), 0), handle.pwrite(b"x", 0)):
+            with pytest.raises(OSError, match="multiples of the disk's block size"):
+                await wrong
+    for mode, buffering in (("w", -1), ("rb", 100)):
+        with pytest.raises(ValueError, match="direct=True"):
+            await files.open(path, mode, buffering, direct=True)
+    with pytest.raises(ValueError, match="multiple of 4096"):
+        files.aligned(100)
+
+
+async def test_a_file_system_without_direct_access(path: Path) -> None:
+    with pytest.raises(OSError, match="has no direct access") as caught:
+        await files.open("/proc/self/status", "rb", direct=True)
+    assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("size", [0, 1, 2000, 300_000, 3 << 20])
+async def test_whole_files(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "f"
+    data = os.urandom(size)
+    for options in ({}, {"atomic": True}, {"durable": True}, {"atomic": True, "durable": True}):
+        assert await files.write_bytes(path, data, **options) == size
+        for _ in range(2):  # the second time the file system is known
+            assert await files.read_bytes(path) == data
+        assert os.listdir(tmp_path) == ["f"]
+    await files.write_bytes(os.fsencode(path), memoryview(data))
+    assert path.read_bytes() == data
+
+
+async def test_text_files(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    for text in ("", "é\r\nx\n", "x" * 400_000):
+        path.write_bytes(text.encode())
+        assert await files.read_text(path, "utf-8") == text.replace("\r\n", "\n")
+        assert await files.read_text(path, "utf-8", newline="") == text
+    path.write_bytes(b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        await files.read_text(path, "utf-8")
+    assert await files.read_text(path, "utf-8", "replace") == "�"
+
+
+async def test_files_that_are_not_regular(tmp_path: Path) -> None:
+    assert b"Name:" in await files.read_bytes("/proc/self/status")
+    assert await files.read_bytes("/dev/null") == b""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reading = asyncio.ensure_future(files.read_bytes(fifo))
+    await asyncio.to_thread(fifo.write_bytes, b"through the pipe")
+    assert await asyncio.wait_for(reading, LIMIT) == b"through the pipe"
+    with pytest.raises(IsADirectoryError):
+        await files.read_bytes(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        await files.read_bytes(tmp_path / "nothing")
+
+
+async def test_an_atomic_write_keeps_permissions_and_links(tmp_path: Path) -> None:
+    path, link = tmp_path / "f", tmp_path / "link"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    await files.write_bytes(link, b"new", atomic=True)
+    assert link.is_symlink()
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    with pytest.raises(IsADirectoryError):
+        await files.write_bytes(tmp_path, b"x", atomic=True)
+    assert sorted(os.listdir(tmp_path)) == ["f", "link"]
+
+
+async def test_copy(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    data = os.urandom((20 << 20) + 5)
+    source.write_bytes(data)
+    target.write_bytes(b"x" * 100)
+    told: list[tuple[int, int]] = []
+    assert await files.copy(source, target, progress=lambda *args: told.append(args)) == len(data)
+    await asyncio.sleep(0)
+    assert target.read_bytes() == data
+    assert told[-1] == (len(data), len(data))
+    assert told == sorted(told)
+    assert await files.copy("/proc/self/status", target) > 100
+    assert b"Name:" in target.read_bytes()
+    with pytest.raises(shutil.SameFileError):
+        await files.copy(source, source)
+    assert source.read_bytes() == data
+
+    def refuse(_done: int, _size: int) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        await files.copy(source, target, progress=refuse)
+
+
+async def test_a_cancelled_copy_ends(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(30 << 20))
+    task = asyncio.ensure_future(files.copy(tmp_path / "a", tmp_path / "b"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(500):
+        if not any("/a" in os.readlink(f"/proc/self/fd/{fd}") for fd in _open_descriptors()):
+            break
+        await asyncio.sleep(0.01)
+    assert (tmp_path / "a").stat().st_size == 30 << 20
+
+
+def _open_descriptors() -> list[str]:
+    return [fd for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a/b/c", "a/d", "e"):
+        (tmp_path / "top" / name).mkdir(parents=True)
+        (tmp_path / "top" / name / "file").write_bytes(name.encode())
+    (tmp_path / "top/link").symlink_to("a")
+    (tmp_path / "top/dangling").symlink_to("nowhere")
+    return tmp_path / "top"
+
+
+async def test_scandir(tree: Path) -> None:
+    assert sorted([entry.name async for entry in files.scandir(tree)]) == ["a", "dangling", "e", "link"]
+    many = tree / "many"
+    many.mkdir()
+    for i in range(600):
+        (many / f"{i}").touch()
+    assert {entry.name async for entry in files.scandir(many)} == {f"{i}" for i in range(600)}
+    async with files.scandir(many) as entries:
+        async for entry in entries:
+            assert entry.is_file()
+            break
+    with pytest.raises(NotADirectoryError):
+        await anext(files.scandir(tree / "e/file"))
+
+
+@pytest.mark.parametrize("topdown", [True, False])
+@pytest.mark.parametrize("followlinks", [True, False])
+async def test_walk(tree: Path, topdown: bool, followlinks: bool) -> None:
+    def plain(found: Any) -> list[Any]:
+        return [(path, sorted(folders), sorted(names)) for path, folders, names in found]
+
+    found = [step async for step in files.walk(tree, topdown, None, followlinks)]
+    expected = list(os.walk(tree, topdown, None, followlinks))
+    assert sorted(plain(found)) == sorted(plain(expected))
+    order = [path for path, _, _ in found]
+    for path in order:
+        parent = os.path.dirname(path)
+        if parent in order:
+            assert (order.index(parent) < order.index(path)) == topdown
+
+
+async def test_walk_leaves_out_what_it_is_told(tree: Path) -> None:
+    seen = []
+    async for path, folders, _ in files.walk(tree):
+        seen.append(os.path.basename(path))
+        folders[:] = [name for name in folders if name != "a"]
+    assert sorted(seen) == ["e", "top"]
+    errors: list[OSError] = []
+    assert [step async for step in files.walk(tree / "nothing", onerror=errors.append)] == []
+    assert [exc.errno for exc in errors] == [errno.ENOENT]
+
+
+async def test_stat_many(tree: Path) -> None:
+    paths = [tree / "a", tree / "nothing", tree / "e/file"] * 200
+    found = await files.stat_many(paths)
+    assert len(found) == 600
+    for first, second, third in zip(found[::3], found[1::3], found[2::3], strict=True):
+        assert stat.S_ISDIR(first.st_mode)
+        assert isinstance(second, FileNotFoundError)
+        assert third.st_size == 1
+    (link,) = await files.stat_many([tree / "dangling"], follow_symlinks=False)
+    assert stat.S_ISLNK(link.st_mode)
+
+
+async def test_watch(tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    async with files.watch(folder) as changes:
+        (folder / "a").write_bytes(b"x")
+        os.rename(folder / "a", folder / "b")
+        (folder / "sub").mkdir()
+        seen = []
+        async for change in changes:
+            seen.append((change.kind, os.path.basename(change.path), change.is_dir))
+            if change.kind == "moved_from":
+                cookie = change.cookie
+            if change.kind == "moved_to":
+                assert change.cookie == cookie != 0
+            if change.is_dir:
+                break
+        assert seen[0] == ("created", "a", False)
+        assert ("written", "a", False) in seen
+        assert ("moved_to", "b", False) in seen
+        assert seen[-1] == ("created", "sub", True)
+        (folder / "sub").rmdir()
+        (folder / "b").unlink()
+        folder.rmdir()
+        kinds = [change.kind async for change in changes]
+    assert kinds.count("deleted") == 2
+    assert kinds[-1] == "gone"
+    with pytest.raises(NotADirectoryError):
+        async with files.watch(__file__):
+            pass
+
+
+async def test_a_watch_that_is_closed_or_cancelled(tmp_path: Path) -> None:
+    changes = files.watch(tmp_path)
+    waiting = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    (tmp_path / "a").touch()
+    assert (await asyncio.wait_for(anext(changes), LIMIT)).kind == "created"
+    while len(changes._changes):
+        await anext(changes)
+    waiting = asyncio.ensure_future(_rest(changes))
+    await asyncio.sleep(0.01)
+    changes.close()
+    changes.close()
+    await asyncio.wait_for(waiting, LIMIT)
+
+
+async def _rest(changes: Any) -> list[Any]:
+    return [change async for change in changes]

@@ -1,0 +1,187 @@
+"""``os``, ``ospath``, ``tempfile``, ``wrap`` and the standard streams."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proactorx import files
+
+
+async def test_os(aio: Any, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"12345")
+    assert (await aio.os.stat(a)).st_size == 5
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert (await aio.os.stat("a", dir_fd=fd)).st_size == 5
+    os.close(fd)
+    await aio.os.rename(a, b)
+    assert await aio.os.listdir(tmp_path) == ["b"]
+    await aio.os.mkdir(tmp_path / "d", 0o700)
+    await aio.os.makedirs(tmp_path / "d/e/f", exist_ok=True)
+    await aio.os.symlink(b, a)
+    assert await aio.os.readlink(a) == str(b)
+    await aio.os.link(b, tmp_path / "c")
+    assert sorted(entry.name for entry in await aio.os.scandir(tmp_path)) == ["a", "b", "c", "d"]
+    await aio.os.replace(tmp_path / "c", tmp_path / "g")
+    await aio.os.renames(tmp_path / "g", tmp_path / "h")
+    await aio.os.unlink(a)
+    await aio.os.remove(b)
+    await aio.os.removedirs(tmp_path / "d/e/f")
+    assert await aio.os.access(tmp_path, os.R_OK)
+    assert await aio.os.getcwd() == os.getcwd()
+    assert (await aio.os.statvfs(tmp_path)).f_bsize
+    await aio.os.mkdir(tmp_path / "i")
+    await aio.os.rmdir(tmp_path / "i")
+    with pytest.raises(FileNotFoundError):
+        await aio.os.stat(tmp_path / "nothing")
+
+
+async def test_ospath(aio: Any, path: Path) -> None:
+    assert await aio.os.path.exists(path)
+    assert await aio.os.path.isfile(path)
+    assert not await aio.os.path.isdir(path)
+    assert not await aio.os.path.islink(path)
+    assert not await aio.os.path.ismount(path)
+    assert await aio.os.path.getsize(path) == 256
+    assert await aio.os.path.getmtime(path) == path.stat().st_mtime
+    assert await aio.os.path.samefile(path, path)
+    assert await aio.os.path.abspath("x") == os.path.abspath("x")
+
+
+async def test_an_executor_of_the_users(aio: Any, path: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1, "mine") as executor:
+        assert await aio.os.stat(path, executor=executor)
+        loop = asyncio.get_running_loop()
+        async with aio.open(path, "rb", executor=executor, loop=loop) as handle:
+            assert len(await handle.read()) == 256
+        where = aio.os.wrap(threading.current_thread)
+        assert (await where(executor=executor, loop=loop)).name.startswith("mine")
+
+
+@pytest.mark.parametrize("mode", ["w+b", "w+"])
+async def test_temporary_files(aio: Any, mode: str) -> None:
+    data: Any = "é\nx" if mode == "w+" else b"\xff\nx"
+    encoding = "utf-8" if mode == "w+" else None
+    async with aio.tempfile.TemporaryFile(mode, encoding=encoding) as handle:
+        await handle.write(data)
+        await handle.seek(0)
+        assert await handle.read() == data
+        await handle.seek(0)
+        assert len([line async for line in handle]) == 2
+    async with aio.tempfile.NamedTemporaryFile(mode, encoding=encoding, suffix=".x", prefix="p") as handle:
+        name = handle.name
+        assert os.path.basename(name).startswith("p")
+        assert name.endswith(".x")
+        await handle.write(data)
+        await handle.flush()
+        with open(name, mode.replace("w+", "r"), encoding=encoding) as again:
+            assert again.read() == data
+    assert not os.path.exists(name)
+    handle = await aio.tempfile.NamedTemporaryFile(mode, delete=False)
+    await handle.close()
+    assert os.path.exists(handle.name)
+    os.unlink(handle.name)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="delete_on_close came with Python 3.12")
+async def test_a_named_file_that_outlives_its_close(aio: Any) -> None:
+    async with aio.tempfile.NamedTemporaryFile("wb", delete_on_close=False) as handle:
+        await handle.write(b"x")
+        await handle.close()
+        assert os.path.getsize(handle.name) == 1
+    assert not os.path.exists(handle.name)
+
+
+async def test_a_spooled_file(aio: Any) -> None:
+    async with aio.tempfile.SpooledTemporaryFile(max_size=10, mode="w+b") as handle:
+        await handle.write(b"12345")
+        await handle.writelines([b"1", b"2\n"])
+        assert not handle._file._rolled
+        assert await handle.tell() == 8
+        await handle.write(b"more than ten")
+        assert handle._file._rolled
+        await handle.seek(0)
+        assert await handle.readline() == b"1234512\n"
+        assert await handle.read(4) == b"more"
+        assert isinstance(await handle.fileno(), int)
+        await handle.seek(0)
+        assert await handle.readlines() == [b"1234512\n", b"more than ten"]
+        await handle.truncate(3)
+        assert not handle.closed
+    assert handle.closed
+
+
+async def test_a_temporary_directory(aio: Any) -> None:
+    async with aio.tempfile.TemporaryDirectory(prefix="p") as name:
+        Path(name, "f").write_bytes(b"x")
+        assert os.path.isdir(name)
+    assert not os.path.exists(name)
+    made = await aio.tempfile.TemporaryDirectory()
+    assert os.path.isdir(made.name)
+    await made.cleanup()
+    assert not os.path.exists(made.name)
+
+
+async def test_wrap(path: Path) -> None:
+    """aiofiles has it as ``threadpool.wrap``."""
+    async with files.wrap(open(path, "rb")) as handle:
+        assert await handle.read(3) == b"\x00\x01\x02"
+        assert await handle.peek(1)
+        assert await handle.pread(2, 100) == b"de"
+        assert await handle.tell() == 3
+    async with files.wrap(open(path, "r+", encoding="latin-1")) as text:
+        assert await text.readline() == bytes(range(11)).decode()
+        await text.seek(0)
+        await text.write("abc")
+        await text.fsync()
+    assert path.read_bytes()[:4] == b"abc\x03"
+    async with files.wrap(io.BytesIO(b"a\nb")) as handle:
+        assert [line async for line in handle] == [b"a\n", b"b"]
+    with pytest.raises(TypeError, match="Unsupported io type"):
+        files.wrap(object())
+
+
+STREAMS = """
+import asyncio, sys
+{imports}
+async def main():
+    first = await aio.stdin.readline()
+    await aio.stdout.write("out " + first)
+    await aio.stdout.flush()
+    await aio.stderr.write("err\\n")
+    await aio.stdout_bytes.write(b"bytes " + await aio.stdin_bytes.readline())
+    await aio.stdout_bytes.flush()
+    await aio.stderr_bytes.write(b"raw\\n")
+    await aio.stderr_bytes.flush()
+    print(repr(aio.stdin).rpartition("wrapping")[1])
+{run}
+"""
+RUNS = {
+    "ours": ("import proactorx; from proactorx import files as aio", "proactorx.run(main())"),
+    "stock": ("from proactorx import files as aio", "asyncio.run(main())"),
+    "aiofiles": ("import aiofiles as aio", "asyncio.run(main())"),
+}
+
+
+@pytest.mark.parametrize("which", RUNS)
+def test_the_standard_streams(which: str) -> None:
+    imports, run = RUNS[which]
+    done = subprocess.run(
+        [sys.executable, "-u", "-X", "utf8", "-c", STREAMS.format(imports=imports, run=run)],
+        input=b"one\n",
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == b"out one\nbytes wrapping\n"
+    assert done.stderr == b"err\nraw\n"
