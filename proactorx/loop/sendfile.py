@@ -1,11 +1,12 @@
 """``loop.sendfile`` and ``loop.sock_sendfile`` with sendfile(2): the bytes go from the page cache to the socket.
 
-The fall-backs, for TLS and for what is no regular file, are asyncio's own.
+The fall-backs, for TLS and for what sendfile(2) refuses, read the file in blocks on IO threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import io
 import os
@@ -13,14 +14,19 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import IO, TYPE_CHECKING
 
+from proactorx.loop.threads import Threads
 from proactorx.port.constants import POLLOUT
 
 if TYPE_CHECKING:
     from proactorx.loop.sockets import SocketTable
     from proactorx.transports.sending import SendingTransport
+    from proactorx.transports.stream import StreamTransport
+    from proactorx.transports.tls_transport import TLSTransport
 
 #: Bytes in one call: it may have to read from a disk, and the loop stands still meanwhile.
 CHUNK = 1 << 20
+#: Bytes that a fall-back reads at a time, as in asyncio.
+BLOCK = 1 << 18
 
 
 def _regular(file: IO[bytes]) -> int:
@@ -40,7 +46,7 @@ async def _send(
 ) -> int:
     """Send up to `count` bytes of `source` (None: all); `target` is asked for the descriptor before each call."""
     sent = 0
-    moved = False  # whether the position of the file is ours to set: not where asyncio's fall-back goes on
+    moved = False  # whether the position of the file is ours to set: not where the fall-back goes on
     try:
         while count is None or sent < count:
             size = CHUNK if count is None else min(CHUNK, count - sent)
@@ -69,8 +75,54 @@ async def _send(
             os.lseek(source, offset + sent, os.SEEK_SET)
 
 
-class Sendfile(asyncio.BaseEventLoop):
-    """What ``BaseEventLoop.sendfile`` and ``sock_sendfile`` try first."""
+class _StandIn(asyncio.Protocol):
+    """In place of the user's protocol while a file is written to its transport: reads nothing, and waits for room.
+
+    asyncio's own leaves the user's protocol as paused or not as it was before, whatever the transport has told since.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: StreamTransport | TLSTransport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._protocol = transport.get_protocol()
+        self._was_reading = transport.is_reading()
+        self._told_to_pause = transport._protocol_paused
+        self._room = loop.create_future() if self._told_to_pause else None
+        transport.pause_reading()
+        transport.set_protocol(self)
+
+    async def send(self, block: memoryview) -> None:
+        """Raises ConnectionError where the transport is closing."""
+        if self._room is not None:
+            await self._room
+        if self._transport.is_closing():
+            raise ConnectionError("Connection closed by peer")
+        self._transport.write(block)  # which copies what it cannot send at once
+
+    def restore(self) -> None:
+        """Give the transport back."""
+        self._transport.set_protocol(self._protocol)
+        if self._was_reading:
+            self._transport.resume_reading()
+        if self._transport._protocol_paused != self._told_to_pause and not self._transport.is_closing():
+            (self._protocol.resume_writing if self._told_to_pause else self._protocol.pause_writing)()
+
+    def pause_writing(self) -> None:
+        if self._room is None:
+            self._room = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():  # done: cancelled
+            room.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.resume_writing()
+        self._protocol.connection_lost(exc)
+
+
+class Sendfile(Threads):
+    """What ``BaseEventLoop.sendfile`` and ``sock_sendfile`` try first, and what they do then."""
 
     _socket_table: SocketTable
 
@@ -92,3 +144,48 @@ class Sendfile(asyncio.BaseEventLoop):
             return await _send(source, offset, count, transp._sendfile_fd, lambda: transp._room(True))
         finally:
             transp._end_sendfile()
+
+    async def _sock_sendfile_fallback(
+        self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
+        return await self._send_blocks(file, offset, count, lambda block: self.sock_sendall(sock, block))
+
+    async def _sendfile_fallback(
+        self, transp: StreamTransport | TLSTransport, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
+        stand_in = _StandIn(self, transp)
+        try:
+            return await self._send_blocks(file, offset, count, stand_in.send)
+        finally:
+            stand_in.restore()
+
+    async def _send_blocks(
+        self, file: IO[bytes], offset: int, count: int | None, send: Callable[[memoryview], Awaitable[object]]
+    ) -> int:
+        """Read `file` on IO threads, and await ``send`` of each block of it."""
+        sent = 0
+        read = file.readinto  # type: ignore[attr-defined]  # of every binary file
+
+        def set_position() -> None:
+            if sent and hasattr(file, "seek"):
+                file.seek(offset + sent)
+
+        def orphaned(_: object) -> None:
+            # Cancelled while a thread read, which moved the position once more.
+            with contextlib.suppress(OSError, ValueError):  # closed by now
+                set_position()
+
+        if offset:
+            file.seek(offset)
+        view = memoryview(bytearray(BLOCK if count is None else min(count, BLOCK)))
+        try:
+            while count is None or sent < count:
+                room = view if count is None else view[: count - sent]
+                size = await self.io_pool.call(self, read, room, on_orphan=orphaned)
+                if not size:
+                    break
+                await send(view[:size])
+                sent += size
+            return sent
+        finally:
+            set_position()

@@ -178,7 +178,7 @@ async def test_lookups_run_on_io_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(name.startswith("proactorx-io-") for name in names)
 
 
-async def test_the_fall_back_of_sendfile_reads_on_a_worker() -> None:
+async def test_the_fall_back_of_sendfile_reads_on_io_threads() -> None:
     names: list[str] = []
 
     class File(io.BytesIO):
@@ -189,8 +189,15 @@ async def test_the_fall_back_of_sendfile_reads_on_a_worker() -> None:
     left, right = socket.socketpair()
     with left, right:
         left.setblocking(False)
-        assert await running().sock_sendfile(left, File(b"in memory")) == 9
-    assert names[0].startswith("proactorx-worker-")
+        async with saturated_workers(), asyncio.timeout(LIMIT):
+            assert await running().sock_sendfile(left, File(b"in memory")) == 9
+        transport, _ = await running().create_connection(asyncio.Protocol, sock=left)
+        async with saturated_workers(), asyncio.timeout(LIMIT):
+            assert await running().sendfile(transport, File(b" and more")) == 9
+        assert right.recv(100) == b"in memory and more"
+        transport.close()
+    assert len(names) >= 4
+    assert all(name.startswith("proactorx-io-") for name in names)
 
 
 def test_the_other_two_threads() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -219,6 +220,93 @@ async def test_on_a_socket_what_is_no_file() -> None:
             await running().sock_sendfile(ours, io.BytesIO(b"in memory"), fallback=False)
         assert await running().sock_sendfile(ours, io.BytesIO(b"in memory")) == 9
         assert peer.recv(100) == b"in memory"
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, None), (1000, 3 * MIB), (BIG - 10, 100)])
+async def test_large_ones_by_the_fall_back(offset: int, count: int | None) -> None:
+    expected = PATTERN[offset:] if count is None else PATTERN[offset : offset + count]
+    file = io.BytesIO(PATTERN)
+    async with linked() as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, file, offset, count))
+        assert await link.from_peer(len(expected)) == expected
+        assert await asyncio.wait_for(sending, LIMIT) == len(expected)
+        assert file.tell() == offset + len(expected)
+    file.seek(0)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        peer.settimeout(LIMIT)
+        sending = asyncio.create_task(running().sock_sendfile(ours, file, offset, count))
+        assert await asyncio.to_thread(read_exactly, peer, len(expected)) == expected
+        assert await asyncio.wait_for(sending, LIMIT) == len(expected)
+        assert file.tell() == offset + len(expected)
+
+
+@pytest.mark.ours  # stock asyncio tells neither
+async def test_the_fall_back_tells_of_a_full_transport_afterwards() -> None:
+    async with linked() as link:
+        calls: list[str] = []
+        for name in ("pause_writing", "resume_writing"):
+            setattr(link.protocol, name, lambda name=name: calls.append(name))
+        link.transport.set_write_buffer_limits(1)
+        size = await running().sendfile(link.transport, io.BytesIO(PATTERN[: 1 << 18]))
+        while link.transport.get_write_buffer_size() == 0:
+            size += await running().sendfile(link.transport, io.BytesIO(PATTERN[: 1 << 18]))
+        assert calls == ["pause_writing"]
+        await link.from_peer(size)
+        await turns(3)
+        assert calls == ["pause_writing", "resume_writing"]
+        link.transport.pause_reading()
+        assert await running().sendfile(link.transport, io.BytesIO(b"more")) == 4
+        assert not link.transport.is_reading()
+
+
+@pytest.mark.ours  # stock asyncio reports an InvalidStateError of its own besides
+async def test_the_peer_of_the_fall_back_goes_away() -> None:
+    async with linked() as link:
+        sending = asyncio.create_task(running().sendfile(link.transport, io.BytesIO(PATTERN)))
+        await link.from_peer(100_000)
+        reset(link.peer)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(sending, LIMIT)
+        await link.protocol.until_lost()
+
+
+@pytest.mark.ours  # on stock asyncio the read that was cancelled moves the position afterwards
+async def test_the_fall_back_cancelled_while_it_reads() -> None:
+    begun, may_read, has_read = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            if self.tell():
+                begun.set()
+                assert may_read.wait(LIMIT)
+            return super().readinto(buffer)
+
+        def seek(self, *args: int) -> int:
+            if may_read.is_set():
+                has_read.set()
+            return super().seek(*args)
+
+    file = Slow(PATTERN)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        peer.settimeout(LIMIT)
+        sending = asyncio.create_task(running().sock_sendfile(ours, file))
+        received = await asyncio.to_thread(peer.recv, 1 << 20)
+        await asyncio.to_thread(begun.wait, LIMIT)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        sent = file.tell()
+        may_read.set()
+        assert await asyncio.to_thread(has_read.wait, LIMIT)
+        ours.close()
+        while more := await asyncio.to_thread(peer.recv, 1 << 20):
+            received += more
+    assert received == PATTERN[:sent]
+    assert file.tell() == sent
 
 
 @pytest.mark.ours
