@@ -14,7 +14,7 @@ from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epoll.driver")
-WINDOWS: tuple[str, ...] = ()
+WINDOWS = ("drivers.iocp.driver",)
 #: Of those in ``pyproject.toml``: not for Windows.
 POSIX = ("transports.pipe", "port.shared", "port.completion")
 DIRECTIVES = {

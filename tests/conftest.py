@@ -16,13 +16,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
-DRIVERS = ("io_uring", "epoll", "select")
+DRIVERS = ("io_uring", "epoll", "iocp", "select")
 WORDS = (*DRIVERS, "auto")
+
+if sys.platform == "win32":
+    pytest_plugins = ("tests.windows.plugin",)
+
+STOCK = asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -35,7 +41,7 @@ def _ours(backend: str) -> Factory:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--driver", default="all", help="io_uring, epoll, select, auto, a comma list of them, all or none")
+    parser.addoption("--driver", default="all", help=f"{', '.join(WORDS)}, a comma list of them, all or none")
     parser.addoption("--no-stock", action="store_true", help="do not run the tests on stock asyncio too")
 
 
@@ -62,14 +68,14 @@ def _drivers(config: pytest.Config) -> list[str]:
 def _factories(config: pytest.Config, *, stock: bool) -> dict[str, Factory]:
     out: dict[str, Factory] = {name: _ours(name) for name in _drivers(config)}
     if stock and not config.getoption("--no-stock"):
-        out["asyncio"] = asyncio.SelectorEventLoop
+        out["asyncio"] = STOCK
     return out
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Factory]:
     found = _factories(config, stock=item.get_closest_marker("ours") is None)
     # pytest-asyncio refuses an empty mapping; this test is deselected below.
-    return found or {"asyncio": asyncio.SelectorEventLoop}
+    return found or {"asyncio": STOCK}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

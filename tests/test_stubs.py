@@ -29,7 +29,13 @@ def _module_name(path: Path) -> str:
 
 
 STUBS = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.pyi"))}
-HERE = [name for name in STUBS if name not in LINUX_ONLY or sys.platform.startswith("linux")]
+WINDOWS_ONLY = ("proactorx.drivers.iocp.driver",)
+POSIX_ONLY = ("proactorx.transports.pipe",)
+ELSEWHERE = {
+    *(LINUX_ONLY if not sys.platform.startswith("linux") else ()),
+    *(WINDOWS_ONLY if sys.platform != "win32" else POSIX_ONLY),
+}
+HERE = [name for name in STUBS if name not in ELSEWHERE]
 EACH = pytest.mark.parametrize("name", HERE)
 
 

@@ -25,11 +25,10 @@ logger = logging.getLogger("proactorx")
 
 #: The words that ``backend=`` and ``$PROACTORX_BACKEND`` know.
 WORDS = ("auto", "io_uring", "epoll", "iocp", "select", "sim")
-_DRIVERS = ("io_uring", "epoll", "select")
-_MISSING = {
-    "iocp": "the iocp driver is not part of this version (it is for Windows)",
-    "sim": "the sim driver is not part of this version",
-}
+_DRIVERS = ("iocp", "select") if sys.platform == "win32" else ("io_uring", "epoll", "select")
+#: The facilities of one system.
+_SYSTEMS = {"io_uring": "Linux", "epoll": "Linux", "iocp": "Windows"}
+_MISSING = {"sim": "the sim driver is not part of this version"}
 
 
 class BackendError(RuntimeError):
@@ -82,12 +81,13 @@ def probe(name: str) -> Probe:
     """
     if name in _MISSING:
         return Probe(name, False, _MISSING[name], suitable=False)
-    if name not in _DRIVERS:
+    if name not in WORDS or name == "auto":
         raise ValueError(f"unknown backend {name!r}: one of {', '.join(WORDS)}")
     if name == "select":
         return _probe_select()
-    if not sys.platform.startswith("linux"):
-        return Probe(name, False, f"{name} is a facility of Linux, and this is {sys.platform}", suitable=False)
+    if not sys.platform.startswith({"Linux": "linux", "Windows": "win32"}[_SYSTEMS[name]]):
+        why = f"{name} is a facility of {_SYSTEMS[name]}, and this is {sys.platform}"
+        return Probe(name, False, why, suitable=False)
     found: Probe = import_module(f"proactorx.drivers.{name}.probe").probe()
     return found
 
@@ -102,6 +102,8 @@ def _make(name: str, shared: bool) -> Driver:
         driver: Driver = import_module("proactorx.drivers.select.driver").SelectDriver()
     elif name == "epoll":
         driver = import_module("proactorx.drivers.epoll.driver").EpollDriver()
+    elif name == "iocp":
+        driver = import_module("proactorx.drivers.iocp.driver").IocpDriver()
     else:
         driver = import_module("proactorx.drivers.io_uring.probe").make_driver(shared=shared)
     return driver

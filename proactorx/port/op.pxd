@@ -55,6 +55,11 @@ cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
     return queue.tail - queue.head
 
 
+cdef extern from "proactorx/port/flight.h":
+    ctypedef struct px_flight:
+        pass
+
+
 cdef class Op:
     cdef readonly int fd
     cdef uint32_t events
@@ -74,6 +79,7 @@ cdef class Op:
     cdef uint8_t family      # of the socket, as SHORT_READS_END and so on in the io_uring driver; 0: not asked yet
     cdef int slot            # its place in Driver.inflight
     cdef int64_t position    # READ, WRITE: of the next byte; -1: the file has no positions
+    cdef px_flight flight    # what the kernel has of it while it is in flight
     cdef void *fd_next       # the next op that waits on the same fd and direction
     cdef int on_packet(self, Packet *packet) except -1
     cdef Py_ssize_t want(self) noexcept

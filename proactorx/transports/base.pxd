@@ -2,7 +2,7 @@ from proactorx.port.op cimport Op
 from proactorx.port.port cimport Flushable, Port
 
 cdef class BaseTransport(Flushable):
-    cdef object _loop
+    cdef readonly object _loop       # for asyncio's own sendfile fall-back, too
     cdef Port port
     cdef object _protocol
     cdef object context

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import resource
 import sys
 import weakref
 from array import array
@@ -19,6 +18,9 @@ from proactorx.port.port import Port
 
 from .cases import CASES
 from .support import Owner, Sockets, connect_op, done, drain, fill, perform, quiet
+
+if sys.platform != "win32":
+    import resource
 
 
 def _locked(buffer: bytearray) -> bool:

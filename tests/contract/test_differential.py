@@ -254,7 +254,7 @@ def test_op_and_system_call_agree(port: Port, sockets: Sockets, situation_name: 
         port.forget(file.fileno())
     found = (error_of(op), op.result() if not op.error else None)
     if name == "accept" and not op.error:
-        os.close(op.result())
+        socket.close(op.result())
         found = ("", True)
     if name == "connect":
         found, plain = (found[0], None), (plain[0], None)
@@ -298,7 +298,7 @@ def test_no_descriptors_are_left_for_an_accept(port: Port, sockets: Sockets) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in held:
-            os.close(fd)
+            socket.close(fd)
     assert error == "EMFILE"
     op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), owner=lambda _op: None))
     done(port, op)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 
 import pytest
@@ -116,9 +117,10 @@ def test_accept_goes_on_until_it_is_cancelled(port: Port, sockets: Sockets) -> N
         clients = [sockets.client(listener) for _ in range(count)]
         until(port, lambda count=count: len(owner.accepted) == count)
         for fd in owner.accepted:
-            assert not os.get_blocking(fd)
-            assert not os.get_inheritable(fd)
-            peers.add(sockets.keep(socket.socket(fileno=fd)).getpeername())
+            conn = sockets.keep(socket.socket(fileno=fd))
+            assert not conn.get_inheritable()
+            assert sys.platform == "win32" or not os.get_blocking(fd)
+            peers.add(conn.getpeername())
         owner.accepted.clear()
         assert peers >= {client.getsockname() for client in clients}
         assert not op.done
@@ -147,7 +149,9 @@ def test_an_accepted_descriptor_is_closed_on_exec_and_does_not_block(port: Port,
 
 
 def _addresses() -> list[tuple[int, object]]:
-    found: list[tuple[int, object]] = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, "")]
+    found: list[tuple[int, object]] = [(socket.AF_INET, ("127.0.0.1", 0))]
+    if hasattr(socket, "AF_UNIX"):
+        found.append((socket.AF_UNIX, ""))
     if socket.has_ipv6:
         found.append((socket.AF_INET6, ("::1", 0)))
     return found

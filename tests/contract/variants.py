@@ -1,4 +1,8 @@
-"""The drivers under contract: each as it comes, and io_uring with its limits forced small."""
+"""The drivers under contract: each as it comes, io_uring with its limits forced small, and iocp in its other ways.
+
+The latter: without memory for waiting streams, without inline successes, without the socket driver's polls, and with
+sockets that belong to another port.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,18 @@ from typing import Any
 
 from proactorx import drivers
 
-#: How the driver of each variant is made: its driver, and what ``UringDriver`` is told.
+#: How the driver of each variant is made: its driver, and what ``UringDriver`` or ``IocpDriver`` is told.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "io_uring": ("io_uring", {}),
     "io_uring-small": ("io_uring", {"entries": 4, "cq_entries": 8, "buffers": 2, "buffer_size": 64}),
     "io_uring-nomultishot": ("io_uring", {"multishot": False}),
     "io_uring-nobuffers": ("io_uring", {"buffers": 0}),
     "epoll": ("epoll", {}),
+    "iocp": ("iocp", {}),
+    "iocp-small": ("iocp", {"buffers": 1}),
+    "iocp-noskip": ("iocp", {"skip": False}),
+    "iocp-noafd": ("iocp", {"afd": False}),
+    "iocp-foreign": ("iocp", {"binds": False}),
     "select": ("select", {}),
 }
 
@@ -22,7 +31,8 @@ def new_driver(variant: str) -> Any:
     """A driver of its own, not opened yet."""
     name, limits = VARIANTS[variant]
     if limits:
-        return importlib.import_module("proactorx.drivers.io_uring.driver").UringDriver(**limits)
+        module = importlib.import_module(f"proactorx.drivers.{name}.driver")
+        return (module.UringDriver if name == "io_uring" else module.IocpDriver)(**limits)
     return drivers.Choice(name).driver
 
 

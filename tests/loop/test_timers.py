@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,9 @@ from typing import Any
 import pytest
 
 from .helpers import Factory, run_until, step, subclass
+
+if sys.platform != "win32":
+    import resource
 
 FAR = [3600.0, 86_400.0 * 400, 1e9, 1e12, 1e18, sys.float_info.max, float("inf")]
 

@@ -1,0 +1,7 @@
+from proactorx.drivers.readiness import ReadinessDriver
+
+class IocpDriver(ReadinessDriver):
+    polls_in_kernel: int
+    binds: bool
+    def __init__(self, *, afd: bool = True, skip: bool = True, buffers: int = 256, binds: bool = True) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,686 @@
+"""The iocp driver: Windows' own completion port, driven by the thread that drives the loop.
+
+How the kernel sees an op.  Its OVERLAPPED is part of the op (``Op.flight``), so the op must outlive the operation: from
+the call until its packet the kernel holds one reference of its own (``in_kernel``).  Neither the end of the interpreter
+nor the garbage collector can free it before; a port that is closed cancels nothing, and leaves such ops alone.
+
+One op, one packet.  A call that succeeds at once posts a packet too, unless the handle was told to skip it.  Only where
+that was granted (system handles, not those of layered providers) the op is finished on the spot.
+
+A handle belongs to the port it was first bound to, for good.  One that belongs to another port (it was used by another
+loop, or comes from another process that accepts on it as well) is served by readiness: that needs no binding.
+
+Readiness (add_reader, writable transports, datagrams) is a poll request on the socket driver, see ``afd.h``, or a
+thread that waits in select(), see ``pollthread.h``.  Both answer with a packet, once: levels are made by asking again
+before the next wait, so that what callbacks have changed meanwhile costs nothing.
+
+See "I/O Completion Ports", GetQueuedCompletionStatusEx, SetFileCompletionNotificationModes, CancelIoEx (Microsoft).
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver, perform_call
+from proactorx.port.errnos cimport EBADF, ECANCELED, ECONNABORTED, EWOULDBLOCK
+from proactorx.port.op cimport (
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE, PACKET_READY,
+    POLL, Packet, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, queue_count,
+)
+
+import ctypes
+import time
+
+cdef extern from "pollthread.h":
+    ctypedef void *HANDLE
+    ctypedef struct OVERLAPPED:
+        size_t Internal
+    ctypedef struct OVERLAPPED_ENTRY:
+        size_t lpCompletionKey
+        OVERLAPPED *lpOverlapped
+        uint32_t dwNumberOfBytesTransferred
+    ctypedef struct px_flight_t "px_flight":
+        OVERLAPPED overlapped
+        void *op
+        char *buffer
+        HANDLE other
+        int name_size
+    ctypedef struct px_calls:
+        pass
+    struct msghdr:
+        int msg_namelen
+    ctypedef struct px_message:
+        msghdr header
+    ctypedef struct px_poll:
+        OVERLAPPED overlapped
+        int fd
+        int group
+        uint32_t asked
+        int cancelled
+    ctypedef struct px_thread:
+        pass
+    struct sockaddr:
+        pass
+    enum: PX_AT_ONCE, PX_PENDING, PX_NO_PACKET, PX_ENTRIES, PX_BUFFER, PX_HOT_SIZE, PX_AFD_SHARE, PX_POLL_CLOSED
+    enum: PX_KEY_OP, PX_KEY_WAKE, PX_KEY_POLL, PX_KEY_THREAD, PX_UNBOUND, PX_BOUND, PX_SKIPS, PX_FILE
+    enum: POLLIN, POLLOUT, POLLERR, POLLHUP, WSAEMSGSIZE, WSAENOTSOCK, WSAECONNRESET
+    HANDLE CreateIoCompletionPort(HANDLE file, HANDLE port, size_t key, uint32_t threads) nogil
+    HANDLE INVALID_HANDLE_VALUE
+    int CloseHandle(HANDLE handle) nogil
+    int CancelIoEx(HANDLE handle, OVERLAPPED *overlapped) nogil
+    uint32_t GetLastError() nogil
+    int closesocket(size_t sock) nogil
+    size_t PX_SOCKET(int fd) nogil
+    int px_load_calls(px_calls *calls) nogil
+    int px_ended(size_t internal) nogil
+    int px_begin_recv(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
+    int px_begin_recvfrom(int fd, px_flight_t *flight, char *buffer, size_t size, px_message *message) nogil
+    int px_begin_sendto(int fd, px_flight_t *flight, const px_message *message) nogil
+    int px_begin_accept(const px_calls *calls, int fd, px_flight_t *flight, char *room) nogil
+    int px_begin_connect(const px_calls *calls, int fd, px_flight_t *flight, const sockaddr *address, int size) nogil
+    int px_begin_read(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
+    int px_begin_write(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
+    int px_begin_serve(int fd, px_flight_t *flight) nogil
+    int px_begin_wait(HANDLE port, int fd, px_flight_t *flight) nogil
+    int px_end_wait(px_flight_t *flight) nogil
+    int px_accepted(int fd, px_flight_t *flight) nogil
+    int px_connected(int fd) nogil
+    int px_bind(HANDLE port, int fd, int skip) nogil
+    int px_is_file(int fd) nogil
+    int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) nogil
+    int px_wake_port(HANDLE *port, int *early, int *pending) nogil
+    void px_woken(int *pending) nogil
+    int px_pollable(int fd) nogil
+    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
+    ssize_t px_sendmsg(int fd, const msghdr *header) nogil
+    HANDLE px_afd_open(HANDLE port) nogil
+    int px_afd_ask(HANDLE afd, px_poll *poll, uint32_t mask) nogil
+    uint32_t px_afd_answer(const px_poll *poll) nogil
+    px_thread *px_thread_new(HANDLE port) nogil
+    void px_thread_stop(px_thread *thread) nogil
+    int px_thread_ask(px_thread *thread, px_poll *poll, uint32_t mask) nogil
+    void px_thread_cancel(px_thread *thread, px_poll *poll) nogil
+
+cdef enum:
+    BY_PACKET = 0          # Op.mode: the kernel does it
+    BY_READINESS = 1       # it is polled, and the system call is made here
+    ACCEPTS_IN_A_ROW = 64  # connections of one listener that are taken without looking at anything else
+
+# How long close() waits for the answers of polls that it has cancelled.
+CLOSE_DEADLINE = 2.0
+
+
+cdef inline px_flight_t *flight_of(Op op) noexcept:
+    return <px_flight_t *>&op.flight
+
+
+cdef class IocpDriver(ReadinessDriver):
+    cdef HANDLE port
+    cdef OVERLAPPED_ENTRY entries[PX_ENTRIES]
+    cdef px_calls calls
+    cdef unsigned char *bound    # of each handle: PX_BOUND and so on
+    cdef px_poll **polls         # of each handle
+    cdef int handle_count        # how many the two tables are for
+    cdef list waiting            # ops that are to be given to the kernel before the next wait
+    cdef list asking             # handles whose polls are to be asked
+    cdef list afds               # (HANDLE, number of sockets)
+    cdef px_thread *thread
+    cdef list buffers            # free ones of PX_BUFFER bytes
+    cdef int lent                # buffers that are in use
+    cdef int most                # so many may be lent to streams that wait
+    cdef readonly int polls_in_kernel
+    cdef bint use_afd, skip
+    cdef int waking              # a wake-up's packet is on the way
+    cdef public bint binds
+
+    def __cinit__(self, *args, **kwargs):
+        self.name = "iocp"
+        self.waiting = []
+        self.asking = []
+        self.afds = []
+        self.buffers = []
+
+    def __init__(self, *, bint afd=True, bint skip=True, int buffers=256, bint binds=True):
+        self.use_afd = afd
+        self.skip = skip
+        self.most = buffers
+        self.binds = binds
+
+    cdef int open(self) except -1:
+        cdef HANDLE port
+        cdef int error = px_load_calls(&self.calls)
+        if error:
+            raise OSError(-error, ctypes.FormatError(-error))
+        # One thread drives it; posts come from any.
+        port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1)
+        if port == NULL:
+            raise ctypes.WinError(GetLastError())
+        ReadinessDriver.open(self)
+        self.port = port
+        return 0
+
+    # -------------------------------------------------------------------------------------------------- the tables
+
+    cdef int room_for(self, int fd) except -1:
+        cdef int size = self.handle_count or 256
+        cdef void *memory
+        if fd < self.handle_count:
+            return 0
+        while size <= fd:
+            size *= 2
+        memory = PyMem_Realloc(self.bound, size)
+        if memory == NULL:
+            raise MemoryError
+        self.bound = <unsigned char *>memory
+        memory = PyMem_Realloc(self.polls, size * sizeof(px_poll *))
+        if memory == NULL:
+            raise MemoryError
+        self.polls = <px_poll **>memory
+        memset(&self.bound[self.handle_count], 0, size - self.handle_count)
+        memset(&self.polls[self.handle_count], 0, (size - self.handle_count) * sizeof(px_poll *))
+        self.handle_count = size
+        return 0
+
+    cdef bint bind(self, int fd) except -1:
+        """Whether operations on `fd` are answered by this port."""
+        cdef int bits
+        self.room_for(fd)
+        # Asked each time: the number may belong to another handle by now, which is not bound.
+        bits = px_bind(self.port, fd, self.skip) if self.binds else PX_UNBOUND
+        if bits:
+            self.bound[fd] = <unsigned char>bits
+        return bits or self.bound[fd]
+
+    cdef char *take_buffer(self) except NULL:
+        cdef char *buffer
+        self.lent += 1
+        if self.buffers:
+            return <char *><uintptr_t>self.buffers.pop()
+        buffer = <char *>PyMem_Malloc(PX_BUFFER)
+        if buffer == NULL:
+            self.lent -= 1
+            raise MemoryError
+        return buffer
+
+    cdef void put_buffer(self, char *buffer) noexcept:
+        if buffer != NULL:
+            self.lent -= 1
+            self.buffers.append(<uintptr_t>buffer)
+
+    cdef void give_back(self, Packet *packet) noexcept:
+        self.put_buffer(packet.data)
+
+    # -------------------------------------------------------------------------------------------------- submission
+
+    cdef int submit(self, Op op) except -1:
+        if op.state != NEW:
+            raise RuntimeError("an operation is submitted once")
+        op.mode = BY_READINESS
+        if op.fd < 0 or op.kind == RECV_DGRAMS or (op.kind == POLL and (op.direct or not px_is_file(op.fd))):
+            return ReadinessDriver.submit(self, op)
+        self.slot_of(op.fd)  # a number that is too large is refused here
+        if op.kind != POLL and not self.bind(op.fd):
+            return ReadinessDriver.submit(self, op)
+        if op.kind == SEND and not self.bound[op.fd] & PX_FILE:
+            # Not by WSASend: one that is cancelled half-way leaves the stream in an unknown state.  As transports do
+            # it, a send is made when there is room for it, so that nbytes is right whatever happens.
+            return ReadinessDriver.submit(self, op)
+        op.mode = BY_PACKET
+        op.quiet = op.pending_ready = False
+        self.track(op)
+        return self.begin(op)
+
+    cdef int begin(self, Op op) except -1:
+        """Give `op` to the kernel; what it answers at once is queued."""
+        cdef px_flight_t *flight = flight_of(op)
+        cdef int started = self.call(op, flight), tries = ACCEPTS_IN_A_ROW
+        op.armed = True
+        while started == PX_AT_ONCE and self.bound[op.fd] & PX_SKIPS:
+            self.ended(op, <uint32_t>_transferred(&flight.overlapped))
+            if op.armed or op.kind != ACCEPT:
+                return 0
+            # Others are likely to be in the backlog.
+            tries -= 1
+            if not tries:
+                self.waiting.append(op)
+                return 0
+            started = self.call(op, flight)
+            op.armed = True
+        if started == PX_NO_PACKET:
+            return self.push(op, <int>_transferred(&flight.overlapped), PACKET_LATE)
+        if started < 0:
+            self.put_buffer(flight.buffer)
+            flight.buffer = NULL
+            return self.push(op, started, PACKET_LATE)
+        op.in_kernel = True
+        Py_INCREF(op)  # the kernel's reference
+        return 0
+
+    cdef int call(self, Op op, px_flight_t *flight) except? -1:
+        """Make the overlapped call of `op`."""
+        cdef int kind = op.kind, fd = op.fd
+        cdef bint file = self.handle_count > fd and self.bound[fd] & PX_FILE
+        cdef ssize_t n
+        flight.op = <void *>op
+        flight.buffer = NULL
+        _set_transferred(&flight.overlapped, 0)
+        if kind == RECV_STREAM and (op.direct or self.lent >= self.most) and not file:
+            # Nothing is received: it ends when there is something to receive.
+            return px_begin_recv(fd, flight, NULL, 0)
+        if kind == RECV_STREAM or kind == RECV:
+            if kind == RECV and not op.want():
+                return px_pollable(fd) or PX_NO_PACKET
+            flight.buffer = self.take_buffer()
+            n = PX_BUFFER if kind == RECV_STREAM else min(op.want(), <ssize_t>PX_BUFFER)
+            return px_begin_read(fd, flight, flight.buffer, n) if file else px_begin_recv(fd, flight, flight.buffer, n)
+        if kind == RECV_INTO:
+            if not op.want():
+                return px_pollable(fd) or PX_NO_PACKET
+            if file:
+                return px_begin_read(fd, flight, op.buffer(), op.want())
+            return px_begin_recv(fd, flight, op.buffer(), op.want())
+        if kind == SEND:
+            return px_begin_write(fd, flight, op.buffer(), op.want())
+        if kind == RECV_FROM:
+            # Always with room for the largest: a datagram that is cut off ends in an error on some paths and posts a
+            # packet all the same on others.
+            flight.buffer = self.take_buffer()
+            return px_begin_recvfrom(fd, flight, flight.buffer, PX_BUFFER, <px_message *>op.message())
+        if kind == SEND_TO:
+            n = px_sendmsg(fd, &(<px_message *>op.message()).header)
+            if n != -EWOULDBLOCK:
+                _set_transferred(&flight.overlapped, n if n > 0 else 0)
+                return PX_NO_PACKET if n >= 0 else <int>n
+            return px_begin_sendto(fd, flight, <px_message *>op.message())
+        if kind == POLL:
+            return px_begin_wait(self.port, fd, flight)
+        if kind == CONNECT and not file:
+            return px_begin_connect(&self.calls, fd, flight, <const sockaddr *>op.buffer(), <int>op.want())
+        if kind == CONNECT:
+            return px_begin_serve(fd, flight)
+        flight.buffer = self.take_buffer()
+        return px_begin_accept(&self.calls, fd, flight, flight.buffer)
+
+    # ------------------------------------------------------------------------------------------------------- the end
+
+    cdef int ended(self, Op op, uint32_t count) except -1:
+        """The kernel has done with `op`: queue what came of it."""
+        cdef px_flight_t *flight = flight_of(op)
+        cdef int kind = op.kind, error = px_ended(flight.overlapped.Internal)
+        cdef char *buffer = flight.buffer
+        flight.buffer = NULL
+        if error == -ECANCELED and op.state == IN_FLIGHT:
+            error = -ECONNABORTED  # not by us: the handle was closed
+        if kind == ACCEPT or kind == ACCEPT_ONE:
+            self.put_buffer(buffer)
+            return self.accepted(op, error)
+        if kind == POLL:
+            px_end_wait(flight)
+            return self.push(op, POLLIN, PACKET_LATE)
+        if kind == CONNECT:
+            if not error and not self.bound[op.fd] & PX_FILE:
+                error = px_connected(op.fd)
+            return self.push(op, error, PACKET_LATE)
+        if kind == SEND or kind == SEND_TO or kind == RECV_INTO:
+            if not error and op.took(count) and op.state == IN_FLIGHT and count:
+                op.armed = False
+                return self.begin(op)
+            return self.push(op, error or <int>count, PACKET_LATE)
+        if kind == RECV_STREAM and buffer == NULL and not error and op.state == IN_FLIGHT:
+            op.armed = False
+            return self.push(op, POLLIN, PACKET_READY | PACKET_MORE)
+        if kind == RECV_STREAM and buffer == NULL and not error:
+            error = -ECANCELED  # nothing was received
+        if kind == RECV_FROM:
+            error = self.datagram(op, buffer, &count, error)
+        if error or (kind == RECV_FROM and op.buffer() != NULL):
+            self.put_buffer(buffer)
+            return self.push(op, error or <int>count, PACKET_LATE)
+        if kind == RECV_STREAM and count and op.state == IN_FLIGHT:
+            op.armed = False
+            self.waiting.append(op)
+            return self.push(op, <int>count, PACKET_BUFFER | PACKET_MORE, buffer)
+        return self.push(op, <int>count, PACKET_BUFFER, buffer)
+
+    cdef int datagram(self, Op op, char *buffer, uint32_t *count, int error):
+        """Of RECV_FROM: its address and, where the op has memory of its own, the bytes.  0 or -errno."""
+        cdef uint32_t room = <uint32_t>min(op.want(), <ssize_t>PX_BUFFER)
+        if error:
+            return error
+        (<px_message *>op.message()).header.msg_namelen = flight_of(op).name_size
+        if op.buffer() != NULL:
+            memcpy(op.buffer(), buffer, min(count[0], room))
+        if count[0] > room:
+            return -WSAEMSGSIZE  # as recvfrom() says of it
+        return 0
+
+    cdef int accepted(self, Op op, int error) except -1:
+        cdef px_flight_t *flight = flight_of(op)
+        cdef int fd
+        if error:
+            closesocket(<size_t>flight.other)
+            if op.state != IN_FLIGHT or error == -WSAENOTSOCK:
+                return self.push(op, error, PACKET_LATE)
+        else:
+            fd = px_accepted(op.fd, flight)
+            if fd >= 0 and op.state == IN_FLIGHT and op.kind == ACCEPT:
+                op.armed = False
+                return self.push(op, fd, PACKET_MORE)
+            if fd >= 0 and op.kind == ACCEPT:
+                self.push(op, fd, PACKET_MORE)  # it came before the cancel
+                return self.push(op, -ECANCELED, PACKET_LATE)
+            if fd >= 0 or op.state != IN_FLIGHT:
+                return self.push(op, fd, PACKET_LATE)
+        # A client that had gone before it was accepted (ERROR_NETNAME_DELETED and others): no matter of the listener's.
+        # Where it is the listener that is gone, the next call says so.
+        op.armed = False
+        self.waiting.append(op)
+        return 0
+
+    # --------------------------------------------------------------------------------------------------- cancelling
+
+    cdef int cancel(self, Op op) except -1:
+        if op.mode == BY_READINESS:
+            return ReadinessDriver.cancel(self, op)
+        if op.state != IN_FLIGHT:
+            return 0
+        op.state = CANCELLING
+        if not op.in_kernel:
+            if not op.armed:
+                self.push(op, -ECANCELED, PACKET_LATE)
+        elif op.kind == POLL:
+            if not px_end_wait(flight_of(op)):
+                op.in_kernel = False
+                Py_DECREF(op)
+                self.push(op, -ECANCELED, PACKET_LATE)
+        else:
+            # Where it finds nothing, the packet is on the way.
+            CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped)
+        return 0
+
+    cdef int settle(self) except -1:
+        return self.reap(0)
+
+    cdef int quiesce(self, Op op) except -1:
+        if op.mode == BY_READINESS:
+            return ReadinessDriver.quiesce(self, op)
+        op.quiet = True
+        return 0
+
+    cdef int resume(self, Op op) except -1:
+        if op.mode == BY_READINESS:
+            return ReadinessDriver.resume(self, op)
+        op.quiet = op.pending_ready = False
+        self.waiting.append(op)
+        return 0
+
+    cdef int perform(self, Op op, Packet *packet) except -1:
+        cdef int told
+        if op.mode == BY_READINESS:
+            return ReadinessDriver.perform(self, op, packet)
+        told = perform_call(op, packet, self.hot)
+        if not told or packet.flags & PACKET_MORE:
+            self.waiting.append(op)
+        return told
+
+    # ------------------------------------------------------------------------------------------------------ waiting
+
+    cdef int wait(self, int64_t timeout_ns) except -1:
+        if self.waiting:
+            self.begin_waiting()
+        if self.asking:
+            self.ask_polls()
+        return self.reap(0 if queue_count(&self.queue) else timeout_ns)
+
+    cdef int begin_waiting(self) except -1:
+        cdef list waiting = self.waiting
+        cdef Op op
+        self.waiting = []
+        for op in waiting:
+            if op.state != IN_FLIGHT or op.armed:
+                continue
+            if op.paused:
+                op.quiet = True  # resume() comes back here
+            elif not op.quiet:
+                self.begin(op)
+        return 0
+
+    cdef int reap(self, int64_t timeout_ns) except -1:
+        cdef int count, i
+        if timeout_ns == 0:
+            count = px_get(self.port, self.entries, 0)
+        else:
+            with nogil:
+                count = px_get(self.port, self.entries, timeout_ns)
+        if count < 0:
+            raise ctypes.WinError(-count)
+        for i in range(count):
+            self.packet(&self.entries[i])
+        return 0
+
+    cdef int packet(self, OVERLAPPED_ENTRY *entry) except -1:
+        cdef px_flight_t *flight
+        cdef Op op
+        if entry.lpCompletionKey == <size_t>PX_KEY_OP:
+            flight = <px_flight_t *>entry.lpOverlapped
+            op = <Op>flight.op
+            op.in_kernel = False
+            Py_DECREF(op)  # the kernel's; `op` holds one
+            self.ended(op, entry.dwNumberOfBytesTransferred)
+            if op.kind == ACCEPT and not op.armed and op.state == IN_FLIGHT:
+                self.waiting.append(op)
+        elif entry.lpCompletionKey == <size_t>PX_KEY_POLL:
+            self.answered(<px_poll *>entry.lpOverlapped, px_afd_answer(<px_poll *>entry.lpOverlapped))
+        elif entry.lpCompletionKey == <size_t>PX_KEY_THREAD:
+            self.answered(<px_poll *>entry.lpOverlapped, entry.dwNumberOfBytesTransferred)
+        else:
+            px_woken(&self.waking)
+        return 0
+
+    cdef int wake(self) noexcept nogil:
+        return px_wake_port(&self.port, &self.early_wake, &self.waking)
+
+    # ---------------------------------------------------------------------------------------------------- readiness
+
+    cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
+        cdef int error
+        self.room_for(fd)
+        if after & ~before or before == after:
+            error = px_pollable(fd)
+            if error and before == after:
+                return 0  # closed by its owner
+            if error:
+                raise OSError(-error, ctypes.FormatError(-error))
+        if after:
+            self.asking.append(fd)
+        elif self.polls[fd] != NULL:
+            self.cancel_poll(self.polls[fd])
+        return 0
+
+    cdef int ask_polls(self) except -1:
+        cdef list asking = self.asking
+        cdef px_poll *poll
+        cdef uint32_t mask
+        cdef int fd, error
+        self.asking = []
+        for fd in asking:
+            mask = self.slots[fd].registered
+            if not mask:
+                continue
+            poll = self.poll_of(fd)
+            if poll.asked:
+                if mask & ~poll.asked:
+                    self.cancel_poll(poll)  # and ask again when its answer comes
+                continue
+            error = self.ask(poll, mask)
+            if error:
+                # Its ops make their calls, and are told what the matter is.
+                self.slots[fd].registered = 0
+                self.ready(fd, POLLIN | POLLOUT | POLLERR)
+            else:
+                self.polls_in_kernel += 1
+        return 0
+
+    cdef px_poll *poll_of(self, int fd) except NULL:
+        cdef px_poll *poll = self.polls[fd]
+        if poll == NULL:
+            poll = <px_poll *>calloc(1, sizeof(px_poll))
+            if poll == NULL:
+                raise MemoryError
+            poll.fd = fd
+            poll.group = -1
+            self.polls[fd] = poll
+        return poll
+
+    cdef int ask(self, px_poll *poll, uint32_t mask) except? -1:
+        cdef HANDLE afd
+        cdef int error
+        if self.use_afd:
+            if poll.group < 0:
+                poll.group = self.group()
+            if poll.group >= 0:
+                afd = <HANDLE><uintptr_t>self.afds[poll.group][0]
+                error = px_afd_ask(afd, poll, mask)
+                if not error or px_pollable(poll.fd):
+                    return error
+                self.leave(poll)  # a provider without a base socket
+        if self.thread == NULL:
+            self.thread = px_thread_new(self.port)
+            if self.thread == NULL:
+                raise ctypes.WinError(GetLastError())
+        return px_thread_ask(self.thread, poll, mask)
+
+    cdef int group(self) except -2:
+        """A handle of the socket driver's with room for one more socket; -1: there is none to be had."""
+        cdef HANDLE afd
+        cdef int i
+        for i in range(len(self.afds)):
+            if self.afds[i][1] < PX_AFD_SHARE:
+                self.afds[i][1] += 1
+                return i
+        afd = px_afd_open(self.port)
+        if afd == NULL:
+            self.use_afd = False
+            return -1
+        self.afds.append([<uintptr_t>afd, 1])
+        return <int>len(self.afds) - 1
+
+    cdef int leave(self, px_poll *poll) except -1:
+        if poll.group >= 0:
+            self.afds[poll.group][1] -= 1
+            poll.group = -1
+        return 0
+
+    cdef int cancel_poll(self, px_poll *poll) except -1:
+        if not poll.asked or poll.cancelled:
+            return 0
+        poll.cancelled = True
+        if poll.group >= 0:
+            CancelIoEx(<HANDLE><uintptr_t>self.afds[poll.group][0], &poll.overlapped)
+        else:
+            px_thread_cancel(self.thread, poll)
+        return 0
+
+    cdef int answered(self, px_poll *poll, uint32_t mask) except -1:
+        cdef int fd = poll.fd
+        self.polls_in_kernel -= 1
+        poll.asked = 0
+        if fd < 0 or not self.slots[fd].registered:
+            self.drop_poll(poll)
+            return 0
+        if mask == <uint32_t>PX_POLL_CLOSED:
+            if not px_pollable(fd):
+                mask = 0  # another socket has its number already
+            else:
+                self.slots[fd].registered = 0
+                mask = POLLIN | POLLOUT | POLLERR | POLLHUP
+        if mask:
+            self.ready(fd, mask)
+        self.asking.append(fd)
+        return 0
+
+    cdef int drop_poll(self, px_poll *poll) except -1:
+        if poll.fd >= 0 and self.polls[poll.fd] == poll:
+            self.polls[poll.fd] = NULL
+        self.leave(poll)
+        free(poll)
+        return 0
+
+    cdef int forget(self, int fd) except -1:
+        cdef px_poll *poll
+        ReadinessDriver.forget(self, fd)
+        if fd < self.handle_count:
+            self.bound[fd] = PX_UNBOUND
+            poll = self.polls[fd]
+            self.polls[fd] = NULL
+            if poll != NULL and poll.asked:
+                poll.fd = -1  # freed when its answer comes
+            elif poll != NULL:
+                poll.fd = -1
+                self.drop_poll(poll)
+        return 0
+
+    # ------------------------------------------------------------------------------------------------------ closing
+
+    def close(self):
+        cdef int fd
+        if self.closed:
+            return
+        self.closed = True
+        if not self.opened:
+            return
+        self.waiting.clear()
+        for fd in range(self.handle_count):
+            if self.polls[fd] != NULL:
+                self.slots[fd].registered = 0
+                if self.polls[fd].asked:
+                    self.cancel_poll(self.polls[fd])
+                else:
+                    self.drop_poll(self.polls[fd])
+        deadline = time.monotonic() + CLOSE_DEADLINE
+        while self.polls_in_kernel and time.monotonic() < deadline:
+            self.reap(100_000_000)
+        self._drop()
+
+    cdef _drop(self):
+        cdef HANDLE port = self.port
+        self.port = NULL
+        if self.thread != NULL:
+            px_thread_stop(self.thread)
+            self.thread = NULL
+        for afd, _ in self.afds:
+            CloseHandle(<HANDLE><uintptr_t>afd)
+        self.afds.clear()
+        if port != NULL:
+            CloseHandle(port)
+        for buffer in self.buffers:
+            PyMem_Free(<void *><uintptr_t>buffer)
+        self.buffers.clear()
+
+    def __del__(self):
+        # A loop that nobody has closed.  The memory of ops in flight and of polls may still be written, and stays; but
+        # they are not to take anything any more.
+        cdef Op op
+        if self.closed or not self.opened:
+            return
+        for op in self.inflight:
+            if op.in_kernel and op.kind != POLL:
+                CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped)
+        self._drop()
+
+    def __dealloc__(self):
+        if self.port != NULL:
+            CloseHandle(self.port)
+        PyMem_Free(self.bound)
+        PyMem_Free(self.polls)
+
+
+# InternalHigh: the number of bytes that were moved.
+
+cdef inline size_t _transferred(OVERLAPPED *overlapped) noexcept:
+    return (<size_t *>overlapped)[1]
+
+
+cdef inline void _set_transferred(OVERLAPPED *overlapped, size_t count) noexcept:
+    (<size_t *>overlapped)[1] = count
