@@ -24,6 +24,7 @@ from proactorx.transports.tls_transport import TLSTransport
 
 logger = logging.getLogger("asyncio")
 
+_NO_UNIX = "this Python has no Unix sockets; on Windows see start_serving_pipe() and create_pipe_connection()"
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -243,6 +244,20 @@ class Connections(asyncio.BaseEventLoop):
             if start_serving:
                 server._start_serving()
             return server  # type: ignore[no-any-return]
+
+    else:
+
+        async def create_unix_connection(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+            """Not here.
+
+            Raises:
+                NotImplementedError: Python has no Unix sockets on this system; Windows has named pipes.
+            """
+            raise NotImplementedError(f"create_unix_connection: {_NO_UNIX}")
+
+        async def create_unix_server(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+            """Not here; see ``create_unix_connection``."""
+            raise NotImplementedError(f"create_unix_server: {_NO_UNIX}")
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         """asyncio's own hook: refuse a descriptor that a transport uses."""

@@ -13,6 +13,7 @@ import inspect
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVarTuple
@@ -168,7 +169,8 @@ class Signals(asyncio.BaseEventLoop):
         self._signal_handlers[sig] = self._make_handle(callback, args)
         try:
             signal.signal(sig, _ignore)
-            signal.siginterrupt(sig, False)
+            if sys.platform != "win32":
+                signal.siginterrupt(sig, False)
         except OSError as exc:
             del self._signal_handlers[sig]
             if not self._signal_handlers and not self.is_running():

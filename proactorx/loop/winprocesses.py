@@ -1,15 +1,108 @@
-"""Subprocesses on Windows."""
+"""Subprocesses on Windows: ``subprocess_exec`` and ``subprocess_shell``.
+
+The pipes are overlapped ones (``asyncio.windows_utils.Popen``), and the end of a child is heard of by a wait on its
+process handle, which posts a packet.  All of it needs the iocp driver.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from typing import Any
+
+from proactorx.loop import processes
+from proactorx.port.constants import POLL, POLLIN
+from proactorx.port.op import Overlapped
+from proactorx.port.port import Port
+
+if sys.platform == "win32":
+    from asyncio import windows_utils
+else:  # for type checkers
+    windows_utils: Any = None
+
+
+class SubprocessTransport(processes.SubprocessTransport):
+    """asyncio's own subprocess transport, with overlapped pipes."""
+
+    _proc: Any
+
+    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
+        self._proc = windows_utils.Popen(
+            args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
+        )
+
+    def send_signal(self, signal: int) -> None:
+        """SIGTERM ends the child; CTRL_C_EVENT and CTRL_BREAK_EVENT are sent to its console group.
+
+        Raises:
+            ProcessLookupError: the transport has done with the child.
+            ValueError: Windows has no such signal.
+        """
+        self._check_proc()
+        if self._returncode is None and self._proc is not None:
+            self._proc.send_signal(signal)
+
+    def terminate(self) -> None:
+        """End the child: TerminateProcess."""
+        self._check_proc()
+        if self._returncode is None and self._proc is not None:
+            self._proc.terminate()
+
+    def kill(self) -> None:
+        """The same as ``terminate``."""
+        self.terminate()
 
 
 class Processes(asyncio.BaseEventLoop):
     """The subprocess family of ``AbstractEventLoop``."""
 
+    _port: Port
+    _need_iocp: Any
+
     def _init_processes(self) -> None:
-        """Nothing is needed before the first process."""
+        self._children: dict[SubprocessTransport, Overlapped] = {}
+
+    async def _make_subprocess_transport(
+        self,
+        protocol: asyncio.SubprocessProtocol,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: Any = None,
+        **kwargs: Any,
+    ) -> SubprocessTransport:
+        self._need_iocp("subprocesses")
+        waiter = self.create_future()
+        transport = SubprocessTransport(
+            self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
+        )
+        self._watch_child(transport)
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            await transport._wait()
+            raise
+        return transport
+
+    def _watch_child(self, transport: SubprocessTransport) -> None:
+        process: Any = transport._proc
+
+        def ended(_: Overlapped) -> None:
+            self._children.pop(transport, None)
+            status = process.poll()
+            if status is not None and not self.is_closed():
+                transport._process_exited(status)
+
+        op = Overlapped(POLL, process._handle, events=POLLIN, owner=ended)
+        self._children[transport] = op
+        self._port.start(op)
 
     def _close_processes(self) -> None:
-        """There are none."""
+        """After the port's close, which has ended the waits; children that run go on."""
+        self._children.clear()

@@ -6,6 +6,7 @@ kqueue there, epoll on Linux.
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 from collections.abc import Iterable
@@ -53,6 +54,11 @@ class SelectDriver(PythonReadinessDriver):
             ready = self._selector.select(timeout)
         except InterruptedError:
             return []
+        except OSError:
+            closed = self._closed()  # select() fails for all where one was closed; kqueue and epoll forget it
+            if not closed:
+                raise
+            return closed
         found = []
         for key, events in ready:
             if key.fileobj is self._reader:
@@ -61,6 +67,18 @@ class SelectDriver(PythonReadinessDriver):
             mask = (POLLIN if events & selectors.EVENT_READ else 0) | (POLLOUT if events & selectors.EVENT_WRITE else 0)
             found.append((key.fd, mask))
         return found
+
+    def _closed(self) -> list[tuple[int, int]]:
+        """The descriptors that their owners have closed, which are not waited for any more: ready, to find out."""
+        assert self._selector is not None
+        closed = []
+        for key in list(self._selector.get_map().values()):
+            try:
+                select.select([key.fd], [], [], 0)
+            except OSError:
+                self._selector.unregister(key.fileobj)
+                closed.append((key.fd, POLLIN | POLLOUT))
+        return closed
 
     def _drain(self) -> None:
         try:

@@ -1,0 +1,319 @@
+"""Pipe transports of Windows: overlapped ReadFile and WriteFile on handles.
+
+One read and one write are in flight at a time, and own their memory.  The end of a pipe is an error there
+(ERROR_BROKEN_PIPE); an empty message is not the end.  A transport that only writes reads as well where it may: so it
+hears that the other side is gone.
+
+The handle belongs to the object that was given (``asyncio.windows_utils.PipeHandle`` or one like it), and is closed
+through it once the last op on it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import warnings
+from asyncio import constants, futures, transports
+from typing import Any
+
+from proactorx.port.constants import RECV, SEND
+from proactorx.port.op import Overlapped
+from proactorx.port.port import Port
+
+logger = logging.getLogger("asyncio")
+
+READ_SIZE = 65536
+#: What a transport that only writes reads at most: nothing is expected.
+WATCH_SIZE = 16
+#: How a read says that there is nobody on the other side.
+_GONE = (errno.EPIPE, errno.ECONNABORTED)
+
+
+class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
+    """One end of a named pipe, for both directions or one."""
+
+    _loop: Any
+    _protocol: Any
+    _protocol_paused: bool
+    reads = True
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        port: Port,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        *,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__({"pipe": pipe, **(extra or {})}, loop)
+        self._port = port
+        self._pipe = pipe
+        self._fd: int = pipe.fileno()
+        self._protocol = protocol
+        self._queue: list[bytes] = []
+        self._size = 0
+        self._reading: Overlapped | None = None
+        self._writing: Overlapped | None = None
+        self._paused = False
+        self._kept: bytes | None = None  # what a read has brought while reading was paused
+        self._closing = False
+        self._lost = False
+        self._told = False
+        self._refused = 0
+
+    # ------------------------------------------------------------------------------------------ what users ask for
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Call `protocol` from now on."""
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """The protocol that is called."""
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def is_closing(self) -> bool:
+        """Whether the transport is closing or closed."""
+        return self._closing
+
+    def is_reading(self) -> bool:
+        """Whether the protocol may be given bytes: neither closing nor paused."""
+        return self.reads and not self._closing and not self._paused
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the system has not taken yet."""
+        return self._size
+
+    def __repr__(self) -> str:
+        state = "closed" if self._told else "closing" if self._closing else "open"
+        return f"<{type(self).__name__} {state} handle={self._fd} bufsize={self._size}>"
+
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    def start(self, waiter: asyncio.Future[Any] | None = None) -> None:
+        """Call ``connection_made``, then read, then wake who waits for the transport."""
+        self._loop.call_soon(self._protocol.connection_made, self)
+        self._loop.call_soon(self._read)
+        if waiter is not None:
+            self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
+
+    def _read(self) -> None:
+        if self._reading is None and not self._closing and not self._paused:
+            size = READ_SIZE if self.reads else WATCH_SIZE
+            self._reading = self._port.start(Overlapped(RECV, self._fd, size=size, owner=self._received))
+
+    def _received(self, op: Overlapped) -> None:
+        data: Any = None if op.error else op.result()
+        self._reading = None
+        if self._closing or self._loop.is_closed():
+            self._release()
+        elif not self.reads:
+            self._watched(op)
+        elif op.error in _GONE:
+            self._end()
+        elif op.error:
+            self._fatal_error(OSError(op.error, os.strerror(op.error)), "Fatal read error on pipe transport")
+        elif self._paused:
+            self._kept = data
+        else:
+            self._give(data)
+            self._read()
+
+    def _give(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            self._protocol.data_received(data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+
+    def _end(self) -> None:
+        try:
+            keep_open = self._protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
+            return
+        if not keep_open:
+            self.close()
+
+    def _watched(self, op: Overlapped) -> None:
+        if op.error in _GONE:
+            self._force_close(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) if self._size else None)
+        elif not op.error:
+            self._read()  # bytes that nobody wants
+        # Else it may not be read: the next write will tell.
+
+    def pause_reading(self) -> None:
+        """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
+        if not self._closing:
+            self._paused = True
+
+    def resume_reading(self) -> None:
+        """Undo ``pause_reading``; what was read meanwhile comes first."""
+        if self._closing or not self._paused:
+            return
+        self._paused = False
+        self._loop.call_soon(self._resumed)
+
+    def _resumed(self) -> None:
+        if self._paused or self._closing:
+            return
+        kept, self._kept = self._kept, None
+        if kept:
+            self._give(kept)
+        self._read()
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send `data`; anything mutable may be changed after the call.
+
+        Raises:
+            TypeError: `data` is not bytes, bytearray or memoryview.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        if not data:
+            return
+        if self._closing:
+            if self._refused >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+                logger.warning("pipe closed by peer or write(pipe, data) raised exception.")
+            self._refused += 1
+            return
+        piece = bytes(data)
+        self._queue.append(piece)
+        self._size += len(piece)
+        if self._writing is None:
+            self._write()
+        self._maybe_pause_protocol()  # type: ignore[attr-defined]
+
+    def _write(self) -> None:
+        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+        self._queue.clear()
+        self._writing = self._port.start(Overlapped(SEND, self._fd, data=data, owner=self._written))
+
+    def _written(self, op: Overlapped) -> None:
+        self._writing = None
+        self._size -= op.nbytes
+        if op.error and not self._lost and not self._loop.is_closed():
+            self._size = 0
+            self._queue.clear()
+            self._fatal_error(OSError(op.error, os.strerror(op.error)), "Fatal write error on pipe transport")
+        elif self._queue and not self._lost:
+            self._write()
+        if self._lost or self._loop.is_closed():
+            self._release()
+            return
+        self._maybe_resume_protocol()  # type: ignore[attr-defined]
+        if self._closing and not self._size:
+            self._lose(None)
+
+    def can_write_eof(self) -> bool:
+        """False: a duplex pipe is closed in both directions at once."""
+        return False
+
+    def write_eof(self) -> None:
+        """Not for pipes of two directions.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("write_eof: a named pipe cannot be closed in one direction")
+
+    # ------------------------------------------------------------------------------------------------------ ending
+
+    def close(self) -> None:
+        """Stop reading, write what is queued, then call ``connection_lost(None)``.  Twice is allowed."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._loop.is_closed():
+            self._told = self._lost = True
+            self._release()
+            return
+        if self._reading is not None:
+            self._port.stop(self._reading)
+        if not self._size:
+            self._lose(None)
+
+    def abort(self) -> None:
+        """Drop what is queued and call ``connection_lost(None)``."""
+        self._force_close(None)
+
+    def _fatal_error(self, exc: BaseException, message: str) -> None:
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s: %s", self, message, exc)
+        else:
+            self._loop.call_exception_handler(
+                {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
+            )
+        self._force_close(exc)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        if self._lost:
+            return
+        self._closing = True
+        self._queue.clear()
+        for op in (self._reading, self._writing):
+            if op is not None:
+                self._port.stop(op)
+        self._lose(exc)
+
+    def _lose(self, exc: BaseException | None) -> None:
+        if not self._lost:
+            self._lost = True
+            self._loop.call_soon(self._call_connection_lost, exc)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self._told = True
+            self._release()
+
+    def _release(self) -> None:
+        """Close the handle once the connection is lost and no op is on it."""
+        if self._fd >= 0 and self._told and self._reading is None and self._writing is None:
+            fd, self._fd = self._fd, -1
+            self._port.forget(fd)
+            self._pipe.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=1, source=self)
+            self._fd = -1
+            self._pipe.close()
+
+
+class ReadPipeTransport(PipeTransport, asyncio.ReadTransport):
+    """The reading end of a pipe."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Not for a reading end.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("write: this is the reading end of a pipe")
+
+
+class WritePipeTransport(PipeTransport, asyncio.WriteTransport):
+    """The writing end of a pipe."""
+
+    reads = False
+
+    def can_write_eof(self) -> bool:
+        """True: to write the end is to close it."""
+        return True
+
+    def write_eof(self) -> None:
+        """The same as ``close``."""
+        self.close()
