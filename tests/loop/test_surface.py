@@ -184,7 +184,7 @@ def test_what_auto_rejected_has_a_reason() -> None:
     loop = proactorx.new_event_loop("auto")
     info = loop.backend_info()
     loop.close()
-    assert info.name in ("io_uring", "epoll", "select")
+    assert info.name in ("io_uring", "epoll", "iocp", "select")
     assert info.name not in info.rejected
     assert all(isinstance(why, str) and why for why in info.rejected.values())
 

@@ -1,0 +1,99 @@
+"""CPython's own tests of asyncio on Windows: our loop must pass wherever ``ProactorEventLoop`` does.
+
+    FOLDER/run tests/windows/mixins.py            all, on iocp and on asyncio's proactor
+    FOLDER/run tests/windows/mixins.py --child LOOP   the names on stdin, one result a line
+
+What does not pass although the proactor does must be in ``mixins.txt``, with the reason.  Prints a table and, for what
+is new, why; exit code 1 if there is such a thing, or if a test in ``mixins.txt`` passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import json
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from conformance import child  # noqa: E402
+
+LIMIT = 20  # seconds for a test
+
+
+def factory_of(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if loop == "proactor":
+        return asyncio.ProactorEventLoop  # type: ignore[attr-defined, no-any-return]
+    import proactorx
+
+    return lambda: proactorx.new_event_loop(loop)
+
+
+def run_child(loop: str) -> None:
+    """Run what is asked for; each answer is one line, so that a test that hangs costs only itself."""
+    factory = factory_of(loop)
+    found = child.classes(factory)
+    for line in sys.stdin:
+        outcome, details = child.run_here(factory, found, line.strip(), LIMIT)
+        print("\n@" + json.dumps([line.strip(), outcome, details]), flush=True)
+
+
+def run_all(loop: str, names: list[str]) -> dict[str, tuple[str, str]]:
+    """The outcome of each test, and what there is to say of it."""
+    results: dict[str, tuple[str, str]] = {}
+    left = list(names)
+    while left:
+        argv = [sys.executable, __file__, "--child", loop]
+        given = "\n".join(left)
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
+        for line in done.stdout.splitlines():
+            if line.startswith("@["):
+                name, outcome, details = json.loads(line[1:])
+                results[name] = (outcome, details)
+        left = [name for name in left if name not in results]
+        if left:
+            results[left.pop(0)] = ("failed", f"the process ended: {done.returncode}\n{done.stderr[-3000:]}")
+    return results
+
+
+def excused() -> list[str]:
+    lines = (HERE / "mixins.txt").read_text("utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    if sys.argv[1:2] == ["--child"]:
+        run_child(sys.argv[2])
+        return 0
+    wanted = sys.argv[1] if len(sys.argv) > 1 else "*"
+    names = [name for name in child.names(asyncio.ProactorEventLoop) if fnmatch.fnmatch(name, wanted)]  # type: ignore[attr-defined]
+    ours, theirs = run_all("iocp", names), run_all("proactor", names)
+    patterns = excused()
+    table: Counter[tuple[str, str]] = Counter()
+    wrong: list[str] = []
+    for name in names:
+        mine, reference = ours[name][0], theirs[name][0]
+        table[mine, reference] += 1
+        known = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        if mine == "failed" and reference == "passed" and not known:
+            wrong.append(f"{name}: fails\n{ours[name][1]}")
+        elif known and mine == "passed":
+            wrong.append(f"{name}: is in mixins.txt and passes")
+    for (mine, reference), count in sorted(table.items()):
+        print(f"iocp {mine:8} proactor {reference:8} {count}")
+    print("\n".join(wrong))
+    for name in names:
+        if ours[name][0] == "passed" and theirs[name][0] == "failed":
+            print(f"passes on iocp only: {name}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
