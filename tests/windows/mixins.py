@@ -73,7 +73,7 @@ def main() -> int:
         run_child(sys.argv[2])
         return 0
     wanted = sys.argv[1] if len(sys.argv) > 1 else "*"
-    names = [name for name in child.names(asyncio.ProactorEventLoop) if fnmatch.fnmatch(name, wanted)]  # type: ignore[attr-defined]
+    names = fnmatch.filter(child.names(asyncio.ProactorEventLoop), wanted)  # type: ignore[attr-defined]
     ours, theirs = run_all("iocp", names), run_all("proactor", names)
     patterns = excused()
     table: Counter[tuple[str, str]] = Counter()
