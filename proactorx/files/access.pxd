@@ -21,11 +21,12 @@ cdef class Access:
     cdef Port port           # None: a loop that is not ours
     cdef object executor     # asked for by the user, or None
     cdef uint64_t turn
+    cdef uint64_t spent      # the turn whose share of time is used up
     cdef double since
-    cdef unsigned int served
+    cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)
     cdef int start(self, FileOp op, bint native) except -1
-    cdef bint tired(self) except -1
+    cdef bint tired(self, Py_ssize_t size) except -1
     cdef object call(self, fn, tuple args)
 
 cdef Access access_of(object loop, object executor)

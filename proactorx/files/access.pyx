@@ -4,7 +4,9 @@ The same op serves both: on io_uring the kernel executes it, elsewhere an IO thr
 """
 
 from proactorx.port.errnos cimport EAGAIN, ECANCELED, EINTR, EOPNOTSUPP
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from proactorx.port.op cimport FSYNC, IN_FLIGHT, Overlapped, PACKET_MORE, Packet, READ, WRITE
 from proactorx.port.port cimport Port
@@ -30,11 +32,12 @@ cdef Py_ssize_t DIRECT_BLOCK = _direct.BLOCK
 cdef str OURS = "_proactorx_files"  # an attribute of the loop: its Access
 cdef enum:
     LARGEST_CALL = 0x7ffff000  # read(2), write(2)
-    LOOK_EVERY = 8
+    CALL_WORK = 6 << 10      # an operation costs as much as copying so many bytes
+    LOOK_AFTER = 64 << 10    # copied, and it is time to look at the clock: 10 to 20 µs
     SEEK_CUR = 1
     SEEK_END = 2
 # How long one turn of the loop may be spent on operations that need not wait: timers are late by no more than that.
-cdef double SLICE = 0.5e-3
+cdef double SLICE = 0.25e-3
 
 
 cdef inline Py_ssize_t blocks(Py_ssize_t n):
@@ -120,9 +123,19 @@ cdef class FileOp(Overlapped):
 
     cdef bytes taken(self):
         """READ into memory of its own: what it has brought."""
-        if type(self.view) is bytes and self.offset == len(<bytes>self.view):
-            return self.view
-        return PyBytes_FromStringAndSize(self.memory, self.offset)
+        cdef PyObject *data
+        if type(self.view) is not bytes:
+            return PyBytes_FromStringAndSize(self.memory, self.offset)
+        # Cut in place, as nobody else has seen it: copying what may be a gibibyte would hold up the loop.
+        data = <PyObject *>self.view
+        Py_INCREF(<object>data)
+        self.view = None
+        self.memory = NULL
+        if self.offset != PyBytes_GET_SIZE(<object>data):
+            _PyBytes_Resize(&data, self.offset)
+        result = <object>data
+        Py_DECREF(result)
+        return result
 
     cdef int make_buffer(self) except -1:
         self.own = True
@@ -176,18 +189,24 @@ cdef class Access:
         pool = self.loop.io_pool if self.port is not None else default_pool()
         return pool.call(self.loop, fn, *args)
 
-    cdef bint tired(self) except -1:
-        """Whether it is time to let others have their turn, after an operation that did not wait."""
-        self.served += 1
-        if self.served % LOOK_EVERY:
+    cdef bint tired(self, Py_ssize_t size) except -1:
+        """Whether it is time to let others have their turn, after an operation on `size` bytes that did not wait."""
+        if self.port is not None and self.port.turns == self.spent:
+            return True
+        self.work += CALL_WORK + size
+        if self.work < (LOOK_AFTER if self.port is not None else 16 * LOOK_AFTER):
             return False
+        self.work = 0
         if self.port is None:
-            return self.served % (32 * LOOK_EVERY) == 0
+            return True
         if self.port.turns != self.turn:
             self.turn = self.port.turns
             self.since = px_monotonic()
             return False
-        return px_monotonic() - self.since > SLICE
+        if px_monotonic() - self.since <= SLICE:
+            return False
+        self.spent = self.turn
+        return True
 
 
 cdef Access new_access(object loop, object executor):

@@ -115,7 +115,7 @@ cdef class AsyncBinary(AsyncBase):
         result = self.now("read", args)
         if result is None:
             result = await self._waiting("read", args)
-        if self.access.tired():
+        if self.access.tired(len(result)):
             await sleep(0)
         return result
 
@@ -125,7 +125,7 @@ cdef class AsyncBinary(AsyncBase):
         result = self.now("readinto", args)
         if result is None:
             result = await self._waiting("readinto", args)
-        if self.access.tired():
+        if self.access.tired(result or 0):
             await sleep(0)
         return result
 
@@ -134,7 +134,7 @@ cdef class AsyncBinary(AsyncBase):
         result = self.now("readline", args)
         if result is None:
             result = await self._waiting("readline", args)
-        if self.access.tired():
+        if self.access.tired(len(result)):
             await sleep(0)
         return result
 
@@ -144,7 +144,7 @@ cdef class AsyncBinary(AsyncBase):
             line = await self._waiting("readline", ())
         if not line:
             raise StopAsyncIteration
-        if self.access.tired():
+        if self.access.tired(len(line)):
             await sleep(0)
         return line
 
@@ -195,7 +195,7 @@ cdef class AsyncBinary(AsyncBase):
             if window is not None and window.direct:
                 return op.taken()[:n]
             got += op.offset
-        if access.tired():
+        if access.tired(got):
             await sleep(0)
         return data if got == n else data[:got]
 
@@ -236,7 +236,7 @@ cdef class AsyncBinary(AsyncBase):
             total += got
             if got < op.size:
                 break
-        if access.tired():
+        if access.tired(total):
             await sleep(0)
         return total
 
@@ -290,6 +290,7 @@ cdef class AsyncBinary(AsyncBase):
             if window is not None and window.direct:
                 op.align()
             write_now(window, op)
+            self.unsynced = True
             if op.offset < op.size:
                 try:
                     await self._whole(op, False)
@@ -301,7 +302,7 @@ cdef class AsyncBinary(AsyncBase):
                 if total:
                     break
                 raise error_of(op, self.window)
-        if access.tired():
+        if access.tired(total):
             await sleep(0)
         return total
 
@@ -420,6 +421,7 @@ cdef class AsyncFileIO(AsyncBinary):
             if window.direct:
                 op.align()
             write_now(window, op)
+            self.unsynced = True
             if op.offset < op.size:
                 await self._whole(op)
             else:
@@ -428,7 +430,7 @@ cdef class AsyncFileIO(AsyncBinary):
             self.leave()
         if op.error and not op.offset:
             raise error_of(op, self.window)
-        if access.tired():
+        if access.tired(op.offset):
             await sleep(0)
         return op.offset
 

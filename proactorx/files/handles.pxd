@@ -19,7 +19,7 @@ cdef class AsyncBase:
     cdef bint held           # an operation runs; others wait in line
     cdef bint deferred       # and goes on without its caller
     cdef bint dirty          # the stack may hold what is not written
-    cdef bint warned
+    cdef bint unsynced       # written to since it was opened or synced: closing may wait for the disk
     cdef object line
     cdef int flying          # ops and bodies that use the descriptor
     cdef object landing      # a future that ends with them

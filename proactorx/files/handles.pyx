@@ -351,6 +351,7 @@ cdef class AsyncBase:
             data = window.joined()
             n = px_file_write_now(window.fd, PyBytes_AS_STRING(data), min(len(data), INLINE), -1)
             if n > 0:
+                self.unsynced = True
                 window.wrote(n)
             elif n == -EOPNOTSUPP:
                 window.write_now = False
@@ -393,6 +394,7 @@ cdef class AsyncBase:
         Who cancels a second time does not wait; the operations behind it still do.
         """
         self.flying += 1
+        self.unsynced = True
         try:
             self.access.start(op, self.window is not None and self.window.seekable)
         except BaseException:
@@ -543,6 +545,7 @@ cdef class AsyncBase:
         try:
             if self.dirty and self.window is not None:
                 await self._flush()
+            self.unsynced = True
             return await self._on_thread("truncate", args)
         finally:
             self.leave()
@@ -591,7 +594,7 @@ cdef class AsyncBase:
                 await self._drain()
         finally:
             self.leave()
-        if access.tired():
+        if access.tired(len(data) if type(data) is bytes or type(data) is str else 0):
             await sleep(0)
         return result
 
@@ -614,7 +617,7 @@ cdef class AsyncBase:
                     self.dirty = True
                 if self.window.pending_size:
                     await self._drain()
-                if self.access.tired():
+                if self.access.tired(len(line)):
                     await sleep(0)
         finally:
             self.leave()
@@ -679,7 +682,7 @@ cdef class AsyncBase:
             while self.flying:
                 self.landing = self.access.loop.create_future()
                 await self.landing
-            if window.local and not window.writable:
+            if window.local and not self.unsynced:
                 self.stack.close()
             else:
                 await self._on_thread("close")
@@ -711,6 +714,7 @@ cdef class AsyncBase:
             op = self.access.new_op(FSYNC, self.descriptor(), -1)
             op.events = FSYNC_DATA if data_only else 0
             await self._whole(op)
+            self.unsynced = op.error != 0
         finally:
             self.leave()
         if op.error:
@@ -730,7 +734,7 @@ cdef class AsyncBase:
         self.here()
         if self.held:
             await self._turn()
-        self.held = True
+        self.held = self.unsynced = True
         try:
             body = start_body(self.access, fn, (self.descriptor(), *args))
             try:

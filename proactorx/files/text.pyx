@@ -89,7 +89,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         line = self.line_now(args)
         if line is None:
             line = await self._line(args)
-        if self.access.tired():
+        if self.access.tired(len(line)):
             await sleep(0)
         return line
 
@@ -99,7 +99,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
             line = await self._line(())
         if not line:
             raise StopAsyncIteration
-        if self.access.tired():
+        if self.access.tired(len(line)):
             await sleep(0)
         return line
 
@@ -136,7 +136,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
                     window.end()
         finally:
             self.leave()
-        if access.tired():
+        if access.tired(len(result)):
             await sleep(0)
         return result
 

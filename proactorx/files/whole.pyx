@@ -30,6 +30,7 @@ cdef object fsencode = os.fsencode
 cdef dict local_devices = _window.local_devices
 cdef enum:
     SMALL = 1 << 18
+    CALLS = 16 << 10  # what opening costs, as copying so many bytes
 
 
 cdef bytes read_now(path):
@@ -70,7 +71,7 @@ async def read_bytes(path):
     cdef bytes data = read_now(path) if access.port is not None else None
     if data is None:
         return await in_thread(access, _read_file, path)
-    if access.tired():
+    if access.tired(2 * CALLS + len(data)):
         await sleep(0)
     return data
 
