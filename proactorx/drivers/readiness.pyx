@@ -13,7 +13,7 @@ from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULD
 from libc.string cimport memset
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, READ,
-    RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
+    RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
 )
 
 cdef extern from "sockio.h":
@@ -207,6 +207,8 @@ cdef class ReadinessDriver(Driver):
         cdef int n
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
+        if op.kind == WAIT_CHILD:
+            raise NotImplementedError(f"the {self.name} driver has no operation that waits for a child")
         if op.kind >= READ:
             # A file is always ready, poll(2), and its read waits for the disk all the same.
             raise NotImplementedError(f"the {self.name} driver has no file operations (see Driver.native_files)")

@@ -1,8 +1,9 @@
 """Subprocesses: ``subprocess_exec`` and ``subprocess_shell``.
 
 Both are ``BaseEventLoop``'s, and so is the transport; what is here is how a child is started and how its end is heard
-of: a poll on its pidfd, pidfd_open(2), or a thread that waits for it where the kernel has none.  No signal handler is
-taken and no child watcher of asyncio's is asked, so it works in any thread, on every Python alike.
+of: by an op of io_uring's; by a poll on its pidfd, pidfd_open(2); or by a thread that waits for it where the kernel has
+neither.  No signal handler is taken and no child watcher of asyncio's is asked, so it works in any thread, on every
+Python alike.
 
 Only the loop's thread reaps.  So while the transport says that the child runs, its pid is the child's, and a signal
 cannot reach another process.
@@ -23,7 +24,7 @@ from asyncio import base_subprocess
 from collections.abc import Callable
 from typing import Any
 
-from proactorx.port.constants import POLL, POLLIN
+from proactorx.port.constants import POLL, POLLIN, WAIT_CHILD
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
 
@@ -90,9 +91,36 @@ class Child:
         self.pid: int = transport.get_pid()  # type: ignore[assignment]  # it has one by now
         self.pidfd = -1
         self.posted = False  # its thread has heard of its end
+        self.native = False  # an op waits for it
 
     def watch(self) -> None:
         """Hear of its end, by whatever means there are."""
+        if self.loop._has_wait_child:
+            try:
+                self.loop._port.start(Overlapped(WAIT_CHILD, self.pid, owner=self._ended_natively))
+            except NotImplementedError:
+                self.loop._has_wait_child = False
+            else:
+                self.native = True
+                return
+        self._watch_by_pidfd()
+
+    def _ended_natively(self, op: Overlapped) -> None:
+        if self.loop.is_closed():
+            return  # see abandon()
+        self.native = False
+        if op.error not in (0, errno.ECHILD):
+            self.loop._has_wait_child = op.error != errno.EINVAL  # IORING_OP_WAITID came with Linux 6.7
+            self._watch_by_pidfd()
+            return
+        try:
+            status = self._reap_by_pid(os.WNOHANG)
+        except BlockingIOError:
+            self.watch()
+            return
+        self._report(status)
+
+    def _watch_by_pidfd(self) -> None:
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
@@ -203,7 +231,7 @@ class Child:
         with contextlib.suppress(BlockingIOError):
             if self.pidfd >= 0:
                 status = self._reap_by_pidfd()
-            elif self.posted:
+            elif self.posted or self.native:
                 status = self._reap_by_pid(os.WNOHANG)
         self.close()
         if status is not None and self.transport._proc is not None:
@@ -215,6 +243,7 @@ class Processes(asyncio.BaseEventLoop):
     """The subprocess family of ``AbstractEventLoop``."""
 
     _port: Port
+    _has_wait_child = True  # until the driver, or the kernel, says that it has not
 
     def _init_processes(self) -> None:
         self._children: set[Child] = set()

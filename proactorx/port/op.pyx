@@ -254,7 +254,7 @@ cdef class Overlapped(Op):
             self.value = self.offset = res
         elif self.kind == ACCEPT_ONE:
             self._descriptor(res)
-        elif self.kind == POLL or self.kind == CONNECT:
+        elif self.kind == POLL or self.kind == CONNECT or self.kind == WAIT_CHILD:
             self.value = res
         elif self.offset < self.size and (self.kind == SEND or (self.kind == WRITE and res > 0)):
             self.error = ECANCELED  # half-way; nbytes tells how far

@@ -18,6 +18,13 @@ needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux's"
 needs_waitid = pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid(2)")
 
 
+def without_wait_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel whose io_uring has no WAITID: before Linux 6.7."""
+    from proactorx.loop.processes import Processes
+
+    monkeypatch.setattr(Processes, "_has_wait_child", False)
+
+
 def children() -> set[int]:
     """The pids of this process's children, dead ones that nobody has reaped among them (Linux)."""
     found: set[int] = set()

@@ -1,4 +1,4 @@
-"""The same where the kernel has no pidfd: a thread waits for each child."""
+"""The same where the kernel has neither WAITID nor a pidfd: a thread waits for each child."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from . import test_processes as basics
 from . import test_processes_trouble as trouble
+from .support import without_wait_child
 
 pytestmark = pytest.mark.ours
 
@@ -19,6 +20,7 @@ def no_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(os, "pidfd_open", pidfd_open, raising=False)
+    without_wait_child(monkeypatch)
 
 
 test_input_and_output = basics.test_input_and_output

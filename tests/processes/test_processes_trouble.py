@@ -19,7 +19,7 @@ import pytest
 from loop.helpers import Thread, in_thread, run_script
 from transports.support import LIMIT, open_fds
 
-from .support import Log, children, gone, needs_waitid, sh, start, waiting
+from .support import Log, children, gone, needs_waitid, sh, start, waiting, without_wait_child
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -358,6 +358,7 @@ def test_a_descriptor_cannot_be_had_for_the_poll(
     def full(pid: int, flags: int = 0) -> int:
         raise OSError(24, "Too many open files")
 
+    without_wait_child(monkeypatch)
     monkeypatch.setattr(os, "pidfd_open", full, raising=False)
     process = loop.run_until_complete(sh("exit 6"))
     assert loop.run_until_complete(process.wait()) == 6
@@ -374,6 +375,7 @@ def test_no_way_to_hear_of_it(loop: asyncio.AbstractEventLoop, monkeypatch: pyte
     def no_thread(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    without_wait_child(monkeypatch)
     monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     with pytest.raises(RuntimeError, match="new thread"):

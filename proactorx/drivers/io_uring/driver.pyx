@@ -29,8 +29,8 @@ from proactorx.drivers.io_uring.ring cimport *
 from proactorx.drivers.readiness cimport perform_call
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_MORE,
-    PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WRITE,
-    queue_count,
+    PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
+    WAIT_CHILD, WRITE, queue_count,
 )
 
 import logging
@@ -340,6 +340,11 @@ cdef class UringDriver(Driver):
             entry.op_flags = MSG_NOSIGNAL
         elif kind == RECV_DGRAMS or kind == RECV_FROM or kind == SEND_TO:
             self._arm_datagrams(op, entry)
+        elif kind == WAIT_CHILD:
+            # WNOWAIT: as long as nobody has reaped the child its pid is its own, and a signal can reach no other.
+            entry.opcode = PX_OP_WAITID
+            entry.len = P_PID
+            entry.file_index = WEXITED | WNOWAIT
         elif kind >= READ:
             self._arm_file(op, entry)
         elif (kind == ACCEPT or kind == ACCEPT_ONE) and op.mode == BY_POLL:
@@ -403,7 +408,7 @@ cdef class UringDriver(Driver):
         elif op.kind == POLL:
             if op.direct:
                 self._check_pollable(op.fd)
-        elif op.kind != ACCEPT and op.kind != RECV_DGRAMS and op.kind < READ and self._in_line(op):
+        elif op.kind != ACCEPT and op.kind != RECV_DGRAMS and op.kind < WAIT_CHILD and self._in_line(op):
             return self.track(op)
         elif self._at_once(op):
             return self.track(op)
@@ -432,7 +437,7 @@ cdef class UringDriver(Driver):
         cdef Op next
         Driver.untrack(self, op)
         if (op.kind == POLL or op.kind == RECV_STREAM or op.kind == ACCEPT or op.kind == RECV_DGRAMS
-                or op.kind >= READ):
+                or op.kind >= WAIT_CHILD):
             return 0
         key = line_of(op)
         line = self.lines[key]

@@ -12,6 +12,7 @@ cdef extern from "ring.h":
         uint32_t op_flags
         uint64_t user_data
         uint16_t buf_index
+        int file_index
     struct px_cqe:
         uint64_t user_data
         int32_t res
@@ -62,7 +63,10 @@ cdef extern from "ring.h":
         PX_CQE_BUFFER, PX_CQE_MORE, PX_CQE_BUFFER_SHIFT
         PX_POLL_ADD_MULTI, PX_RECV_MULTISHOT, PX_ACCEPT_MULTISHOT, PX_OP_SUPPORTED
         PX_OP_NOP, PX_OP_FSYNC, PX_OP_POLL_ADD, PX_OP_ACCEPT, PX_OP_ASYNC_CANCEL, PX_OP_CONNECT, PX_OP_OPENAT
-        PX_OP_STATX, PX_OP_READ, PX_OP_WRITE, PX_OP_SEND, PX_OP_RECV, PX_OP_RECVMSG
+        PX_OP_STATX, PX_OP_READ, PX_OP_WRITE, PX_OP_SEND, PX_OP_RECV, PX_OP_RECVMSG, PX_OP_WAITID
+
+cdef extern from "sys/wait.h":
+    enum: P_PID, WEXITED, WNOWAIT
 
 cdef extern from "sys/socket.h":
     enum: SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL
