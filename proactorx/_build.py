@@ -55,6 +55,10 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
                 extension.libraries = ["ws2_32"]
             else:
                 extension.extra_compile_args = ["-O2", "-fvisibility=hidden", "-Wno-unused-function"]
+        # An sdist holds the sources of all systems: those that are not built on this one are parts of one that is.
+        built = {extension.name for extension in extensions}
+        others = (f"proactorx.{name}" for name in (*LINUX, *WINDOWS, *POSIX))
+        extensions[0].depends = parts + [f"{name.replace('.', '/')}.pyx" for name in others if name not in built]
         self.distribution.ext_modules = extensions
         super().finalize_options()
         if not self.parallel:
