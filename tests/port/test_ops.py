@@ -61,6 +61,21 @@ def test_recv_into(port: CompletionPort, pairs: Pairs) -> None:
     buffer.clear()
 
 
+@pytest.mark.parametrize("kind", ["recv", "recv_into", "recvfrom"])
+def test_a_receive_of_nothing_waits_for_something(port: CompletionPort, pairs: Pairs, kind: str) -> None:
+    """And leaves it there: the zero-byte read, for those who want no buffer to lie about meanwhile."""
+    one, other = pairs.connected()
+    port.bind(one)
+    op = port.recv_into(one, bytearray()) if kind == "recv_into" else getattr(port, kind)(one, 0)
+    with pytest.raises(TimeoutError):
+        port.get(MOMENT)
+    other.send(b"x")
+    assert finish(port, op)[0] == Packet(None, op, 0, 0)
+    after = port.recv(one, 10)
+    assert finish(port, after)[0].nbytes == 1
+    assert after.result() == b"x"
+
+
 def test_a_large_send_goes_whole(port: CompletionPort, pairs: Pairs) -> None:
     one, other = pairs.pair()
     port.bind(one)

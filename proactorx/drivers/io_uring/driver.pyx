@@ -319,7 +319,8 @@ cdef class UringDriver(Driver):
             entry.opcode = PX_OP_POLL_ADD
             entry.op_flags = op.events
         elif kind == RECV:
-            if self.buffers.memory != NULL and op.want() <= <ssize_t>self.buffers.size:
+            # With a buffer of its own choice the kernel takes a length of 0 for no limit.
+            if self.buffers.memory != NULL and 0 < op.want() <= <ssize_t>self.buffers.size:
                 op.mode = BY_RECEIVE
                 entry.opcode = PX_OP_RECV
                 entry.flags = PX_SQE_BUFFER_SELECT
@@ -461,6 +462,8 @@ cdef class UringDriver(Driver):
             if op.want():
                 return False
             n = px_recv(op.fd, self.hot, 0)
+            if n == -EAGAIN:
+                return False
         elif op.kind == SEND_TO:
             n = px_sendmsg(op.fd, &(<px_message *>op.message()).header)
             if n == -EAGAIN:
