@@ -118,6 +118,18 @@ cdef _Binding make_binding(object file, int fd, SharedPort port, object key):
     return made
 
 
+cdef int _end_stale(_Binding old) except -1:
+    """Cancel what is in flight on a file that was closed meanwhile: it must not take what the next one is sent."""
+    cdef CompletionPort port = old.port()
+    if port is None or port.closed or port.forked:
+        return 0
+    port.stop_on(old.fd)
+    for op in list(port.bodies):
+        if (<Overlapped>op).fd == old.fd:
+            op.cancel()
+    return 0
+
+
 class _Forget:
     """A bound file has gone: its key need not be kept."""
 
@@ -323,6 +335,8 @@ cdef class CompletionPort(SharedPort):
                 whose = "this" if other.port() is self else "another"
                 raise ValueError(f"descriptor {fd} is bound already, to {whose} port")
             bound[fd] = made
+        if other is not None:
+            _end_stale(other)
         if stat.S_ISSOCK(made.identity[2]):
             if isinstance(file, socket.socket):
                 file.setblocking(False)

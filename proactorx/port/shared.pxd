@@ -49,6 +49,7 @@ cdef class SharedPort:
     cdef int submit(self, SharedOp op) except -1
     cdef bint has_native_files(self) except -1
     cdef int stop(self, SharedOp op) except -1
+    cdef int stop_on(self, int fd) except -1
     cdef int finish(self, SharedOp op, bint driven) except -1
     cdef int refuse(self) except -1
     cdef int _enter_driver(self) except -1

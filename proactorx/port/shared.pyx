@@ -583,6 +583,20 @@ cdef class SharedPort:
             self._leave_driver()
         return live
 
+    cdef int stop_on(self, int fd) except -1:
+        """Ask for the end of what is in flight on a descriptor whose file was closed: another file has the number."""
+        if not self._enter_driver():
+            return 0
+        try:
+            if self.inner.driver.opened and not self.inner.driver.closed:
+                for op in list(self.inner.driver.inflight):
+                    if (<SharedOp>op).fd == fd and (<SharedOp>op).state == IN_FLIGHT:
+                        self.inner.cancel(op)
+                self._drain()
+        finally:
+            self._leave_driver()
+        return 0
+
     cdef int finish(self, SharedOp op, bint driven) except -1:
         """The last packet of `op`."""
         cdef px_parcel parcel = as_parcel(op.key, op, op.offset, op.error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -172,3 +173,24 @@ def test_a_bound_socket_is_non_blocking(port: CompletionPort) -> None:
         port.bind(other.fileno())
         assert one.gettimeout() == 0
         assert not os.get_blocking(other.fileno())
+
+
+def test_operations_on_a_closed_file_take_nothing_from_the_next_one(port: CompletionPort, pairs: Pairs) -> None:
+    """Its user's mistake; but the bytes go where they belong, and the packet of the old operation comes."""
+    first, _ = pairs.pair()
+    port.bind(first, "first")
+    old = port.recv(first, 10)
+    number = first.fileno()
+    first.close()
+    second, other = pairs.pair()
+    if second.fileno() != number:
+        second, other = other, second
+    assert second.fileno() == number
+    port.bind(second, "second")
+    new = port.recv(second, 10)
+    other.send(b"hello")
+    packets = {packet.key: packet for packet in (port.get(LIMIT), port.get(LIMIT))}
+    assert packets["first"].overlapped is old
+    assert packets["first"].error == errno.ECANCELED
+    assert packets["second"].overlapped is new
+    assert new.result() == b"hello"
