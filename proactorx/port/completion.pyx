@@ -9,7 +9,7 @@ Operations on files that the driver cannot do run as blocking bodies on IO threa
 from libc.errno cimport errno
 from libc.stdint cimport int64_t
 from posix.types cimport off_t
-from posix.unistd cimport close
+from posix.unistd cimport SEEK_CUR, close, lseek
 from proactorx.port.errnos cimport ECANCELED, EINTR
 from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
@@ -27,8 +27,8 @@ import weakref
 from proactorx.port import names
 
 cdef tuple KIND_NAMES = (
-    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "read", "write",
-    "fsync",
+    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "", "read",
+    "write", "fsync",
 )
 
 cdef extern from *:
@@ -494,7 +494,8 @@ cdef class CompletionPort(SharedPort):
     # -------------------------------------------------------------------------------------------------- files
 
     cdef int _start_file(self, Overlapped op) except -1:
-        if self.has_native_files():
+        # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18): not for it.
+        if self.has_native_files() and (op.kind == FSYNC or op.position >= 0 or lseek(op.fd, 0, SEEK_CUR) < 0):
             return self.submit(op)
         if px_begin(self.core, False):
             self.refuse()
@@ -513,8 +514,9 @@ cdef class CompletionPort(SharedPort):
     def read(self, file, Py_ssize_t n, offset=None):
         """Read at most `n` bytes of a file, from `offset` on; ``b""`` at its end.
 
-        On io_uring the kernel does it; elsewhere a thread of the process's ``IOThreadPool``, where an operation that
-        has begun cannot be cancelled.  Operations on one file may be done in any order.
+        On io_uring the kernel does it; elsewhere, and of a file that has positions without `offset`, a thread of the
+        process's ``IOThreadPool``, where an operation that has begun cannot be cancelled.  Operations on one file may be
+        done in any order.
 
         Args:
             file: a file object's own buffer is neither used nor known: pass one that has none.
