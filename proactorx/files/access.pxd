@@ -22,11 +22,13 @@ cdef class Access:
     cdef object executor     # asked for by the user, or None
     cdef uint64_t turn
     cdef uint64_t spent      # the turn whose share of time is used up
+    cdef bint exhausted      # the same of a loop that is not ours, until somebody has yielded
     cdef double since
     cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)
     cdef int start(self, FileOp op, bint native) except -1
-    cdef bint tired(self, Py_ssize_t size) except -1
+    cdef bint tired(self) noexcept
+    cdef int spend(self, Py_ssize_t size) except -1
     cdef object call(self, fn, tuple args)
 
 cdef Access access_of(object loop, object executor)

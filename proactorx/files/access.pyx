@@ -189,24 +189,32 @@ cdef class Access:
         pool = self.loop.io_pool if self.port is not None else default_pool()
         return pool.call(self.loop, fn, *args)
 
-    cdef bint tired(self, Py_ssize_t size) except -1:
-        """Whether it is time to let others have their turn, after an operation on `size` bytes that did not wait."""
-        if self.port is not None and self.port.turns == self.spent:
-            return True
+    cdef bint tired(self) noexcept:
+        """Whether an operation has to let others have their turn first.
+
+        First, and not at its end: it could be cancelled there, with bytes that it has taken.
+        """
+        if self.port is not None:
+            return self.port.turns == self.spent
+        if not self.exhausted:
+            return False
+        self.exhausted = False
+        return True
+
+    cdef int spend(self, Py_ssize_t size) except -1:
+        """An operation on `size` bytes has not waited."""
         self.work += CALL_WORK + size
         if self.work < (LOOK_AFTER if self.port is not None else 16 * LOOK_AFTER):
-            return False
+            return 0
         self.work = 0
         if self.port is None:
-            return True
-        if self.port.turns != self.turn:
+            self.exhausted = True
+        elif self.port.turns != self.turn:
             self.turn = self.port.turns
             self.since = px_monotonic()
-            return False
-        if px_monotonic() - self.since <= SLICE:
-            return False
-        self.spent = self.turn
-        return True
+        elif px_monotonic() - self.since > SLICE:
+            self.spent = self.turn
+        return 0
 
 
 cdef Access new_access(object loop, object executor):

@@ -112,40 +112,44 @@ cdef class AsyncBinary(AsyncBase):
 
     async def read(self, *args):
         """At most `size` bytes, or all up to the end: ``read(size=-1)``; b"" at the end."""
+        if self.here().tired():
+            await sleep(0)
         result = self.now("read", args)
         if result is None:
             result = await self._waiting("read", args)
-        if self.access.tired(len(result)):
-            await sleep(0)
+        self.access.spend(len(result))
         return result
 
     async def readinto(self, buffer):
         """Read into `buffer`; how many bytes, 0 at the end."""
+        if self.here().tired():
+            await sleep(0)
         args = (buffer,)
         result = self.now("readinto", args)
         if result is None:
             result = await self._waiting("readinto", args)
-        if self.access.tired(result or 0):
-            await sleep(0)
+        self.access.spend(result or 0)
         return result
 
     async def readline(self, *args):
         """One line, or at most `size` bytes of it: ``readline(size=-1)``; b"" at the end."""
+        if self.here().tired():
+            await sleep(0)
         result = self.now("readline", args)
         if result is None:
             result = await self._waiting("readline", args)
-        if self.access.tired(len(result)):
-            await sleep(0)
+        self.access.spend(len(result))
         return result
 
     async def __anext__(self):
+        if self.here().tired():
+            await sleep(0)
         line = self.now("readline", ())
         if line is None:
             line = await self._waiting("readline", ())
         if not line:
             raise StopAsyncIteration
-        if self.access.tired(len(line)):
-            await sleep(0)
+        self.access.spend(len(line))
         return line
 
     # ----------------------------------------------------------------------------------------- at a position
@@ -171,6 +175,8 @@ cdef class AsyncBinary(AsyncBase):
         cdef ssize_t count = -1
         cdef Window window = self.window
         cdef Access access = self.here()
+        if access.tired():
+            await sleep(0)
         if n < 0 or offset < 0:
             raise ValueError("a size or an offset cannot be negative")
         if self.dirty or window is None:
@@ -195,8 +201,7 @@ cdef class AsyncBinary(AsyncBase):
             if window is not None and window.direct:
                 return op.taken()[:n]
             got += op.offset
-        if access.tired(got):
-            await sleep(0)
+        access.spend(got)
         return data if got == n else data[:got]
 
     async def pread_into(self, buffer, int64_t offset):
@@ -213,6 +218,8 @@ cdef class AsyncBinary(AsyncBase):
         cdef ssize_t count
         cdef Window window = self.window
         cdef Access access = self.here()
+        if access.tired():
+            await sleep(0)
         if offset < 0:
             raise ValueError("an offset cannot be negative")
         if self.dirty or window is None:
@@ -236,8 +243,7 @@ cdef class AsyncBinary(AsyncBase):
             total += got
             if got < op.size:
                 break
-        if access.tired(total):
-            await sleep(0)
+        access.spend(total)
         return total
 
     async def _moved(self, FileOp op):
@@ -277,6 +283,8 @@ cdef class AsyncBinary(AsyncBase):
         cdef Py_ssize_t total = 0
         cdef Window window = self.window
         cdef Access access = self.here()
+        if access.tired():
+            await sleep(0)
         if offset < 0:
             raise ValueError("an offset cannot be negative")
         if self.dirty or window is None:
@@ -302,8 +310,7 @@ cdef class AsyncBinary(AsyncBase):
                 if total:
                     break
                 raise error_of(op, self.window)
-        if access.tired(total):
-            await sleep(0)
+        access.spend(total)
         return total
 
 
@@ -407,6 +414,8 @@ cdef class AsyncFileIO(AsyncBinary):
         cdef FileOp op
         cdef Window window
         cdef Access access = self.here()
+        if access.tired():
+            await sleep(0)
         if self.held:
             await self._turn()
         self.held = True
@@ -430,8 +439,7 @@ cdef class AsyncFileIO(AsyncBinary):
             self.leave()
         if op.error and not op.offset:
             raise error_of(op, self.window)
-        if access.tired(op.offset):
-            await sleep(0)
+        access.spend(op.offset)
         return op.offset
 
     async def writelines(self, lines):

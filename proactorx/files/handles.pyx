@@ -578,6 +578,8 @@ cdef class AsyncBase:
             OSError: as of ``flush``.
         """
         cdef Access access = self.here()
+        if access.tired():
+            await sleep(0)
         if self.held:
             await self._turn()
         self.held = True
@@ -594,8 +596,7 @@ cdef class AsyncBase:
                 await self._drain()
         finally:
             self.leave()
-        if access.tired(len(data) if type(data) is bytes or type(data) is str else 0):
-            await sleep(0)
+        access.spend(len(data) if type(data) is bytes or type(data) is str else 0)
         return result
 
     async def writelines(self, lines):
@@ -617,7 +618,8 @@ cdef class AsyncBase:
                     self.dirty = True
                 if self.window.pending_size:
                     await self._drain()
-                if self.access.tired(len(line)):
+                self.access.spend(len(line))
+                if self.access.tired():
                     await sleep(0)
         finally:
             self.leave()

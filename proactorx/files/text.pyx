@@ -86,21 +86,23 @@ cdef class AsyncTextIOWrapper(AsyncBase):
 
     async def readline(self, *args):
         """One line, or at most `size` characters of it: ``readline(size=-1)``; "" at the end."""
+        if self.here().tired():
+            await sleep(0)
         line = self.line_now(args)
         if line is None:
             line = await self._line(args)
-        if self.access.tired(len(line)):
-            await sleep(0)
+        self.access.spend(len(line))
         return line
 
     async def __anext__(self):
+        if self.here().tired():
+            await sleep(0)
         line = self.line_now(())
         if line is None:
             line = await self._line(())
         if not line:
             raise StopAsyncIteration
-        if self.access.tired(len(line)):
-            await sleep(0)
+        self.access.spend(len(line))
         return line
 
     async def read(self, *args):
@@ -108,6 +110,8 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         cdef Window window
         cdef Py_ssize_t n, enough
         cdef Access access = self.here()
+        if access.tired():
+            await sleep(0)
         if self.held:
             await self._turn()
         self.held = True
@@ -136,8 +140,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
                     window.end()
         finally:
             self.leave()
-        if access.tired(len(result)):
-            await sleep(0)
+        access.spend(len(result))
         return result
 
     def _complex_seek(self, args):

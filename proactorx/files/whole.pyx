@@ -68,11 +68,12 @@ async def read_bytes(path):
         OSError: it cannot be opened or read.
     """
     cdef Access access = access_of(None, None)
+    if access.tired():
+        await sleep(0)
     cdef bytes data = read_now(path) if access.port is not None else None
     if data is None:
         return await in_thread(access, _read_file, path)
-    if access.tired(2 * CALLS + len(data)):
-        await sleep(0)
+    access.spend(2 * CALLS + len(data))
     return data
 
 

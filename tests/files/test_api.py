@@ -58,7 +58,14 @@ def test_functions_are_coroutine_functions_of_the_same_signature(module: str) ->
             continue
         mine, other = getattr(ours, name), getattr(theirs, name)
         assert inspect.iscoroutinefunction(mine) == inspect.iscoroutinefunction(other), name
-        assert inspect.signature(mine) == inspect.signature(other), name
+        assert _signature(mine) == _signature(other), name
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return None  # of os.link() Python 3.14 does not tell
 
 
 def test_open_takes_what_aiofiles_open_takes() -> None:
@@ -86,7 +93,10 @@ def test_methods_of_files(name: str) -> None:
         if isinstance(value, property):
             continue
         # Theirs take anything and hand it to the method of the io class: ours take what that takes, by position.
-        most = len(inspect.signature(getattr(wrapped, member)).parameters) - 1
+        try:
+            most = len(inspect.signature(getattr(wrapped, member)).parameters) - 1
+        except ValueError:
+            most = 0  # this Python does not tell
         inspect.signature(mine).bind(*range(most + 1))
         assert inspect.iscoroutinefunction(value) == _is_coroutine_method(ours, member), member
 

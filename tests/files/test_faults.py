@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import gc
 import os
@@ -117,8 +118,6 @@ async def test_an_error_of_the_device_is_raised_and_the_file_goes_on(
 
 def ctypes_address() -> tuple[int, bytes]:
     """Where some bytes of this process are."""
-    import ctypes
-
     buffer = ctypes.create_string_buffer(b"hello")
     ctypes_address.keep = buffer  # type: ignore[attr-defined]
     return ctypes.addressof(buffer), b"hello"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import threading
 import warnings
@@ -301,6 +302,27 @@ async def test_a_timer_is_not_kept_waiting_by_a_file_in_the_cache(path: Path) ->
             await handle.pread(100, 0)
     ticking.cancel()
     assert len(late) >= 3
+
+
+async def test_a_read_that_yields_to_others_and_is_cancelled_takes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    path.write_text("".join(f"{i}\n" for i in range(20_000)))
+    seen: list[str] = []
+    async with files.open(path) as handle:
+
+        async def read() -> None:
+            while line := await handle.readline():
+                seen.append(line)
+
+        for turns in itertools.cycle((1, 2, 3, 300)):
+            task = asyncio.ensure_future(read())
+            for _ in range(turns):
+                await asyncio.sleep(0.0001 if turns == 300 and not task.done() else 0)
+            if not task.cancel():
+                break
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    assert seen == path.read_text().splitlines(keepends=True)
 
 
 def test_a_file_is_used_on_one_loop_after_the_other(path: Path, loop_factory: Any) -> None:
