@@ -24,7 +24,9 @@ sys.path.insert(0, str(HERE.parent))
 
 from conformance import child  # noqa: E402
 
-LIMIT = 20  # seconds for a test
+LIMIT = 10  # seconds for a test
+BATCH = 25  # tests in one process
+BATCH_LIMIT = 120  # seconds for it
 
 
 def factory_of(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -50,15 +52,24 @@ def run_all(loop: str, names: list[str]) -> dict[str, tuple[str, str]]:
     left = list(names)
     while left:
         argv = [sys.executable, __file__, "--child", loop]
-        given = "\n".join(left)
-        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
-        for line in done.stdout.splitlines():
+        given = "\n".join(left[:BATCH])
+        child_process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            said, _ = child_process.communicate(given, timeout=BATCH_LIMIT)
+        except subprocess.TimeoutExpired:
+            child_process.kill()
+            said, _ = child_process.communicate()
+        for line in said.splitlines():
             if line.startswith("@["):
                 name, outcome, details = json.loads(line[1:])
                 results[name] = (outcome, details)
+        unanswered = [name for name in left[:BATCH] if name not in results]
+        if unanswered:
+            results[unanswered[0]] = ("failed", f"the process ended: {child_process.returncode}\n{said[-3000:]}")
         left = [name for name in left if name not in results]
-        if left:
-            results[left.pop(0)] = ("failed", f"the process ended: {done.returncode}\n{done.stderr[-3000:]}")
+        print(f"{loop}: {len(results)} of {len(names)}", flush=True)
     return results
 
 

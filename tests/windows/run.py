@@ -78,8 +78,9 @@ def main(version: str, folder: Path, suites: list[str]) -> int:
             commands["CPython's tests"] = ["tests/windows/mixins.py"]
         for title, command in commands.items():
             print(f"--- {title}", flush=True)
-            done = subprocess.run([folder / "run", *command], cwd=name, env=env, timeout=LIMIT, check=False)
-            if done.returncode:
+            try:
+                subprocess.run([folder / "run", *command], cwd=name, env=env, timeout=LIMIT, check=True)
+            except subprocess.SubprocessError:  # failed, or not done in time
                 failed.append(title)
         if not suites and not echo_servers(folder, Path(name) / "examples"):
             failed.append("echo servers")
