@@ -18,12 +18,12 @@ from proactorx.port.port cimport Port
 from proactorx.transports.sending cimport UNLOCKED_SEND
 
 import asyncio
-import os
 import socket
 import ssl
 import weakref
 
 from proactorx.port import names
+from proactorx.port.errors import strerror
 
 cdef extern from "../drivers/sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
@@ -70,7 +70,7 @@ cdef class SocketOp(Overlapped):
             self.unwanted()  # (a future of a closed loop has nobody to tell)
             self.table.ended(self)
         elif self.error:
-            self.future.set_exception(OSError(self.error, os.strerror(self.error)))
+            self.future.set_exception(OSError(self.error, strerror(self.error)))
         else:
             self.future.set_result(self.value)
         return 0
@@ -140,7 +140,7 @@ cdef class SocketTable:
             raise ValueError("the socket must be non-blocking")
         fd = sock.fileno()
         if fd < 0:
-            raise OSError(EBADF, os.strerror(EBADF))
+            raise OSError(EBADF, strerror(EBADF))
         if fd < self.port.owner_count and self.port.owners[fd] != NULL:
             self.loop._ensure_fd_no_transport(sock)
         return fd
@@ -319,7 +319,7 @@ cdef class SocketTable:
         if n == -EAGAIN or n == -EWOULDBLOCK:
             return 0
         if n < 0:
-            raise OSError(<int>-n, os.strerror(<int>-n))
+            raise OSError(<int>-n, strerror(<int>-n))
         return n
 
 

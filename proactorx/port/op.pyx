@@ -21,6 +21,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.port.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
 
+from proactorx.port.errors import strerror
+
 cdef extern from "../drivers/sockio.h":
     struct msghdr:
         unsigned int msg_namelen
@@ -209,12 +211,10 @@ cdef class Overlapped(Op):
             OSError: the op failed; ``errno`` is ECANCELED when it was cancelled in time.
             RuntimeError: the last packet has not come yet.
         """
-        import os
-
         if self.state != DONE:
             raise RuntimeError("the operation is still in flight")
         if self.error:
-            raise OSError(self.error, os.strerror(self.error))
+            raise OSError(self.error, strerror(self.error))
         return self.value
 
     cdef Py_ssize_t want(self) noexcept:

@@ -22,11 +22,11 @@ from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCK
 
 import asyncio
 import logging
-import os
 import socket
 from asyncio import constants, trsock
 
 from proactorx.port import names
+from proactorx.port.errors import strerror
 from proactorx.transports import base
 
 cdef extern from "Python.h":
@@ -102,7 +102,7 @@ cdef class ReceiveDatagramsOp(Op):
             elif packet.flags & PACKET_READY:
                 transport.ready()
             elif packet.res < 0 and packet.res != -ECANCELED and not transport.closing:
-                transport._fatal_error(OSError(-packet.res, os.strerror(-packet.res)),
+                transport._fatal_error(OSError(-packet.res, strerror(-packet.res)),
                                        "Fatal read error on datagram transport")
         finally:
             if last:
@@ -247,12 +247,12 @@ cdef class DatagramTransport(SendingTransport):
                 self.unstash()
                 self.in_callback = True
             if n < 0:
-                self._error_received(OSError(-n, os.strerror(-n)))
+                self._error_received(OSError(-n, strerror(-n)))
             else:
                 self.take_in(arena.memory, n)
                 late = px_take_late(arena.memory)
                 if late:
-                    self._error_received(OSError(-late, os.strerror(-late)))
+                    self._error_received(OSError(-late, strerror(-late)))
         finally:
             PyContext_Exit(self.context)
             self.in_callback = False
@@ -511,7 +511,7 @@ cdef class DatagramTransport(SendingTransport):
         cdef int n
         self.dirty = False
         if self.count and self.sock.fileno() != self.fd:
-            self._fatal_error(OSError(EBADF, os.strerror(EBADF)), "Fatal write error on datagram transport")
+            self._fatal_error(OSError(EBADF, strerror(EBADF)), "Fatal write error on datagram transport")
         while self.count and self.writable is None and self.retry is None:
             n = self.send_batch()
             if n == -EAGAIN or n == -EWOULDBLOCK:
@@ -565,7 +565,7 @@ cdef class DatagramTransport(SendingTransport):
         """Send one datagram through the socket module: 1, or -EAGAIN.  Errors are dealt with."""
         try:
             if self.sock.fileno() != self.fd:
-                raise OSError(EBADF, os.strerror(EBADF))
+                raise OSError(EBADF, strerror(EBADF))
             if self.connected:
                 self.sock.send(data)
             else:
@@ -600,7 +600,7 @@ cdef class DatagramTransport(SendingTransport):
 
     cdef int failed(self, int error) except -1:
         # From the loop: a protocol that answers an error with another datagram would come back here without end.
-        self._loop.call_soon(self._error_received, OSError(error, os.strerror(error)), context=self.context)
+        self._loop.call_soon(self._error_received, OSError(error, strerror(error)), context=self.context)
         return 0
 
     def _resume_protocol(self):

@@ -5,9 +5,10 @@ from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet
 from proactorx.port.port cimport Port
 from proactorx.transports.stream cimport StreamTransport
 
-import os
 import socket
 from asyncio import constants, trsock
+
+from proactorx.port.errors import strerror
 
 cdef extern from "../drivers/sockio.h":
     int px_close(int fd) nogil
@@ -129,14 +130,14 @@ cdef class Listener(Op):
                 self.starved = True
                 self.loop.call_exception_handler({
                     "message": "socket.accept() out of system resource",
-                    "exception": OSError(error, os.strerror(error)),
+                    "exception": OSError(error, strerror(error)),
                     "socket": trsock.TransportSocket(self.sock),
                 })
             self.retry = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self.start)
         else:
             self.loop.call_exception_handler({
                 "message": "Accepting connections failed",
-                "exception": OSError(error, os.strerror(error)),
+                "exception": OSError(error, strerror(error)),
                 "socket": trsock.TransportSocket(self.sock),
             })
             # Network errors that were pending on the new connection, accept(2): the listener itself is fine.

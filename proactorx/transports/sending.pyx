@@ -13,8 +13,9 @@ from proactorx.port.op cimport Op, POLL, Packet
 from proactorx.transports.base cimport BaseTransport
 
 import logging
-import os
 from asyncio import constants
+
+from proactorx.port.errors import strerror
 
 cdef extern from "../drivers/sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
@@ -268,7 +269,7 @@ cdef class SendingTransport(BaseTransport):
         return 0
 
     cdef int send_failed(self, int error) except -1:
-        self._fatal_error(OSError(error, os.strerror(error)), "Fatal write error on socket transport")
+        self._fatal_error(OSError(error, strerror(error)), "Fatal write error on socket transport")
         return 0
 
     cdef int clear_buffer(self) except -1:

@@ -19,11 +19,11 @@ from proactorx.transports.reader cimport feed, is_plain
 from proactorx.transports.sending cimport SendingTransport
 
 import asyncio
-import os
 import socket
 import sys
 from asyncio import constants, transports, trsock
 
+from proactorx.port.errors import strerror
 from proactorx.port.names import parse as parse_name
 from proactorx.transports import base
 
@@ -433,7 +433,7 @@ cdef class StreamTransport(SendingTransport):
 
     cdef int receive_failed(self, int error) except -1:
         if not self.closing or self.buffered:
-            self._fatal_error(OSError(error, os.strerror(error)), "Fatal read error on socket transport")
+            self._fatal_error(OSError(error, strerror(error)), "Fatal read error on socket transport")
         return 0
 
     # ------------------------------------------------------------------------------------------------------ ending

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import warnings
 from asyncio import constants, futures, transports
 from typing import Any
 
 from proactorx.port.constants import RECV, SEND
+from proactorx.port.errors import strerror
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
 
@@ -115,7 +115,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         elif op.error in _GONE:
             self._end()
         elif op.error:
-            self._fatal_error(OSError(op.error, os.strerror(op.error)), "Fatal read error on pipe transport")
+            self._fatal_error(OSError(op.error, strerror(op.error)), "Fatal read error on pipe transport")
         elif self._paused:
             self._kept = data
         else:
@@ -145,7 +145,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def _watched(self, op: Overlapped) -> None:
         if op.error in _GONE:
-            self._force_close(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) if self._size else None)
+            self._force_close(BrokenPipeError(errno.EPIPE, strerror(errno.EPIPE)) if self._size else None)
         elif not op.error:
             self._read()  # bytes that nobody wants
         # Else it may not be read: the next write will tell.
@@ -205,7 +205,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         if op.error and not self._lost and not self._loop.is_closed():
             self._size = 0
             self._queue.clear()
-            self._fatal_error(OSError(op.error, os.strerror(op.error)), "Fatal write error on pipe transport")
+            self._fatal_error(OSError(op.error, strerror(op.error)), "Fatal write error on pipe transport")
         elif self._queue and not self._lost:
             self._write()
         if self._lost or self._loop.is_closed():
