@@ -515,8 +515,8 @@ cdef class CompletionPort(SharedPort):
         """Read at most `n` bytes of a file, from `offset` on; ``b""`` at its end.
 
         On io_uring the kernel does it; elsewhere, and of a file that has positions without `offset`, a thread of the
-        process's ``IOThreadPool``, where an operation that has begun cannot be cancelled.  Operations on one file may be
-        done in any order.
+        process's ``IOThreadPool``, where an operation that has begun cannot be cancelled.  Operations on one file may
+        be done in any order.
 
         Args:
             file: a file object's own buffer is neither used nor known: pass one that has none.
