@@ -26,8 +26,6 @@ cdef class ReceiveDatagramsOp(Op):
 
 cdef class DatagramTransport(SendingTransport):
     cdef object remote           # the address that sendto() may name, of an endpoint made with remote_addr
-    cdef ReceiveDatagramsOp receive
-    cdef list stash              # received while paused: (data, address)
     cdef object retry            # a timer: the socket says that it takes more, and does not
     cdef Outgoing *queue
     cdef uint32_t head, count, room
@@ -39,12 +37,10 @@ cdef class DatagramTransport(SendingTransport):
     cdef int stalls
     cdef bint connected
     cdef bint plain              # a family whose addresses only the socket module knows
-    cdef bint reading_paused
     cdef object __weakref__
     cdef dict __dict__
 
     cdef int start_reading(self) except -1
-    cdef int receive_done(self) except -1
     cdef int ready(self) except -1
     cdef int ready_plain(self) except -1
     cdef int take_in(self, px_arena *arena, int count) except -1

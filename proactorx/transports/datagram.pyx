@@ -27,6 +27,7 @@ import socket
 from asyncio import constants, trsock
 
 from proactorx.port import names
+from proactorx.transports import base
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -145,23 +146,6 @@ cdef class DatagramTransport(SendingTransport):
 
     # ------------------------------------------------------------------------------------------ what users ask for
 
-    def is_reading(self):
-        """Whether the protocol may be given datagrams: neither closing nor paused."""
-        return not self.closing and not self.reading_paused
-
-    def __repr__(self):
-        info = [UDPTransport.__name__]
-        if self.fd < 0:
-            info.append("closed")
-        elif self.closing:
-            info.append("closing")
-        info.append(f"fd={self.fd}")
-        if self.fd >= 0 and not self._loop.is_closed():
-            idle = "idle" if self.receive is None else "polling"
-            info.append(f"read={'paused' if self.reading_paused else idle}")
-            info.append(f"write=<{'polling' if self.writable is not None else 'idle'}, bufsize={self.buffered}>")
-        return "<{}>".format(" ".join(info))
-
     # What a stream transport has and this one has not; stock asyncio's says the same.
 
     def write(self, data):
@@ -199,45 +183,14 @@ cdef class DatagramTransport(SendingTransport):
         if self.receive is not None or self.fd < 0:
             return 0
         op = ReceiveDatagramsOp.__new__(ReceiveDatagramsOp)
-        op.kind = RECV_DGRAMS
-        op.fd = self.fd
         op.transport = self
-        self.receive = op
-        try:
-            self.port.submit(op)
-        except BaseException:
-            self.receive = None
-            op.transport = None
-            raise
-        return 0
-
-    cdef int stop_reading(self) except -1:
-        self.stash = None
-        if self.receive is not None:
-            self.port.cancel(self.receive)
-        return 0
-
-    cdef int receive_done(self) except -1:
-        self.receive = None
-        return self.release_fd()
+        return self.begin(op, RECV_DGRAMS)
 
     # --------------------------------------------------------------------------------------------------- receiving
 
-    def pause_reading(self):
-        """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
-        if self.closing or self.reading_paused:
-            return
-        self.reading_paused = True
-        if self.receive is not None:
-            self.receive.paused = True
-
-    def resume_reading(self):
-        """Undo ``pause_reading``; what was received meanwhile comes first."""
-        if self.closing or not self.reading_paused:
-            return
-        self.reading_paused = False
-        # From the loop, as every packet: the caller may be inside a callback of the protocol.
-        self._loop.call_soon(self._read_again, context=self.context)
+    is_reading = base.is_reading
+    pause_reading = base.pause_reading
+    resume_reading = base.resume_reading
 
     def _read_again(self):
         self.unstash()
@@ -405,12 +358,7 @@ cdef class DatagramTransport(SendingTransport):
 
     def _callback_failed(self, str name, exc):
         """As on stock asyncio: reported, and the endpoint goes on."""
-        self._loop.call_exception_handler({
-            "message": f"Exception in callback protocol.{name}()",
-            "exception": exc,
-            "transport": self,
-            "protocol": self._protocol,
-        })
+        self._report(f"Exception in callback protocol.{name}()", exc)
 
     # ----------------------------------------------------------------------------------------------------- sending
 
@@ -673,13 +621,6 @@ cdef class DatagramTransport(SendingTransport):
             self.retry = None
         if self.writable is not None:
             self.port.cancel(self.writable)
-        return 0
-
-    cdef bint busy(self) noexcept:
-        return self.receive is not None or self.writable is not None
-
-    cdef int ended(self) except -1:
-        self.stash = None
         return 0
 
     def __dealloc__(self):

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 from proactorx.port.op cimport Op, Packet
-from proactorx.port.port cimport Port
+from proactorx.transports.base cimport BaseTransport
 from proactorx.transports.sending cimport SendingTransport, iovec
 
 cdef class PipeFile:
@@ -10,21 +10,10 @@ cdef class PipeFile:
 cdef class PipeReadOp(Op):
     cdef ReadPipeTransport transport
 
-cdef class ReadPipeTransport:
-    cdef object _loop
-    cdef Port port
-    cdef object _protocol
-    cdef object context
-    cdef PipeFile file
-    cdef dict extra
+cdef class ReadPipeTransport(BaseTransport):
     cdef object memory           # where read(2) puts its bytes: one for all pipes of the loop
-    cdef PipeReadOp receive
-    cdef int fd
     cdef bint character          # a terminal or another character device
     cdef bint unpollable         # a device that poll(2) says nothing of, and that never keeps one waiting
-    cdef bint reading_paused
-    cdef bint closing
-    cdef bint connection_lost_called
     cdef object __weakref__
     cdef dict __dict__
 
@@ -33,8 +22,6 @@ cdef class ReadPipeTransport:
     cdef int data(self, bytes data) except -1
     cdef int eof(self) except -1
     cdef int not_pollable(self, int error) except -1
-    cdef int finish(self, exc) except -1
-    cdef int release_fd(self) except -1
 
 cdef class PeerOp(Op):
     cdef WritePipeTransport transport
@@ -49,4 +36,3 @@ cdef class WritePipeTransport(SendingTransport):
 
     cdef int watch_peer(self) except -1
     cdef int peer_event(self) except -1
-    cdef bint stranded(self) except -1

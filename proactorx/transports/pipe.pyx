@@ -17,6 +17,7 @@ from libc.stdint cimport uint32_t
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, POLL, Packet, RECV_STREAM
 from proactorx.port.port cimport Port
+from proactorx.transports.base cimport BaseTransport
 from proactorx.transports.sending cimport SendingTransport, iovec
 
 import asyncio
@@ -26,8 +27,9 @@ import logging
 import os
 import stat
 import sys
-import warnings
-from asyncio import constants, futures
+from asyncio import constants
+
+from proactorx.transports import base
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -96,16 +98,23 @@ cdef class PipeReadOp(Op):
         finally:
             if last:
                 self.transport = None
-                transport.receive = None
-                transport.release_fd()
+                transport.receive_done()
         return 0
 
 
-cdef class ReadPipeTransport:
-    """The transport of ``connect_read_pipe``: an ``asyncio.ReadTransport`` with its whole contract."""
+def _get_pipe(BaseTransport self):
+    # asyncio's own name for the file object; set to None by those who take it back.
+    return (<PipeFile>self.sock).pipe if self.fd >= 0 else None
 
-    def __cinit__(self):
-        self.fd = -1
+
+def _set_pipe(BaseTransport self, value):
+    if value is not None:
+        raise AttributeError("a transport keeps its pipe")
+    self.fd = -1
+
+
+cdef class ReadPipeTransport(BaseTransport):
+    """The transport of ``connect_read_pipe``: an ``asyncio.ReadTransport`` with its whole contract."""
 
     def __init__(self, loop, Port port not None, pipe, protocol, memory, *, extra=None):
         cdef int fd = pipe.fileno()
@@ -115,7 +124,8 @@ cdef class ReadPipeTransport:
         os.set_blocking(fd, False)
         self._loop = loop
         self.port = port
-        self.file = PipeFile(loop, pipe)
+        self.sock = PipeFile(loop, pipe)
+        self.given = True
         self.memory = memory
         self._protocol = protocol
         self.context = PyContext_CopyCurrent()
@@ -128,57 +138,16 @@ cdef class ReadPipeTransport:
     def __class__(self):
         return ReadPipe
 
-    # ------------------------------------------------------------------------------------------ what users ask for
+    _pipe = property(_get_pipe, _set_pipe)
 
-    def get_extra_info(self, name, default=None):
-        """``pipe``: the file object; and what the maker of the transport gave."""
-        return default if self.extra is None else self.extra.get(name, default)
-
-    def set_protocol(self, protocol):
-        """Give the bytes that come from now on to `protocol`."""
-        self._protocol = protocol
-
-    def get_protocol(self):
-        """The protocol that gets the bytes."""
-        return self._protocol
-
-    def is_closing(self):
-        """Whether the transport is closing or closed."""
-        return self.closing
-
-    def is_reading(self):
-        """Whether the protocol may be given bytes: neither closing nor paused."""
-        return not self.closing and not self.reading_paused
-
-    @property
-    def _pipe(self):
-        # asyncio's own name for the file object; set to None by those who take it back.
-        return self.file.pipe if self.fd >= 0 else None
-
-    @_pipe.setter
-    def _pipe(self, value):
-        if value is not None:
-            raise AttributeError("a transport keeps its pipe")
-        self.fd = -1
-
-    def __repr__(self):
-        info = [ReadPipe.__name__]
-        if self.fd < 0:
-            info.append("closed")
-        elif self.closing:
-            info.append("closing")
-        info.append(f"fd={self.fd}")
-        if self.fd >= 0:
-            info.append("open" if self._loop.is_closed() else "idle" if self.receive is None else "polling")
-        return "<{}>".format(" ".join(info))
+    cdef list states(self):
+        return ["open" if self._loop.is_closed() else "idle" if self.receive is None else "polling"]
 
     # ----------------------------------------------------------------------------------------------------- reading
 
-    def _start(self, waiter=None):
-        """Call ``connection_made``, then read, then wake who waits for the connection."""
-        self._loop.call_soon(self._connection_made, context=self.context)
-        if waiter is not None:
-            self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)
+    is_reading = base.is_reading
+    pause_reading = base.pause_reading
+    resume_reading = base.resume_reading
 
     def _connection_made(self):
         try:
@@ -198,18 +167,9 @@ cdef class ReadPipeTransport:
             self._loop.call_soon(self._read_at_once)
             return 0
         op = PipeReadOp.__new__(PipeReadOp)
-        op.kind = RECV_STREAM
-        op.fd = self.fd
         op.direct = True
         op.transport = self
-        self.receive = op
-        try:
-            self.port.submit(op)
-        except BaseException:
-            self.receive = None
-            op.transport = None
-            raise
-        return 0
+        return self.begin(op, RECV_STREAM)
 
     cdef int ready(self) except -1:
         cdef Py_ssize_t room, n
@@ -217,7 +177,7 @@ cdef class ReadPipeTransport:
             return 0
         room = PyByteArray_GET_SIZE(self.memory)
         # The file object may have been closed behind our back, and the number given to another file.
-        n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room) if self.file.fileno() == self.fd else -EBADF
+        n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room) if self.sock.fileno() == self.fd else -EBADF
         if n > 0:
             if self.receive is not None:
                 self.receive.again = True
@@ -241,12 +201,7 @@ cdef class ReadPipeTransport:
             raise
         except BaseException as exc:
             # As on stock asyncio: reported, and reading goes on.
-            self._loop.call_exception_handler({
-                "message": "protocol.data_received() call failed.",
-                "exception": exc,
-                "transport": self,
-                "protocol": self._protocol,
-            })
+            self._report("protocol.data_received() call failed.", exc)
         finally:
             PyContext_Exit(self.context)
         return 0
@@ -269,24 +224,6 @@ cdef class ReadPipeTransport:
             self.ready()
             self._read_again()
 
-    def pause_reading(self):
-        """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
-        if self.closing or self.reading_paused:
-            return
-        self.reading_paused = True
-        if self.receive is not None:
-            self.receive.paused = True
-
-    def resume_reading(self):
-        """Undo ``pause_reading``."""
-        if self.closing or not self.reading_paused:
-            return
-        self.reading_paused = False
-        if self.receive is not None:
-            self.port.resume(self.receive)
-        else:
-            self._loop.call_soon(self._read_again, context=self.context)
-
     # ------------------------------------------------------------------------------------------------------ ending
 
     def close(self):
@@ -300,52 +237,12 @@ cdef class ReadPipeTransport:
             if self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=True)
         else:
-            self._loop.call_exception_handler({
-                "message": message,
-                "exception": exc,
-                "transport": self,
-                "protocol": self._protocol,
-            })
+            self._report(message, exc)
         if not self.closing:
             self.finish(exc)
 
     cdef int finish(self, exc) except -1:
-        self.closing = True
-        if self._loop.is_closed():
-            # Nobody will call the protocol any more, but the descriptor need not wait for the garbage collector.
-            self.connection_lost_called = True
-            return self.release_fd()
-        if self.receive is not None:
-            self.receive.paused = False
-            self.port.cancel(self.receive)
-        self._loop.call_soon(self._call_connection_lost, exc, context=self.context)
-        return 0
-
-    def _call_connection_lost(self, exc):
-        try:
-            self._protocol.connection_lost(exc)
-        finally:
-            self.connection_lost_called = True
-            self._protocol = None
-            self.release_fd()
-
-    cdef int release_fd(self) except -1:
-        """Close the descriptor once the connection is lost and no op is on it."""
-        cdef int fd = self.fd
-        if fd < 0 or not self.connection_lost_called or self.receive is not None:
-            return 0
-        self.fd = -1
-        if self.file.fileno() == fd:
-            self.port.driver.forget(fd)
-            self.file.close()
-        return 0
-
-    def __del__(self):
-        if self.fd < 0:
-            return
-        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-        self.fd = -1
-        self.file.close()
+        return 0 if self.stranded() else BaseTransport.finish(self, exc)
 
 
 cdef class PeerOp(Op):
@@ -394,30 +291,11 @@ cdef class WritePipeTransport(SendingTransport):
     cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil:
         return px_writev(self.fd, vector, count)
 
-    # ------------------------------------------------------------------------------------------ what users ask for
+    _pipe = property(_get_pipe, _set_pipe)
 
-    @property
-    def _pipe(self):
-        # asyncio's own name for the file object; set to None by those who take it back.
-        return (<PipeFile>self.sock).pipe if self.fd >= 0 else None
-
-    @_pipe.setter
-    def _pipe(self, value):
-        if value is not None:
-            raise AttributeError("a transport keeps its pipe")
-        self.fd = -1
-
-    def __repr__(self):
-        info = [WritePipe.__name__]
-        if self.fd < 0:
-            info.append("closed")
-        elif self.closing:
-            info.append("closing")
-        info.append(f"fd={self.fd}")
-        if self.fd >= 0:
-            info.append("open" if self._loop.is_closed() else "idle" if self.writable is None else "polling")
-            info.append(f"bufsize={self.buffered}")
-        return "<{}>".format(" ".join(info))
+    cdef list states(self):
+        state = "open" if self._loop.is_closed() else "idle" if self.writable is None else "polling"
+        return [state, f"bufsize={self.buffered}"]
 
     # --------------------------------------------------------------------------------------------------- the peer
 
@@ -490,13 +368,10 @@ cdef class WritePipeTransport(SendingTransport):
         return 0
 
     cdef bint stranded(self) except -1:
-        """The loop is closed: nobody will call the protocol any more, so let the descriptor go now."""
-        if not self._loop.is_closed():
+        if not BaseTransport.stranded(self):
             return False
-        self.closing = self.connection_lost_called = True
         self.lost = self.lost or 1
         self.clear_buffer()
-        self.release_fd()
         return True
 
     def write_eof(self):

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint16_t
 from proactorx.port.op cimport Op, Packet
-from proactorx.port.port cimport Flushable, Port
+from proactorx.transports.base cimport BaseTransport
 
 cdef extern from "<sys/uio.h>":
     struct iovec:
@@ -14,13 +14,7 @@ cdef enum:
 cdef class WritableOp(Op):
     cdef SendingTransport transport
 
-cdef class SendingTransport(Flushable):
-    cdef object _loop
-    cdef Port port
-    cdef object _protocol
-    cdef object context
-    cdef dict extra              # get_extra_info() values given or already asked for
-    cdef object sock             # the Python object that owns fd, once there is one; else the transport owns it
+cdef class SendingTransport(BaseTransport):
     cdef WritableOp writable
     cdef object room             # the future of a sendfile that waits, or None
     # Queued writes: the first one here, the others in `more`; `offset` bytes of the first are sent.
@@ -29,23 +23,16 @@ cdef class SendingTransport(Flushable):
     cdef Py_ssize_t offset
     cdef Py_ssize_t buffered
     cdef Py_ssize_t high, low
-    cdef int fd
     cdef uint16_t lost           # writes after the connection was lost, plus one; 0: alive
-    cdef bint closing
     cdef bint protocol_paused
     cdef bint eof_written
     cdef bint shut               # shutdown(2) was called
     cdef bint sending_file
     cdef bint in_callback
-    cdef bint given              # the socket was the user's: it may be closed behind our back
-    cdef bint connection_lost_called
     cdef bint eager              # a write is not put off to the end of the turn
 
     cdef ssize_t put(self, const char *data, size_t size) noexcept nogil
     cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil
-    cdef bint busy(self) noexcept
-    cdef int stop_reading(self) except -1
-    cdef int ended(self) except -1
     cdef object _keep(self, data, Py_ssize_t size)
     cdef bint _may_send(self) except -1
     cdef int enqueue(self, object data, Py_ssize_t size) except -1
@@ -57,4 +44,3 @@ cdef class SendingTransport(Flushable):
     cdef int drained(self) except -1
     cdef int clear_buffer(self) except -1
     cdef int force_close(self, exc) except -1
-    cdef int release_fd(self) except -1

@@ -1,25 +1,19 @@
-"""The sending half of a transport, and how a transport ends.
+"""The sending half of a transport.
 
 ``write`` queues; what a callback or a turn has queued goes out in one system call, at once when much is queued.  A
 file that takes no more is waited for by an op, and the system call is made when it is writable: so the number of bytes
 that were sent is known at every moment, whatever is cancelled.
-
-One owner per descriptor: the transport, until a Python socket exists for it (given by the user or made for
-``get_extra_info("socket")``); then that socket, and the transport closes through it.  The descriptor is closed when
-its last op has ended, never before.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
-from posix.unistd cimport close
 from proactorx.port.op cimport Op, POLL, Packet
-from proactorx.port.port cimport Flushable, Port
+from proactorx.transports.base cimport BaseTransport
 
 import logging
 import os
-import warnings
 from asyncio import constants
 
 cdef extern from "../drivers/sockio.h":
@@ -57,11 +51,10 @@ cdef class WritableOp(Op):
         return 0
 
 
-cdef class SendingTransport(Flushable):
+cdef class SendingTransport(BaseTransport):
     """What every transport that sends has in common; a subclass says what else it does with the descriptor."""
 
     def __cinit__(self):
-        self.fd = -1
         self.high = 65536
         self.low = 16384
 
@@ -74,40 +67,16 @@ cdef class SendingTransport(Flushable):
         return px_sendv(self.fd, vector, count)
 
     cdef bint busy(self) noexcept:
-        """Whether an op on the descriptor is in flight."""
-        return self.writable is not None
+        return self.receive is not None or self.writable is not None
 
-    cdef int stop_reading(self) except -1:
-        """The transport is closing: cancel what reads."""
-        return 0
-
-    cdef int ended(self) except -1:
-        """``connection_lost`` was called: drop what only an open transport needs."""
-        return 0
-
-    # ------------------------------------------------------------------------------------------ what users ask for
-
-    def get_extra_info(self, name, default=None):
-        """What is known of the transport by that name."""
-        return default if self.extra is None else self.extra.get(name, default)
-
-    def set_protocol(self, protocol):
-        """Call `protocol` from now on."""
-        self._protocol = protocol
-
-    def get_protocol(self):
-        """The protocol that is called."""
-        return self._protocol
-
-    def is_closing(self):
-        """Whether the transport is closing or closed."""
-        return self.closing
-
-    def _start(self, waiter=None):
-        """Call ``connection_made``, then read or watch, then wake who waits for the transport."""
-        self._loop.call_soon(self._connection_made, context=self.context)
-        if waiter is not None:
-            self._loop.call_soon(_set_result_unless_done, waiter)
+    cdef list states(self):
+        if self._loop.is_closed():
+            return []
+        idle = "idle" if self.receive is None else "polling"
+        return [
+            f"read={'paused' if self.reading_paused else idle}",
+            f"write=<{'polling' if self.writable is not None else 'idle'}, bufsize={self.buffered}>",
+        ]
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -386,12 +355,7 @@ cdef class SendingTransport(Flushable):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._loop.call_exception_handler({
-                "message": f"protocol.{name}() failed",
-                "exception": exc,
-                "transport": self,
-                "protocol": self._protocol,
-            })
+            self._report(f"protocol.{name}() failed", exc)
 
     # ------------------------------------------------------------------------------------- for ``loop.sendfile``
 
@@ -456,78 +420,25 @@ cdef class SendingTransport(Flushable):
         if self.lost:
             return 0
         self.clear_buffer()
-        self.closing = True
         self.lost = 1
-        self.stop_reading()
-        self._loop.call_soon(self._call_connection_lost, exc, context=self.context)
-        return 0
+        return self.finish(exc)
 
     def _fatal_error(self, exc, message="Fatal error on transport"):
         if isinstance(exc, OSError):
             if self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=True)
         else:
-            self._loop.call_exception_handler({
-                "message": message,
-                "exception": exc,
-                "transport": self,
-                "protocol": self._protocol,
-            })
+            self._report(message, exc)
         self.force_close(exc)
 
-    def _call_connection_lost(self, exc):
-        try:
-            self._protocol.connection_lost(exc)
-        finally:
-            self.connection_lost_called = True
-            self._protocol = None
-            if self.room is not None:
-                self.has_room()
-            self.ended()
-            self.release_fd()
-
-    cdef int release_fd(self) except -1:
-        """Close the descriptor once the connection is lost and the last op on it has ended."""
-        cdef int fd = self.fd
-        if fd < 0 or not self.connection_lost_called or self.busy():
-            return 0
-        if self.given and self.sock.fileno() != fd:
-            self.port.disown(fd, <void *>self)
-            self.fd = -1  # closed by its other owner: the number is not ours any more
-            return 0
-        self.port.driver.forget(fd)
-        self.port.disown(fd, <void *>self)
-        self.fd = -1
-        if self.sock is not None:
-            self.sock.close()
-        else:
-            close(fd)
-        return 0
+    cdef int ended(self) except -1:
+        if self.room is not None:
+            self.has_room()
+        return BaseTransport.ended(self)
 
     def _has(self, fd):
         return self.fd == fd and not self.closing and not (self.given and self.sock.fileno() != fd)
 
-    def __dealloc__(self):
-        if self.fd >= 0 and self.port is not None:
-            self.port.disown(self.fd, <void *>self)
-
-    def __del__(self):
-        cdef int fd = self.fd
-        if fd < 0:
-            return
-        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-        self.port.disown(fd, <void *>self)
-        self.fd = -1
-        if self.sock is not None:
-            self.sock.close()
-        else:
-            close(fd)
-
 
 cdef bint _contiguous(data):
     return not isinstance(data, memoryview) or data.c_contiguous
-
-
-def _set_result_unless_done(future):
-    if not future.done():
-        future.set_result(None)

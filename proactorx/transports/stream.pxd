@@ -11,12 +11,9 @@ cdef class RawProtocol(Flushable):
 
 cdef class StreamTransport(SendingTransport):
     cdef object server
-    cdef ReceiveOp receive
-    cdef list stash              # received while paused
     cdef bint buffered_protocol
     cdef bint reader_protocol    # asyncio's own, see `reader`
     cdef bint raw_protocol       # a layer of this package, see RawProtocol
-    cdef bint reading_paused
     cdef bint eof_seen
     cdef uint8_t name_sizes[2]   # sockname, peername: as the kernel gave them, see remember_name
     cdef unsigned char names[2][28]
@@ -38,5 +35,4 @@ cdef class StreamTransport(SendingTransport):
     cdef int ready(self, uint32_t mask) except -1
     cdef int eof(self) except -1
     cdef int receive_failed(self, int error) except -1
-    cdef int receive_done(self) except -1
     cdef int unstash(self) except -1

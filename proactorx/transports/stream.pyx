@@ -25,6 +25,7 @@ import sys
 from asyncio import constants, transports, trsock
 
 from proactorx.port.names import parse as parse_name
+from proactorx.transports import base
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -184,23 +185,6 @@ cdef class StreamTransport(SendingTransport):
             if buffered:
                 self.port.driver.prefer_direct(self.receive)
 
-    def is_reading(self):
-        """Whether the protocol may be given bytes: neither closing nor paused."""
-        return not self.closing and not self.reading_paused
-
-    def __repr__(self):
-        info = [TCPTransport.__name__]
-        if self.fd < 0:
-            info.append("closed")
-        elif self.closing:
-            info.append("closing")
-        info.append(f"fd={self.fd}")
-        if self.fd >= 0 and not self._loop.is_closed():
-            idle = "idle" if self.receive is None else "polling"
-            info.append(f"read={'paused' if self.reading_paused else idle}")
-            info.append(f"write=<{'polling' if self.writable is not None else 'idle'}, bufsize={self.buffered}>")
-        return "<{}>".format(" ".join(info))
-
     # ----------------------------------------------------------------------------------------------------- opening
 
     def _connection_made(self):
@@ -220,53 +204,17 @@ cdef class StreamTransport(SendingTransport):
         if self.receive is not None or self.eof_seen or self.fd < 0:
             return 0
         op = ReceiveOp.__new__(ReceiveOp)
-        op.kind = RECV_STREAM
-        op.fd = self.fd
         op.direct = self.buffered_protocol
         op.transport = self
-        self.receive = op
-        try:
-            self.port.submit(op)
-        except BaseException:
-            self.receive = None
-            op.transport = None
-            raise
-        return 0
-
-    cdef int stop_reading(self) except -1:
-        self.stash = None
-        if self.receive is not None:
-            self.port.cancel(self.receive)
-        return 0
+        return self.begin(op, RECV_STREAM)
 
     # ----------------------------------------------------------------------------------------------------- reading
 
-    def pause_reading(self):
-        """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
-        if self.closing or self.reading_paused:
-            return
-        self.reading_paused = True
-        if self.receive is not None:
-            self.receive.paused = True
-
-    def resume_reading(self):
-        """Undo ``pause_reading``; what was received meanwhile comes first."""
-        if self.closing or not self.reading_paused:
-            return
-        self.reading_paused = False
-        if self.stash is not None:
-            # From the loop, as every packet: the caller may be inside a callback of the protocol.
-            self._loop.call_soon(self._unstash, context=self.context)
-        elif self.receive is not None:
-            self.port.resume(self.receive)
-        else:
-            self._loop.call_soon(self._read_again, context=self.context)
+    is_reading = base.is_reading
+    pause_reading = base.pause_reading
+    resume_reading = base.resume_reading
 
     def _read_again(self):
-        if not self.closing and not self.reading_paused:
-            self.start_reading()
-
-    def _unstash(self):
         self.unstash()
 
     cdef int unstash(self) except -1:
@@ -391,7 +339,7 @@ cdef class StreamTransport(SendingTransport):
                         self.stash = []
                     self.stash.insert(0, PyBytes_FromStringAndSize(data, size))
                     if not self.reading_paused:
-                        self._loop.call_soon(self._unstash, context=self.context)
+                        self._loop.call_soon(self._read_again, context=self.context)
                     return 0
                 if not self.get_buffer(&view):
                     return 0
@@ -485,22 +433,14 @@ cdef class StreamTransport(SendingTransport):
             self._fatal_error(OSError(error, os.strerror(error)), "Fatal read error on socket transport")
         return 0
 
-    cdef int receive_done(self) except -1:
-        self.receive = None
-        return self.release_fd()
-
     # ------------------------------------------------------------------------------------------------------ ending
 
-    cdef bint busy(self) noexcept:
-        return self.receive is not None or self.writable is not None
-
     cdef int ended(self) except -1:
-        self.stash = None
         self.remember_name(False)
         server, self.server = self.server, None
         if server is not None:
             detach(server, self)
-        return 0
+        return SendingTransport.ended(self)
 
 
 # Server._attach and _detach take the transport since 3.12.1 and 3.13.

@@ -1,0 +1,193 @@
+"""What every transport has: a descriptor, a protocol, perhaps an op that reads, and an end.
+
+One owner per descriptor: the transport, until a Python object exists for it (a socket or file given by the user, or a
+socket made for ``get_extra_info("socket")``); then that object, and the transport closes through it.  The descriptor
+is closed when its last op has ended, never before.
+"""
+
+from posix.unistd cimport close
+from proactorx.port.op cimport Op
+from proactorx.port.port cimport Flushable, Port
+
+import warnings
+
+
+cdef class BaseTransport(Flushable):
+    """The common part of all transports; a subclass says what its op's packets mean, and what else it does."""
+
+    def __cinit__(self):
+        self.fd = -1
+
+    # ------------------------------------------------------------------------------------------ what users ask for
+
+    def get_extra_info(self, name, default=None):
+        """What is known of the transport by that name."""
+        return default if self.extra is None else self.extra.get(name, default)
+
+    def set_protocol(self, protocol):
+        """Call `protocol` from now on."""
+        self._protocol = protocol
+
+    def get_protocol(self):
+        """The protocol that is called."""
+        return self._protocol
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        return self.closing
+
+    def __repr__(self):
+        info = [self.__class__.__name__]
+        if self.fd < 0:
+            info.append("closed")
+        elif self.closing:
+            info.append("closing")
+        info.append(f"fd={self.fd}")
+        if self.fd >= 0:
+            info += self.states()
+        return "<{}>".format(" ".join(info))
+
+    cdef list states(self):
+        """What ``repr`` says of an open transport."""
+        return []
+
+    # ------------------------------------------------------------------------------------------------------ opening
+
+    def _start(self, waiter=None):
+        """Call ``connection_made``, then read or watch, then wake who waits for the transport."""
+        self._loop.call_soon(self._connection_made, context=self.context)
+        if waiter is not None:
+            self._loop.call_soon(_set_result_unless_done, waiter)
+
+    cdef int begin(self, Op op, int kind) except -1:
+        """Submit the op that reads."""
+        op.kind = <unsigned char>kind
+        op.fd = self.fd
+        self.receive = op
+        try:
+            self.port.submit(op)
+        except BaseException:
+            self.receive = None
+            raise
+        return 0
+
+    cdef int receive_done(self) except -1:
+        """The op that reads has had its last packet."""
+        self.receive = None
+        return self.release_fd()
+
+    # ------------------------------------------------------------------------------------------------------- ending
+
+    cdef bint busy(self) noexcept:
+        """Whether an op on the descriptor is in flight."""
+        return self.receive is not None
+
+    cdef int stop_reading(self) except -1:
+        """The transport is closing: cancel what reads."""
+        self.stash = None
+        if self.receive is not None:
+            self.port.cancel(self.receive)
+        return 0
+
+    cdef int ended(self) except -1:
+        """``connection_lost`` was called: drop what only an open transport needs."""
+        self.stash = None
+        return 0
+
+    def _report(self, message, exc):
+        self._loop.call_exception_handler({
+            "message": message,
+            "exception": exc,
+            "transport": self,
+            "protocol": self._protocol,
+        })
+
+    cdef int finish(self, exc) except -1:
+        """Read no more, and call ``connection_lost``."""
+        self.closing = True
+        self.stop_reading()
+        self._loop.call_soon(self._call_connection_lost, exc, context=self.context)
+        return 0
+
+    cdef bint stranded(self) except -1:
+        """The loop is closed: nobody will call the protocol any more, so let the descriptor go now."""
+        if not self._loop.is_closed():
+            return False
+        self.closing = self.connection_lost_called = True
+        self.release_fd()
+        return True
+
+    def _call_connection_lost(self, exc):
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self.connection_lost_called = True
+            self._protocol = None
+            self.ended()
+            self.release_fd()
+
+    cdef int release_fd(self) except -1:
+        """Close the descriptor once the connection is lost and the last op on it has ended."""
+        cdef int fd = self.fd
+        if fd < 0 or not self.connection_lost_called or self.busy():
+            return 0
+        self.fd = -1
+        if self.given and self.sock.fileno() != fd:
+            self.port.disown(fd, <void *>self)
+            return 0  # closed by its other owner: the number is not ours any more
+        self.port.driver.forget(fd)
+        self.port.disown(fd, <void *>self)
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            close(fd)
+        return 0
+
+    def __dealloc__(self):
+        if self.fd >= 0 and self.port is not None:
+            self.port.disown(self.fd, <void *>self)
+
+    def __del__(self):
+        cdef int fd = self.fd
+        if fd < 0:
+            return
+        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        self.port.disown(fd, <void *>self)
+        self.fd = -1
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            close(fd)
+
+
+# The methods of those that read.  Not in the class, because a transport that only writes has none.
+
+def is_reading(BaseTransport self):
+    """Whether the protocol may be given anything: neither closing nor paused."""
+    return not self.closing and not self.reading_paused
+
+
+def pause_reading(BaseTransport self):
+    """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
+    if self.closing or self.reading_paused:
+        return
+    self.reading_paused = True
+    if self.receive is not None:
+        self.receive.paused = True
+
+
+def resume_reading(BaseTransport self):
+    """Undo ``pause_reading``; what was received meanwhile comes first."""
+    if self.closing or not self.reading_paused:
+        return
+    self.reading_paused = False
+    if self.receive is not None and self.stash is None:
+        self.port.resume(self.receive)
+    else:
+        # From the loop, as every packet: the caller may be inside a callback of the protocol.
+        self._loop.call_soon(self._read_again, context=self.context)
+
+
+def _set_result_unless_done(future):
+    if not future.done():
+        future.set_result(None)
