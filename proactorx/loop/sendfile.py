@@ -175,7 +175,7 @@ class Sendfile(Threads):
             with contextlib.suppress(OSError, ValueError):  # closed by now
                 set_position()
 
-        if offset:
+        if hasattr(file, "seek"):  # to 0 as well: nobody says that the file is there
             file.seek(offset)
         view = memoryview(bytearray(BLOCK if count is None else min(count, BLOCK)))
         try:

@@ -18,9 +18,9 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "pages" / "no-thread.md"
 
 
-def _kernel_threads() -> int:
+def _kernel_threads() -> set[str]:
     """All threads of this process that run or wait for it, whoever has made them."""
-    return len(os.listdir("/proc/self/task"))
+    return set(os.listdir("/proc/self/task"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux shows them")
@@ -31,12 +31,12 @@ def test_no_thread_waits_for_a_socket(port: CompletionPort, pairs: Pairs) -> Non
         port.bind(one)
         port.recv(one, 10)
     assert port.get_many(1, 0) == []
-    assert _kernel_threads() == before
+    assert _kernel_threads() <= before  # one of an earlier ring may end meanwhile
     for _, other in socks:
         other.send(b"x")
     for _ in socks:
         port.get(LIMIT)
-    assert _kernel_threads() == before
+    assert _kernel_threads() <= before
 
 
 def test_files_need_io_threads_only_without_io_uring(port: CompletionPort, variant: str, tmp_path: Path) -> None:

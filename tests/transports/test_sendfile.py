@@ -242,6 +242,17 @@ async def test_large_ones_by_the_fall_back(offset: int, count: int | None) -> No
         assert file.tell() == offset + len(expected)
 
 
+@pytest.mark.ours  # stock asyncio sends nothing, up to some release of 3.13
+async def test_the_fall_back_begins_at_the_offset_wherever_the_file_is() -> None:
+    file = io.BytesIO(b"in memory")
+    file.seek(9)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        assert await running().sock_sendfile(ours, file) == 9
+        assert peer.recv(100) == b"in memory"
+
+
 @pytest.mark.ours  # stock asyncio tells neither
 async def test_the_fall_back_tells_of_a_full_transport_afterwards() -> None:
     async with linked() as link:
