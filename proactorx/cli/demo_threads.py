@@ -101,10 +101,8 @@ class Load:
         try:
             await self._play()
         finally:
-            self._stop.set()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._stop.set()  # not cancelled: a call that is cancelled on its way to a thread would count as queued
+            await asyncio.gather(*self._tasks)
             await self._loop.shutdown_default_executor()
             self._pool.close()
         self._sample()
@@ -135,7 +133,7 @@ class Load:
 
     async def _ask(self, pool: str) -> None:
         """A short call to this pool, again and again."""
-        while True:
+        while not self._stop.is_set():
             phase, began = self.story.phase, time.monotonic()
             if pool == "workers":
                 self._workers.submit()
@@ -152,6 +150,8 @@ class Load:
 
     async def _watch(self) -> None:
         for number in range(1, SAMPLES):
+            if self._stop.is_set():
+                return
             self._sample()
             await asyncio.sleep(self._start + number * self.story.seconds / SAMPLES - time.monotonic())
 
