@@ -143,19 +143,6 @@ static inline int px_is_unix(int fd) {
     return getsockname(fd, (struct sockaddr *)&name, &size) == 0 && name.ss_family == AF_UNIX;
 }
 
-/* End a wait of another thread that listens at the other end; see px_wake in epoll/epoll.h for `early`. */
-static inline int px_wake_socket(int *wake_fd, int *early) {
-    int fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
-    ssize_t n;
-    if (fd < 0) {
-        __atomic_store_n(early, 1, __ATOMIC_SEQ_CST);
-        fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
-        if (fd < 0) return 0;
-    }
-    n = px_send(fd, "", 1);
-    return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1; /* full: a wake-up is pending */
-}
-
 /* Until `fd` can be read, or the time is over (< 0: without limit).  0 or an errno. */
 static inline int px_sleep_on(int fd, long long timeout_ns) {
     struct pollfd one = {.fd = fd, .events = POLLIN};
@@ -191,4 +178,18 @@ static inline int px_name(int fd, int peer, void *name, size_t room) {
 }
 
 #endif
+
+/* End a wait of another thread that listens at the other end; see px_wake in epoll/epoll.h for `early`. */
+static inline int px_wake_socket(int *wake_fd, int *early) {
+    int fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
+    ssize_t n;
+    if (fd < 0) {
+        __atomic_store_n(early, 1, __ATOMIC_SEQ_CST);
+        fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
+        if (fd < 0) return 0;
+    }
+    n = px_send(fd, "", 1);
+    return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1; /* full: a wake-up is pending */
+}
+
 #endif

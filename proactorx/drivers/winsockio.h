@@ -153,6 +153,16 @@ static inline int px_socket_error(int fd) {
     return -px_errno(error);
 }
 
+/* Until `fd` can be read, or the time is over (< 0: without limit).  0 or an errno. */
+static inline int px_sleep_on(int fd, long long timeout_ns) {
+    long long us = timeout_ns < 0 || timeout_ns > 86400000000000 ? 86400000000 : (timeout_ns + 999) / 1000;
+    struct timeval limit = {(long)(us / 1000000), (long)(us % 1000000)};
+    fd_set read;
+    FD_ZERO(&read);
+    FD_SET(PX_SOCKET(fd), &read);
+    return select(0, &read, NULL, NULL, timeout_ns < 0 ? NULL : &limit) < 0 ? -px_socket_failure() : 0;
+}
+
 /* Whether readiness can be told of this handle: 0, or -WSAENOTSOCK. */
 static inline int px_pollable(int fd) {
     int type, size = sizeof type;

@@ -28,8 +28,6 @@ from proactorx.port.errors import strerror
 cdef extern from "../drivers/sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
     int px_close(int fd) nogil
-
-cdef extern from "<poll.h>":
     enum: POLLIN, POLLOUT
 
 cdef enum:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import socket
 import tempfile
 import time
-import tty
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,6 +192,7 @@ async def test_a_callback_that_raises_is_called_again(pair: Pair) -> None:
 
 async def test_kinds_of_files() -> None:
     seen: list[int] = []
+    pty, tty = pytest.importorskip("pty"), pytest.importorskip("tty")
     read, write = os.pipe()
     master, slave = pty.openpty()
     tty.setraw(slave)
