@@ -2,6 +2,9 @@ from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport Op, Packet
 
+cdef enum:
+    LARGEST_FD = 1 << 26  # more than any kernel's fs.nr_open: the table grows to the largest number seen
+
 cdef struct FdSlot:
     void *readers        # the first op that waits for input; the others hang on its fd_next
     void *writers

@@ -40,10 +40,6 @@ cdef extern from *:
     void __atomic_store_n(int *place, int value, int order) nogil
 
 
-cdef enum:
-    LARGEST_FD = 1 << 26  # more than any kernel's fs.nr_open: the table grows to the largest number seen
-
-
 cdef inline bint waits_to_write(Op op) noexcept:
     if op.kind == POLL:
         return not op.events & POLLIN

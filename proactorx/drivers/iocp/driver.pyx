@@ -22,7 +22,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver, perform_call
+from proactorx.drivers.readiness cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
 from proactorx.port.errnos cimport EBADF, ECANCELED, ECONNABORTED, EWOULDBLOCK
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE, PACKET_READY,
@@ -217,9 +217,10 @@ cdef class IocpDriver(ReadinessDriver):
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
         op.mode = BY_READINESS
-        if op.fd < 0 or op.kind == RECV_DGRAMS or (op.kind == POLL and (op.direct or not px_is_file(op.fd))):
+        if op.fd < 0 or op.fd > LARGEST_FD or op.kind == RECV_DGRAMS or (
+                op.kind == POLL and (op.direct or not px_is_file(op.fd))):
             return ReadinessDriver.submit(self, op)
-        self.slot_of(op.fd)  # a number that is too large is refused here
+        self.slot_of(op.fd)
         if op.kind != POLL and not self.bind(op.fd):
             return ReadinessDriver.submit(self, op)
         if op.kind == SEND and not self.bound[op.fd] & PX_FILE:

@@ -208,13 +208,17 @@ static VOID CALLBACK px_signalled(PVOID context, BOOLEAN timed_out) {
 }
 
 static int px_begin_wait(HANDLE port, int fd, px_flight *flight) {
+    DWORD flags;
     px_clear(flight);
     flight->posted = 0;
+    /* The wait itself says nothing of a closed handle under Wine. */
+    if (!GetHandleInformation((HANDLE)PX_SOCKET(fd), &flags)) return px_file_failure();
     flight->buffer = (char *)port;
-    if (!RegisterWaitForSingleObject(&flight->other, (HANDLE)PX_SOCKET(fd), px_signalled, flight, INFINITE,
-                                     WT_EXECUTEINWAITTHREAD | WT_EXECUTEONLYONCE))
-        return px_file_failure();
-    return PX_PENDING;
+    if (RegisterWaitForSingleObject(&flight->other, (HANDLE)PX_SOCKET(fd), px_signalled, flight, INFINITE,
+                                    WT_EXECUTEINWAITTHREAD | WT_EXECUTEONLYONCE))
+        return PX_PENDING;
+    flight->buffer = NULL;
+    return px_file_failure();
 }
 
 /* The wait is over or to be given up; whether its packet is on the way. */
