@@ -26,9 +26,9 @@ if TYPE_CHECKING and sys.version_info < (3, 16):
 if TYPE_CHECKING:
     from proactorx.files import open
 
-__all__ = ["BackendError", "BackendInfo", "EventLoop", "IOThreadPool", "install", "new_event_loop", "open", "run"]
+__all__ = ["BackendError", "BackendInfo", "EventLoop", "IOThreadPool", "install", "new_event_loop", "run"]
 if sys.platform != "win32":
-    __all__ += ["CompletionPort", "Overlapped", "Packet", "PortClosed"]
+    __all__ += ["CompletionPort", "Overlapped", "Packet", "PortClosed", "open"]
 if sys.version_info < (3, 16):
     __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
 __version__ = "0.1.0"
@@ -81,6 +81,8 @@ def __getattr__(name: str) -> Any:
             return policy.policy_class()
         except RuntimeError as exc:
             raise AttributeError(str(exc)) from None
+    if sys.platform == "win32" and name == "open":
+        raise AttributeError("proactorx.open, as all of proactorx.files, is not part of this version on win32")
     if name in ("CompletionPort", "Overlapped", "Packet", "PortClosed"):
         raise AttributeError(f"proactorx.{name} is not part of this version on {sys.platform}")
     if name == "open":

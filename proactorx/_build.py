@@ -15,8 +15,9 @@ from setuptools.command.build_ext import build_ext  # type: ignore[import-untype
 
 LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epoll.driver")
 WINDOWS = ("drivers.iocp.driver",)
+FILES = tuple(f"files.{name}" for name in ("access", "binary", "handles", "inotify", "text", "whole", "window"))
 #: Of those in ``pyproject.toml``: not for Windows.
-POSIX = ("transports.pipe", "port.shared", "port.completion")
+POSIX = ("transports.pipe", "port.shared", "port.completion", *FILES)
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,
