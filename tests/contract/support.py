@@ -18,8 +18,10 @@ from proactorx.port.constants import CONNECT
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
 
-LIMIT = 5.0  # seconds: the longest that a test waits for one thing to happen
+NO_DESCRIPTOR = "ENOTSOCK" if sys.platform == "win32" else "EBADF"  # what the system says of a closed one
+LIMIT = 20.0 if sys.platform == "win32" else 5.0  # seconds: the longest that a test waits for one thing to happen
 HANDLES = 4096  # numbers of handles that are looked at, where none can be listed (Windows)
+TCP_BUFFER = 1 << 16
 QUIET_TURNS = 3  # so many turns without waiting show that nothing more comes
 
 T = TypeVar("T")
@@ -107,7 +109,12 @@ def perform(port: Port, op: Overlapped) -> Any:
 def error_of(op: Overlapped) -> str:
     """The name of the error of an op that has ended, "" when it succeeded."""
     assert op.done
-    return errno.errorcode[op.error].removeprefix("WSA") if op.error else ""
+    return error_name(op.error)
+
+
+def error_name(number: int | None) -> str:
+    """As POSIX has it; "" of 0."""
+    return errno.errorcode.get(number, str(number)).removeprefix("WSA") if number else ""
 
 
 def connect_op(sock: socket.socket, address: Any, **options: Any) -> Overlapped:
@@ -117,11 +124,12 @@ def connect_op(sock: socket.socket, address: Any, **options: Any) -> Overlapped:
 
 def fill(sock: socket.socket) -> int:
     """Send until the socket takes no more; how many bytes that were."""
-    total = more = _fill(sock)
-    while more and sys.platform == "win32":
-        time.sleep(0.05)  # a pair is a TCP connection there, whose receiver takes in some more
-        more = _fill(sock)
-        total += more
+    total = _fill(sock)
+    if sys.platform == "win32":
+        # A pair is a TCP connection there: its receiver takes in some more, and acknowledges the last of it late.
+        for pause in (0.05, 0.25):
+            time.sleep(pause)
+            total += _fill(sock)
     return total
 
 
@@ -146,6 +154,30 @@ def drain(sock: socket.socket) -> bytes:
         if not piece:
             return bytes(data)
         data += piece
+
+
+class NumberedFile:
+    """A file and the number that the system knows it by: on Windows, ``fileno()`` of a file is the C library's."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def fileno(self) -> int:
+        number: int = self.file.fileno()
+        if sys.platform == "win32":
+            import msvcrt
+
+            return msvcrt.get_osfhandle(number)
+        return number
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
 
 def reset(sock: socket.socket) -> None:
@@ -196,8 +228,13 @@ class Sockets:
         return self.keep(socket.socket(family, kind))
 
     def pair(self, *, send_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
-        """A connected pair of Unix sockets."""
+        """A connected pair of Unix sockets (on Windows: of TCP)."""
         a, b = socket.socketpair()
+        if sys.platform == "win32":
+            # TCP connections there: buffers of a fixed size, that one that is full stays full.
+            send_buffer = send_buffer or TCP_BUFFER
+            for sock in (a, b):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TCP_BUFFER)
         if send_buffer:
             a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             b.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)

@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from proactorx.port.constants import ACCEPT, ACCEPT_ONE, CONNECT, RECV, RECV_INT
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
 
-from .support import Sockets, connect_op, descriptors, done, error_of, fill, reset
+from .support import NumberedFile, Sockets, connect_op, descriptors, done, error_name, error_of, fill, reset
 
 #: Makes a socket (or a file) in a situation, and says what to connect to.
 Situation = Callable[[Sockets], tuple[Any, Any]]
@@ -163,7 +164,7 @@ def no_route(sockets: Sockets) -> tuple[Any, Any]:
 
 @situation
 def regular_file(sockets: Sockets) -> tuple[Any, Any]:
-    return open(os.devnull, "r+b", buffering=0), "x"
+    return NumberedFile(open(os.devnull, "r+b", buffering=0)), "x"
 
 
 @situation
@@ -171,7 +172,7 @@ def pipe(sockets: Sockets) -> tuple[Any, Any]:
     reader, writer = os.pipe()
     os.write(writer, b"x")
     os.close(writer)
-    return open(reader, "rb", buffering=0), "x"
+    return NumberedFile(open(reader, "rb", buffering=0)), "x"
 
 
 def _call(name: str, sock: socket.socket, address: Any) -> Any:
@@ -193,27 +194,27 @@ def _plain(name: str, file: Any, address: Any) -> tuple[str, Any]:
     """(errno, result) of the call, made again when it could not be done at once."""
     if not isinstance(file, socket.socket):
         return "ENOTSOCK", None  # the module's constructor says so, and makes no call
-    events = select.POLLOUT if name in ("send", "connect") else select.POLLIN
+    writing = name in ("send", "connect")
     for _ in range(5):
         try:
             return "", _call(name, file, address)
         except BlockingIOError as exc:
-            if exc.errno == errno.EINPROGRESS or (name != "connect" and _ready(file, events)):
+            under_way = exc.errno == errno.EINPROGRESS or (name == "connect" and sys.platform == "win32")
+            if under_way or (name != "connect" and _ready(file, writing)):
                 if name == "connect":
-                    _ready(file, events)
+                    _ready(file, writing)
                     number = file.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    return errno.errorcode.get(number, ""), None
+                    return error_name(number), None
                 continue
-            return errno.errorcode[exc.errno], None
+            return error_name(exc.errno), None
         except OSError as exc:
-            return errno.errorcode[exc.errno or 0], None
+            return error_name(exc.errno), None
     raise AssertionError("always ready, never done")
 
 
-def _ready(file: Any, events: int) -> bool:
-    poll = select.poll()
-    poll.register(file, events)
-    return bool(poll.poll(1000))
+def _ready(file: Any, writing: bool) -> bool:
+    # A connect that has failed is exceptional on Windows, and writable elsewhere.
+    return any(select.select([] if writing else [file], [file] if writing else [], [file] if writing else [], 1))
 
 
 OPS: dict[str, Callable[[Any, Any], Overlapped]] = {

@@ -9,6 +9,7 @@ import random
 import socket
 import ssl
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -97,6 +98,7 @@ async def test_our_close_is_told_to_the_peer(certificates: Certificates) -> None
         await turns(10)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no openssl command belongs to Windows")
 async def test_the_openssl_client(certificates: Certificates) -> None:
     async with serving(Echo, ssl=certificates.server()) as (_, address):
         command = ["openssl", "s_client", "-connect", f"127.0.0.1:{address[1]}", "-quiet", "-no_ign_eof"]

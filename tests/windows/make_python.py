@@ -7,8 +7,10 @@ half of the standard library comes from a Linux interpreter of the same minor ve
 
     python/python.exe     the interpreter, with Lib (CPython's tests of asyncio among it), DLLs and site-packages
     include, libs         headers and import library
-    prefix                what Wine writes
     run                   runs it: FOLDER/run -m pytest ...; the exit code passes through
+    prefix                what Wine writes: made by `run` where it is missing
+
+A copy of the folder, without the prefix, does as well.
 
 Needed (Debian's names): wine, wine64, gcc-mingw-w64-x86-64, and a Linux interpreter of that version.  About 20 seconds.
 
@@ -50,10 +52,17 @@ TESTS = (
 
 RUN = """#!/bin/sh
 # The Windows interpreter of this folder, under Wine. Its output goes through a pipe.
+here=$(dirname "$(readlink -f "$0")")
+unset PYTHONPATH PYTHONHOME  # those of Linux
+export WINEDEBUG=-all WINEPREFIX="$here/prefix" DISPLAY= PYTHONUTF8=1
+export WINEDLLOVERRIDES='mscoree,mshtml,winemenubuilder.exe=d'
+if [ ! -e "$WINEPREFIX/windows-10" ]; then
+  wineboot --init < /dev/null > "$here/prefix.log" 2>&1 &&
+    wine reg add 'HKCU\\Software\\Wine' /v Version /d win10 /f < /dev/null >> "$here/prefix.log" 2>&1 &&
+    touch "$WINEPREFIX/windows-10" || { cat "$here/prefix.log" >&2; exit 70; }
+fi
 exec 3>&1
-status=$( { {
-  WINEDEBUG=-all WINEPREFIX='{prefix}' DISPLAY= PYTHONUTF8=1 WINEDLLOVERRIDES='mscoree,mshtml,winemenubuilder.exe=d' \\
-    wine '{python}' "$@" < /dev/null 2>&1; echo $? >&4; } | cat >&3; } 4>&1 )
+status=$( { { wine "$here/python/python.exe" "$@" < /dev/null 2>&1; echo $? >&4; } | cat >&3; } 4>&1 )
 exit "$status"
 """
 LAUNCHER = """
@@ -149,8 +158,9 @@ def make(version: str, out: Path) -> None:
     """Make it all in `out`."""
     tag, home, libs = version.replace(".", ""), out / "python", out / "libs"
     linux = linux_python(version)
-    for old in (home, libs, out / "include"):
+    for old in (home, libs, out / "include", out / "prefix"):
         shutil.rmtree(old, ignore_errors=True)
+    (out / "run").unlink(missing_ok=True)
     for folder in (home / "DLLs", home / "Lib" / "site-packages", libs):
         folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as name:
@@ -172,20 +182,9 @@ def make(version: str, out: Path) -> None:
         exe = ["-o", str(home / "python.exe"), str(launcher), f"-L{libs}", f"-lpython{tag}"]
         subprocess.run([CC, "-O2", "-s", "-municode", *exe], check=True)
     run = out / "run"
-    run.write_text(RUN.replace("{prefix}", str(out / "prefix")).replace("{python}", str(home / "python.exe")))
+    run.write_text(RUN)  # last: what says that it is whole
     run.chmod(0o755)
-    make_prefix(out / "prefix")
     subprocess.run([run, "-c", "import sys, asyncio.windows_events; print(sys.version, sys.platform)"], check=True)
-
-
-def make_prefix(prefix: Path) -> None:
-    """A Windows 10, as far as Wine is concerned."""
-    dlls = "mscoree,mshtml,winemenubuilder.exe=d"
-    env = {**os.environ, "WINEPREFIX": str(prefix), "WINEDEBUG": "-all", "DISPLAY": "", "WINEDLLOVERRIDES": dlls}
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    say = ["reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f"]
-    for command in (["wineboot", "--init"], ["wine", *say]):
-        subprocess.run(command, check=True, env=env, **quiet)  # type: ignore[call-overload]
 
 
 if __name__ == "__main__":

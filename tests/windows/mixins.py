@@ -1,6 +1,7 @@
 """CPython's own tests of asyncio on Windows: our loop must pass wherever ``ProactorEventLoop`` does.
 
     FOLDER/run tests/windows/mixins.py            all, on iocp and on asyncio's proactor
+    FOLDER/run tests/windows/mixins.py --table    the same, and a table in Markdown
     FOLDER/run tests/windows/mixins.py --child LOOP   the names on stdin, one result a line
 
 What does not pass although the proactor does must be in ``mixins.txt``, with the reason.  Prints a table and, for what
@@ -14,6 +15,7 @@ import fnmatch
 import json
 import subprocess
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +29,10 @@ from conformance import child  # noqa: E402
 LIMIT = 10  # seconds for a test
 BATCH = 25  # tests in one process
 BATCH_LIMIT = 120  # seconds for it
+
+
+#: Of each test: passed, failed or skipped, and what there is to say of it.
+Outcomes = dict[str, tuple[str, str]]
 
 
 def factory_of(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -46,9 +52,9 @@ def run_child(loop: str) -> None:
         print("\n@" + json.dumps([line.strip(), outcome, details]), flush=True)
 
 
-def run_all(loop: str, names: list[str]) -> dict[str, tuple[str, str]]:
+def run_all(loop: str, names: list[str]) -> Outcomes:
     """The outcome of each test, and what there is to say of it."""
-    results: dict[str, tuple[str, str]] = {}
+    results: Outcomes = {}
     left = list(names)
     while left:
         argv = [sys.executable, __file__, "--child", loop]
@@ -78,31 +84,54 @@ def excused() -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def table(names: list[str], ours: Outcomes, theirs: Outcomes) -> str:
+    """A table for the docs, in Markdown: a line for each class of CPython's."""
+    lines = ["| class | tests | iocp | proactor |", "| --- | ---: | ---: | ---: |"]
+    for cls in (*dict.fromkeys(name.rpartition(".")[0] for name in names), ""):
+        mine = [name for name in names if name.startswith(cls)]
+        passed = [sum(outcomes[name][0] == "passed" for name in mine) for outcomes in (ours, theirs)]
+        lines.append(f"| {f'`{cls}`' if cls else 'all'} | {len(mine)} | {passed[0]} | {passed[1]} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     warnings.simplefilter("ignore")
     if sys.argv[1:2] == ["--child"]:
         run_child(sys.argv[2])
         return 0
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "*"
+    started = time.monotonic()
+    arguments = [word for word in sys.argv[1:] if word != "--table"]
+    wanted = arguments[0] if arguments else "*"
     names = fnmatch.filter(child.names(asyncio.ProactorEventLoop), wanted)  # type: ignore[attr-defined]
     ours, theirs = run_all("iocp", names), run_all("proactor", names)
     patterns = excused()
-    table: Counter[tuple[str, str]] = Counter()
+    both = Counter((ours[name][0], theirs[name][0]) for name in names)
     wrong: list[str] = []
     for name in names:
         mine, reference = ours[name][0], theirs[name][0]
-        table[mine, reference] += 1
         known = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
         if mine == "failed" and reference == "passed" and not known:
             wrong.append(f"{name}: fails\n{ours[name][1]}")
         elif known and mine == "passed":
             wrong.append(f"{name}: is in mixins.txt and passes")
-    for (mine, reference), count in sorted(table.items()):
+    for (mine, reference), count in sorted(both.items()):
         print(f"iocp {mine:8} proactor {reference:8} {count}")
-    print("\n".join(wrong))
+    for title, outcomes, others in (("iocp", ours, theirs), ("proactor", theirs, ours)):
+        for name in names:
+            if outcomes[name][0] == "passed" and others[name][0] == "failed":
+                print(f"passes on {title} only: {name}")
     for name in names:
-        if ours[name][0] == "passed" and theirs[name][0] == "failed":
-            print(f"passes on iocp only: {name}")
+        if ours[name][0] == theirs[name][0] == "failed":
+            print(f"not verified: {name} (fails on asyncio's proactor there too)")
+    if "--table" in sys.argv:
+        print(table(names, ours, theirs))
+    print("\n".join(wrong))
+    unverified = both["failed", "failed"]
+    passed, skipped = (sum(outcome == what for outcome, _ in ours.values()) for what in ("passed", "skipped"))
+    failed = len(names) - passed - skipped - unverified
+    print(f"not verified under Wine: {unverified}")
+    # What is not verified is among the skipped, as in pytest's line: run.py takes it off again.
+    print(f"{failed} failed, {passed} passed, {skipped + unverified} skipped in {time.monotonic() - started:.0f}s")
     return 1 if wrong else 0
 
 

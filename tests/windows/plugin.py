@@ -47,14 +47,18 @@ def rules() -> list[Rule]:
 
 
 ACTIVE = [rule for rule in rules() if rule.section != SECTIONS[1] or under_wine()]
-COUNT = dict.fromkeys(SECTIONS, 0)
-USED: set[Rule] = set()
+NOT_RUN: dict[str, Rule] = {}  # tests
+LEFT_OUT: dict[str, Rule] = {}  # files and folders, which nobody has looked into
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Whole folders and files that need what Windows has not."""
     name = collection_path.relative_to(TESTS).as_posix() if TESTS in collection_path.parents else ""
-    return True if any(rule.pattern == name for rule in ACTIVE) else None
+    for rule in ACTIVE:
+        if rule.pattern == name:
+            LEFT_OUT[name] = rule
+            return True
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,12 +68,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for rule in ACTIVE:
             if fnmatch.fnmatchcase(name, rule.pattern.replace("[", "[[]")):
                 item.add_marker(pytest.mark.skip(reason=f"{rule.section}: {rule.reason}"))
-                COUNT[rule.section] += 1
+                NOT_RUN[name] = rule
                 break
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many were left out, and as what."""
-    for section, count in COUNT.items():
+    """Say what was left out, and how many tests as what: ``run.py`` adds these lines up."""
+    for path, rule in LEFT_OUT.items():
+        terminalreporter.write_line(f"left out, {rule.section}: {path} ({rule.reason})")
+    for name, rule in NOT_RUN.items():
+        if rule.section == SECTIONS[1]:
+            terminalreporter.write_line(f"not verified: {name} ({rule.reason})")
+    for section in SECTIONS:
+        count = sum(rule.section == section for rule in NOT_RUN.values())
         if count:
             terminalreporter.write_line(f"{section}: {count}")
