@@ -344,7 +344,8 @@ def open_fds() -> dict[int, tuple[int, int]]:
     if sys.platform == "win32":
         from contract.support import descriptors
 
-        return dict.fromkeys(descriptors(), (0, 0))  # of sockets alone
+        # Of sockets alone, and without numbers: a listener always has one ready for its next connection.
+        return dict.fromkeys(range(len(descriptors())), (0, 0))
     for name in os.listdir("/dev/fd"):
         with contextlib.suppress(OSError):
             status = os.fstat(int(name))
