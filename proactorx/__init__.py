@@ -14,24 +14,33 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
 from proactorx.pool import IOThreadPool, default_pool
-
-if sys.platform != "win32":  # there a port is the system's own, which this version does not give out
-    from proactorx.port.completion import CompletionPort, Overlapped, run_bodies_on
-    from proactorx.port.packet import Packet, PortClosed
-
-    run_bodies_on(default_pool)
+from proactorx.port.public import CompletionPort, Overlapped, Packet, PortClosed, run_bodies_on
 
 if TYPE_CHECKING and sys.version_info < (3, 16):
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
 if TYPE_CHECKING:
     from proactorx.files import open
 
-__all__ = ["BackendError", "BackendInfo", "EventLoop", "IOThreadPool", "install", "new_event_loop", "run"]
+__all__ = [
+    "BackendError",
+    "BackendInfo",
+    "CompletionPort",
+    "EventLoop",
+    "IOThreadPool",
+    "Overlapped",
+    "Packet",
+    "PortClosed",
+    "install",
+    "new_event_loop",
+    "run",
+]
 if sys.platform != "win32":
-    __all__ += ["CompletionPort", "Overlapped", "Packet", "PortClosed", "open"]
+    __all__ += ["open"]
 if sys.version_info < (3, 16):
     __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
 __version__ = "0.1.0"
+
+run_bodies_on(default_pool)
 
 _T = TypeVar("_T")
 
@@ -83,8 +92,6 @@ def __getattr__(name: str) -> Any:
             raise AttributeError(str(exc)) from None
     if sys.platform == "win32" and name == "open":
         raise AttributeError("proactorx.open, as all of proactorx.files, is not part of this version on win32")
-    if name in ("CompletionPort", "Overlapped", "Packet", "PortClosed"):
-        raise AttributeError(f"proactorx.{name} is not part of this version on {sys.platform}")
     if name == "open":
         from proactorx import files  # not before it is asked for: a server may have no use for it
 

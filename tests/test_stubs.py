@@ -29,8 +29,8 @@ def _module_name(path: Path) -> str:
 
 
 STUBS = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.pyi"))}
-WINDOWS_ONLY = ("proactorx.drivers.iocp.driver",)
-POSIX_ONLY = ("proactorx.transports.pipe",)
+WINDOWS_ONLY = tuple(f"proactorx.{name}" for name in ("drivers.iocp.driver", "port.handles", "port.kernel"))
+POSIX_ONLY = tuple(f"proactorx.{name}" for name in ("transports.pipe", "port.shared", "port.completion"))
 ELSEWHERE = {
     *(LINUX_ONLY if not sys.platform.startswith("linux") else ()),
     *(WINDOWS_ONLY if sys.platform != "win32" else POSIX_ONLY),

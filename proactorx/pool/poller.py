@@ -5,7 +5,6 @@ That thread runs no code of a user's, so no callback that blocks can keep it fro
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from proactorx.pool.core import name_this_thread
 
 if TYPE_CHECKING:
-    from proactorx.port.completion import CompletionPort
-    from proactorx.port.packet import Packet
+    from proactorx.port.public import CompletionPort, Packet
 
 #: Packets that are taken at a time.
 BATCH = 256
@@ -24,15 +22,13 @@ class Poller:
     """A port whose packets are handed to `deliver`, each with its key, which is the callback.
 
     Raises:
-        RuntimeError: this system has no such port, or refuses the thread.
+        RuntimeError: the system refuses the thread.
         ValueError: an unknown backend.
         BackendError: the named backend cannot run here.
     """
 
     def __init__(self, backend: str | None, deliver: Callable[[Any, Packet], object]) -> None:
-        if sys.platform == "win32":
-            raise RuntimeError("IOThreadPool.bind() is not part of this version on Windows")
-        from proactorx.port.completion import CompletionPort
+        from proactorx.port.public import CompletionPort
 
         self.port: CompletionPort = CompletionPort(1, backend)
         self._deliver = deliver
@@ -44,7 +40,7 @@ class Poller:
             raise
 
     def _serve(self) -> None:
-        from proactorx.port.packet import PortClosed
+        from proactorx.port.public import PortClosed
 
         name_this_thread("proactorx-poll")
         while True:

@@ -20,8 +20,7 @@ from proactorx.pool.names import io_threads
 from proactorx.pool.poller import Poller
 
 if TYPE_CHECKING:
-    from proactorx.port.completion import CompletionPort
-    from proactorx.port.packet import Packet
+    from proactorx.port.public import CompletionPort, Packet
 
 #: As the IO threads of .NET's first thread pool had it: SetMinThreads, and its gate thread.
 MAX_THREADS = 64
@@ -199,7 +198,7 @@ class IOThreadPool(PoolCore):
         Operations are started with its methods. A packet goes to its key, ``key(packet)``, on an IO thread.
 
         Raises:
-            RuntimeError: the pool is closed or of the parent process, or this system has no such port.
+            RuntimeError: the pool is closed or of the parent process.
             ValueError: an unknown backend.
             BackendError: the named backend cannot run here.
         """

@@ -1,6 +1,6 @@
 from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int64_t, uint32_t
-from proactorx.port.op cimport Overlapped
+from proactorx.port.operations cimport Operations, Overlapped
 from proactorx.port.port cimport Port
 
 cdef extern from "shared.h":
@@ -26,14 +26,7 @@ cdef extern from "shared.h":
     int px_begin(px_shared *port, int driven) nogil
     void px_undo(px_shared *port, int driven) nogil
 
-cdef class SharedOp(Overlapped):
-    cdef SharedPort port
-    cdef object key          # of its packet
-    cdef object file         # kept open until the last packet
-    cdef int finished        # its packet has been queued; what is above was written before
-    cdef bint is_finished(self) noexcept
-
-cdef class SharedPort:
+cdef class SharedPort(Operations):
     cdef px_shared *core
     cdef Port inner          # everything of it, and of its driver, under the lock
     cdef object choice
@@ -46,11 +39,8 @@ cdef class SharedPort:
     cdef readonly bint forked
     cdef object __weakref__
 
-    cdef int submit(self, SharedOp op) except -1
     cdef bint has_native_files(self) except -1
-    cdef int stop(self, SharedOp op) except -1
     cdef int stop_on(self, int fd) except -1
-    cdef int finish(self, SharedOp op, bint driven) except -1
     cdef int refuse(self) except -1
     cdef int _enter_driver(self) except -1
     cdef int _leave_driver(self) except -1
@@ -61,6 +51,6 @@ cdef class SharedPort:
     cdef int _sleep(self, px_thread *me, int64_t deadline) except -1
     cdef int _get_once(self, px_thread *me, int64_t deadline) except -1
     cdef int _drive(self, px_thread *me, int64_t limit) except -1
-    cdef int _begin_deferred(self, SharedOp op) except -1
+    cdef int _begin_deferred(self, Overlapped op) except -1
     cdef int _lead(self, px_thread *me, int64_t deadline) except -1
     cdef px_thread *_me(self) except NULL

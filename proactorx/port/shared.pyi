@@ -4,14 +4,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from proactorx.drivers import BackendInfo
-from proactorx.port.op import Overlapped
+from proactorx.port.operations import Operations
 from proactorx.port.packet import Packet
 
 logger: logging.Logger
 
-class SharedOp(Overlapped): ...
-
-class SharedPort:
+class SharedPort(Operations):
     def __init__(self, concurrency: int = 0, backend: str | None = None) -> None: ...
     def post(self, key: Any = None, overlapped: Any = None, nbytes: int = 0) -> None: ...
     def get(self, timeout: float | None = None) -> Packet: ...

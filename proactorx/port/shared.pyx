@@ -22,7 +22,8 @@ from libc.stdint cimport int64_t, uint32_t
 from posix.unistd cimport close
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
-from proactorx.port.op cimport IN_FLIGHT, Overlapped, PACKET_MORE, Packet, queue_count
+from proactorx.port.op cimport IN_FLIGHT, queue_count
+from proactorx.port.operations cimport Operations, Overlapped, nanoseconds
 
 import logging
 import os
@@ -31,6 +32,7 @@ import weakref
 
 from proactorx.drivers import Choice
 from proactorx.port import packet as _packet
+from proactorx.port.operations import _usable_cpus
 
 cdef extern from "shared.h":
     enum: PX_RUNS, PX_WAITING, PX_PARKED, PX_LEAD, PX_RELEASED, PX_CLOSED
@@ -121,36 +123,9 @@ cdef void drop(px_parcel *parcel) noexcept:
     Py_DECREF(<object>parcel.overlapped)
 
 
-cdef int64_t nanoseconds(object timeout) except? -7:
-    """-1: without limit."""
-    cdef double seconds
-    if timeout is None:
-        return -1
-    seconds = timeout
-    if not seconds >= 0:
-        raise ValueError(f"a timeout cannot be negative: {timeout!r}")
-    return <int64_t>(seconds * 1e9) if seconds < 9e9 else -1
-
-
 cdef int wake_driver(void *driver) noexcept nogil:
     # Borrowed, and not counted: it may be called by a thread that has no interpreter any more.
     return (<Driver>driver).wake()
-
-
-cdef class SharedOp(Overlapped):
-    """An operation whose last packet goes to a shared port."""
-
-    cdef int on_packet(self, Packet *packet) except -1:
-        try:
-            Overlapped.on_packet(self, packet)
-        except BaseException:  # no memory for the bytes
-            self.error = ENOMEM
-        if not packet.flags & PACKET_MORE:
-            self.port.finish(self, True)
-        return 0
-
-    cdef bint is_finished(self) noexcept:
-        return __atomic_load_n(&self.finished, __ATOMIC_ACQUIRE)
 
 
 cdef class _Blocking:
@@ -167,7 +142,7 @@ cdef class _Blocking:
             px_unblock(self.port.core, self.port._me())
 
 
-cdef class SharedPort:
+cdef class SharedPort(Operations):
     """Packets, the threads that wait for them, and a driver."""
 
     def __cinit__(self, *args, **kwargs):
@@ -475,7 +450,7 @@ cdef class SharedPort:
         return 1
 
     cdef int _leave_driver(self) except -1:
-        cdef SharedOp op
+        cdef Overlapped op
         try:
             while self.deferred:
                 op, begins = self.deferred.pop(0)
@@ -514,7 +489,7 @@ cdef class SharedPort:
             self._leave_driver()
         return 0
 
-    cdef int submit(self, SharedOp op) except -1:
+    cdef int submit(self, Overlapped op) except -1:
         """Start `op`.  Its packet will come, unless this raises."""
         cdef int error
         if self.forked or self.core == NULL:
@@ -543,7 +518,7 @@ cdef class SharedPort:
             self._leave_driver()
         return 0
 
-    cdef int _begin_deferred(self, SharedOp op) except -1:
+    cdef int _begin_deferred(self, Overlapped op) except -1:
         """What nobody can be told of by an exception any more becomes its packet's error."""
         try:
             self.inner.submit(op)
@@ -566,7 +541,7 @@ cdef class SharedPort:
         finally:
             self._leave_driver()
 
-    cdef int stop(self, SharedOp op) except -1:
+    cdef int stop(self, Overlapped op) except -1:
         """Ask for the end of `op`; 1 if there was something to ask for."""
         cdef int live = 0
         if self.forked:
@@ -590,19 +565,24 @@ cdef class SharedPort:
         try:
             if self.inner.driver.opened and not self.inner.driver.closed:
                 for op in list(self.inner.driver.inflight):
-                    if (<SharedOp>op).fd == fd and (<SharedOp>op).state == IN_FLIGHT:
+                    if (<Overlapped>op).fd == fd and (<Overlapped>op).state == IN_FLIGHT:
                         self.inner.cancel(op)
                 self._drain()
         finally:
             self._leave_driver()
         return 0
 
-    cdef int finish(self, SharedOp op, bint driven) except -1:
+    cdef int finish(self, Overlapped op, bint driven) except -1:
         """The last packet of `op`."""
-        cdef px_parcel parcel = as_parcel(op.key, op, op.offset, op.error)
+        cdef px_parcel parcel = as_parcel(op.binding.key, op, op.offset, op.error)
         op.file = None
         __atomic_store_n(&op.finished, 1, __ATOMIC_RELEASE)
         px_end(self.core, parcel, driven)
+        return 0
+
+    cdef int refuse_unusable(self) except -1:
+        if self.forked or self.core == NULL or self.closed:
+            self.refuse()
         return 0
 
     cdef int refuse(self) except -1:
@@ -620,10 +600,9 @@ cdef class SharedPort:
 
     def close(self):
         """See ``CompletionPort.close``."""
-        return self._close(())
+        return self._close()
 
-    def _close(self, bodies):
-        """As ``close``; `bodies`: what other threads do for this port, and may be cancelled before they begin."""
+    def _close(self):
         cdef px_parcel parcel
         cdef list left = []
         cdef int lost
@@ -640,7 +619,7 @@ cdef class SharedPort:
             self.inner.close()
         finally:
             self._leave_driver()
-        for op in list(bodies):
+        for op in list(self.bodies):  # what other threads do for this port, and may not have begun
             op.cancel()
         with nogil:
             lost = px_await_ends(self.core, BODIES_DEADLINE_NS)
@@ -662,14 +641,6 @@ cdef class SharedPort:
 
     def _after_fork_in_child(self):
         self.forked = True
-
-
-def _usable_cpus():
-    if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _after_fork_in_child():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +15,7 @@ from proactorx.port.packet import PortClosed
 
 from .support import LIMIT, Blocker, until
 
-pytestmark = [pytest.mark.ours, pytest.mark.skipif(sys.platform == "win32", reason="no port there")]
+pytestmark = pytest.mark.ours
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,13 +21,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "io_uring-plain": {"multishot": False, "buffers": 0},
 }
 
+WINDOWS = sys.platform == "win32"
 NewPort = Callable[..., proactorx.CompletionPort]
 
 
 def _variants(asked: str) -> list[str]:
     if asked == "none":
         return []
-    names = [found.name for found in drivers.probe_all() if found.available]
+    # Windows has a port of its own, and no other is made there.
+    names = [found.name for found in drivers.probe_all() if found.available and (not WINDOWS or found.name == "iocp")]
     if asked != "all":
         words = {drivers.Choice(None).info.name if word == "auto" else word for word in asked.split(",")}
         names = [name for name in names if name in words]

@@ -49,12 +49,12 @@ def test_files_need_io_threads_only_without_io_uring(port: CompletionPort, varia
             port.write(file, b"data", 0)
         for _ in range(3):
             assert port.get(LIMIT).nbytes == 4
-    native = variant.startswith("io_uring")
+    native = variant.startswith(("io_uring", "iocp"))
     assert (default_pool().stats().completed - before == 0) == native
 
 
 def test_a_body_that_runs_cannot_be_cancelled(port: CompletionPort, variant: str) -> None:
-    if variant.startswith("io_uring"):
+    if variant.startswith(("io_uring", "iocp")):
         pytest.skip("this driver has file operations of its own")
     reader, writer = os.pipe()
     try:

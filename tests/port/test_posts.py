@@ -13,7 +13,7 @@ import pytest
 import proactorx
 from proactorx import CompletionPort, Packet, PortClosed
 
-from .conftest import NewPort
+from .conftest import WINDOWS, NewPort
 from .support import LIMIT, MOMENT, descriptors, keys, members, until
 
 
@@ -201,8 +201,8 @@ def test_how_many_may_run(new_port: NewPort) -> None:
 def test_a_backend_that_is_not_one() -> None:
     with pytest.raises(ValueError, match="unknown backend"):
         CompletionPort(backend="fast")
-    with pytest.raises(proactorx.drivers.BackendError, match="iocp"):
-        CompletionPort(backend="iocp")
+    with pytest.raises(proactorx.drivers.BackendError, match="epoll" if WINDOWS else "iocp"):
+        CompletionPort(backend="epoll" if WINDOWS else "iocp")
 
 
 def test_what_it_says_of_itself(port: CompletionPort, variant: str) -> None:
@@ -221,6 +221,7 @@ def test_a_forgotten_port_is_reported(variant: str) -> None:
         forget()
 
 
+@pytest.mark.skipif(WINDOWS, reason="there are no alarms")
 def test_a_signal_is_handled_while_a_thread_waits(port: CompletionPort) -> None:
     """Its handler runs in the main thread, inside get; an exception of it ends the get, and nothing is lost."""
     import signal
@@ -246,3 +247,19 @@ def test_a_signal_is_handled_while_a_thread_waits(port: CompletionPort) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not WINDOWS, reason="as above, with what Windows has")
+def test_control_c_ends_a_wait(port: CompletionPort) -> None:
+    """Once more after that: the event that tells of it stays set."""
+    import signal
+
+    for _ in range(2):
+        timer = threading.Timer(MOMENT, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            port.get(LIMIT)
+        timer.join()
+    port.post("after it")
+    assert port.get(LIMIT).key == "after it"
+    assert port.get_many(1, MOMENT) == []

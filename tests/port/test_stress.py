@@ -65,9 +65,9 @@ def _run(port: CompletionPort, pool: list[tuple[socket.socket, socket.socket]], 
 
 
 def test_eight_threads(new_port: NewPort, pairs: Pairs, tmp_path: Path) -> None:
-    pool = [pairs.pair() for _ in range(8)]
     with (tmp_path / "file").open("w+b", buffering=0) as file:
         for seed in range(4):
+            pool = [pairs.pair() for _ in range(8)]
             port = new_port(3)
             for sock in (*(sock for pair in pool for sock in pair), file):
                 port.bind(sock)

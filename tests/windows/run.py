@@ -32,6 +32,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "-k",
         "not (iocp-small or iocp-noskip or iocp-noafd or iocp-foreign)",
     ),
+    "tests/port": (),
     "tests/transports": (),
     "tests/datagrams": (),
     "tests/loop": (),

@@ -1,0 +1,699 @@
+"""``proactorx.CompletionPort`` on Windows: the kernel's own port.
+
+The kernel keeps the queue, releases threads and counts those that run (CreateIoCompletionPort, "I/O Completion Ports",
+Microsoft); nothing of that is done again here.  What it does not keep, see ``kernel.h``: Python's references to what
+was posted, and which threads are the port's.
+
+How the kernel sees an operation.  Its OVERLAPPED is part of the op (``Op.flight``), so the op must outlive the
+operation: the port's set ``ops`` holds it until its packet has been taken.  What does not end before the port is
+closed is never freed, also not at the end of the interpreter.
+
+One operation, one packet: handles are not told to skip those of operations that succeed at once, since any thread may
+be the one that is to hear of it.  What the kernel refuses to begin is answered by a packet of ours.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, intptr_t, uint32_t
+from libc.stdlib cimport free, malloc
+from proactorx.port.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
+from proactorx.port.op cimport (
+    ACCEPT_ONE, CANCELLING, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM, RECV_INTO,
+    SEND, SEND_TO, WRITE,
+)
+from proactorx.port.handles cimport HandleBinding, bind, binding_of, family_of, is_disk, let_go, rebind, unbind
+from proactorx.port.operations cimport Binding, Operations, Overlapped, nanoseconds
+
+import ctypes
+import logging
+import os
+import threading
+import time
+import warnings
+
+from proactorx.drivers import BackendError, Choice
+from proactorx.port import packet as _packet
+from proactorx.port.operations import _usable_cpus
+
+cdef extern from "kernel.h":
+    ctypedef void *HANDLE
+    ctypedef struct OVERLAPPED:
+        pass
+    ctypedef struct OVERLAPPED_ENTRY:
+        size_t lpCompletionKey
+        OVERLAPPED *lpOverlapped
+        uint32_t dwNumberOfBytesTransferred
+    ctypedef struct px_flight_t "px_flight":
+        OVERLAPPED overlapped
+        void *op
+        char *buffer
+        HANDLE other
+        int name_size
+        int posted
+    ctypedef struct px_calls:
+        pass
+    struct msghdr:
+        int msg_namelen
+    ctypedef struct px_message:
+        msghdr header
+    struct sockaddr:
+        pass
+    ctypedef struct px_post:
+        void *key
+        void *overlapped
+        int64_t nbytes
+    ctypedef struct px_port:
+        HANDLE handle
+        int queued
+        int associated
+    enum: PX_PENDING, PX_AT_ONCE, PX_NO_PACKET, PX_BUFFER, PX_ADDRESS, PX_LARGEST_GET
+    enum: PX_KEY_OP, PX_KEY_WAKE, PX_POST
+    enum: ERROR_ABANDONED_WAIT_0
+    uint32_t INFINITE
+    int CloseHandle(HANDLE handle) nogil
+    int CancelIoEx(HANDLE handle, OVERLAPPED *overlapped) nogil
+    int closesocket(size_t sock) nogil
+    size_t PX_SOCKET(int fd) nogil
+    uint32_t GetLastError() nogil
+    uint32_t px_kernel_setup() nogil
+    int px_load_calls(px_calls *calls) nogil
+    px_port *px_port_new(int concurrency) nogil
+    void px_port_release(px_port *port) nogil
+    px_port *px_port_of_this_thread() nogil
+    void px_associate(px_port *port) nogil
+    void px_dissociate() nogil
+    uint32_t px_post_it(px_port *port, px_post *post) nogil
+    void px_unlink(px_port *port, px_post *post) nogil
+    px_post *px_left(px_port *port) nogil
+    long px_depth(px_port *port) nogil
+    int px_port_close(px_port *port) nogil
+    void px_wake_one(px_port *port) nogil
+    void px_forget_sigint() nogil
+    int px_take(px_port *port, OVERLAPPED_ENTRY *entries, int room, uint32_t limit, int watch) nogil
+    int px_begin_recv(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
+    int px_begin_recvfrom(int fd, px_flight_t *flight, char *buffer, size_t size, px_message *message) nogil
+    int px_begin_send(int fd, px_flight_t *flight, const char *buffer, size_t size) nogil
+    int px_begin_sendto(int fd, px_flight_t *flight, const px_message *message) nogil
+    int px_begin_accept(const px_calls *calls, int fd, px_flight_t *flight, char *room) nogil
+    int px_begin_connect(const px_calls *calls, int fd, px_flight_t *flight, const sockaddr *address, int size) nogil
+    int px_begin_read_at(int fd, px_flight_t *flight, char *buffer, size_t size, int64_t position) nogil
+    int px_begin_write_at(int fd, px_flight_t *flight, const char *buffer, size_t size, int64_t position) nogil
+    uint32_t px_answer_it(px_port *port, px_flight_t *flight, int n) nogil
+    int px_outcome(const px_flight_t *flight, int is_file) nogil
+    int px_accepted(int fd, px_flight_t *flight) nogil
+    int px_connected(int fd) nogil
+    int px_read_blocking(intptr_t handle, char *buffer, size_t size, int64_t position) nogil
+    int px_write_blocking(intptr_t handle, const char *buffer, size_t size, int64_t position) nogil
+    int px_fsync_blocking(intptr_t handle) nogil
+
+cdef extern from "atomics.h":
+    int px_see(int *place) nogil
+    void px_show(int *place, int value) nogil
+
+cdef enum:
+    LONGEST_WAIT = 0x7FFFFFFF  # milliseconds
+    CLOSE_LOOK_MS = 10         # how often close() wakes who waits
+
+# How long close() waits for what cannot be cancelled, in seconds.
+CLOSE_DEADLINE = 5.0
+
+logger = logging.getLogger("proactorx")
+
+cdef object PacketType = _packet.Packet
+cdef object PortClosed = _packet.PortClosed
+cdef unsigned long main_thread = threading.main_thread().ident
+cdef px_calls calls
+cdef bint calls_loaded = False
+
+
+cdef inline px_flight_t *flight_of(Overlapped op) noexcept:
+    return <px_flight_t *>&op.flight
+
+
+cdef class _Blocking:
+    """``with port.blocking()``: one object for all threads."""
+
+    cdef CompletionPort port
+
+    def __enter__(self):
+        cdef unsigned long me = PyThread_get_thread_ident()
+        if px_port_of_this_thread() == self.port.port:
+            self.port.blocked[me] = self.port.blocked.get(me, 0) + 1
+
+    def __exit__(self, *exc):
+        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef int depth = self.port.blocked.pop(me, 0) - 1
+        if depth > 0:
+            self.port.blocked[me] = depth
+
+
+cdef class CompletionPort(Operations):
+    """The kernel's completion port: files, operations on them, posts, and threads that wait for packets.
+
+    See the same class on other systems, where it keeps the rules of this one.  Which threads run is the kernel's to
+    say: those that block anywhere do not, without having said so.
+
+    Args:
+        concurrency: how many threads may run; 0: as many as there are usable CPUs.
+        backend: ``auto`` or ``iocp``; default: ``$PROACTORX_BACKEND``, or ``auto``.
+
+    Raises:
+        ValueError: a negative concurrency, or an unknown backend.
+        BackendError: another backend was named.
+        OSError: the system has no port to give.
+    """
+
+    cdef px_port *port
+    cdef object info
+    cdef set ops             # operations whose packets nobody has taken
+    cdef set inside          # threads that wait
+    cdef dict blocked        # threads in blocking(), and how deep
+    cdef list left           # packets of a closed port
+    cdef readonly int concurrency
+    cdef readonly bint closed
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        self.ops = set()
+        self.inside = set()
+        self.blocked = {}
+        self.left = []
+
+    def __init__(self, concurrency=0, backend=None):
+        global calls_loaded
+        if concurrency < 0:
+            raise ValueError(f"concurrency cannot be negative: {concurrency}")
+        if self.port != NULL:
+            raise RuntimeError("a port is initialized once")
+        self.info = Choice(backend, shared=True).info
+        if self.info.name != "iocp":
+            raise BackendError(f"a completion port on Windows is the kernel's own: backend iocp, not {self.info.name}")
+        if not calls_loaded:
+            error = px_load_calls(&calls)
+            if error:
+                raise OSError(-error, ctypes.FormatError(-error))
+            calls_loaded = True
+        self.concurrency = concurrency or _usable_cpus()
+        self.port = px_port_new(self.concurrency)
+        if self.port == NULL:
+            raise ctypes.WinError(GetLastError())
+
+    def __del__(self):
+        if self.port != NULL and not self.closed:
+            warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+    def __dealloc__(self):
+        if self.port != NULL:
+            px_port_release(self.port)
+
+    # ------------------------------------------------------------------------------------------------------- posts
+
+    def post(self, key=None, overlapped=None, int64_t nbytes=0):
+        """Queue a packet of three free values, which the port does not look at (PostQueuedCompletionStatus).
+
+        Any thread may do this; it never blocks.
+
+        Args:
+            key: any object.
+            overlapped: any object; it need not be an operation.
+            nbytes: any integer of 64 bits.
+
+        Raises:
+            PortClosed: the port has been closed.
+            OSError: the system has no memory for it.
+        """
+        cdef px_post *made
+        cdef uint32_t error
+        self.refuse_unusable()
+        made = <px_post *>malloc(sizeof(px_post))
+        if made == NULL:
+            raise MemoryError
+        made.key = <void *>key
+        made.overlapped = <void *>overlapped
+        made.nbytes = nbytes
+        Py_INCREF(key)
+        Py_INCREF(overlapped)
+        error = px_post_it(self.port, made)
+        if error:
+            free(made)
+            Py_DECREF(key)
+            Py_DECREF(overlapped)
+            self.refuse_unusable()
+            raise ctypes.WinError(error)
+
+    cdef object posted(self, px_post *post):
+        """Its packet, which takes over the references."""
+        cdef object key = <object>post.key, overlapped = <object>post.overlapped, nbytes = post.nbytes
+        free(post)
+        Py_DECREF(key)
+        Py_DECREF(overlapped)
+        return PacketType(key, overlapped, nbytes, 0)
+
+    def get(self, timeout=None):
+        """Wait for a packet, at most `timeout` seconds (None: without limit).
+
+        The thread becomes one of the port's, until it ends, calls ``dissociate``, or gets from another port.
+
+        Raises:
+            TimeoutError: there was no packet for this thread in time.
+            PortClosed: the port is, or was meanwhile, closed.
+            ValueError: a negative timeout.
+            RuntimeError: called inside ``blocking()``.
+        """
+        cdef list got = self._get(1, timeout)
+        if not got:
+            raise TimeoutError("no packet in time")
+        return got[0]
+
+    def get_many(self, int n, timeout=None):
+        """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
+
+        A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
+        """
+        if n < 1:
+            raise ValueError(f"at least one packet must be asked for, not {n}")
+        return self._get(min(n, PX_LARGEST_GET), timeout)
+
+    cdef list _get(self, int room, object timeout):
+        cdef OVERLAPPED_ENTRY entries[PX_LARGEST_GET]
+        cdef int64_t limit = nanoseconds(timeout)
+        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef list packets
+        cdef double deadline
+        cdef int count
+        self.refuse_unusable()
+        if me in self.blocked:
+            raise RuntimeError("get() inside blocking()")
+        if me in self.inside:
+            raise RuntimeError("get() by a finalizer or signal handler that interrupts get()")
+        deadline = time.monotonic() + limit / 1e9 if limit > 0 else 0
+        while True:
+            self.inside.add(me)
+            try:
+                px_associate(self.port)
+                count = self.take(entries, room, limit, me == main_thread)
+                packets = self.packets(entries, count)
+                if self.closed:
+                    self.left.extend(packets)  # for who has closed it, and waits for this thread
+                    self.refuse_unusable()
+            finally:
+                self.inside.discard(me)
+            if packets:
+                return packets
+            PyErr_CheckSignals()
+            if limit >= 0:
+                limit = <int64_t>((deadline - time.monotonic()) * 1e9) if limit else 0
+                if limit <= 0:
+                    return packets
+            self.refuse_unusable()
+
+    cdef int take(self, OVERLAPPED_ENTRY *entries, int room, int64_t limit, bint watch) except -1:
+        """Have the kernel give out what it may; wait for it, if there is nothing."""
+        cdef uint32_t wait
+        cdef int count = px_take(self.port, entries, room, 0, False)
+        if not count and limit:
+            wait = INFINITE if limit < 0 else <uint32_t>min((limit + 999_999) // 1_000_000, <int64_t>LONGEST_WAIT)
+            if watch:
+                px_forget_sigint()
+                PyErr_CheckSignals()
+            with nogil:
+                count = px_take(self.port, entries, room, wait, watch)
+        if count < 0 and -count != ERROR_ABANDONED_WAIT_0:
+            raise ctypes.WinError(-count)
+        return max(count, 0)
+
+    cdef list packets(self, OVERLAPPED_ENTRY *entries, int count):
+        """What was taken, as packets.  Fewer where the kernel woke this thread, or an operation goes on."""
+        cdef list made = []
+        cdef px_post *post
+        cdef Overlapped op
+        cdef int i
+        for i in range(count):
+            if entries[i].lpCompletionKey == <size_t>PX_POST:
+                post = <px_post *>entries[i].lpOverlapped
+                px_unlink(self.port, post)
+                made.append(self.posted(post))
+            elif entries[i].lpCompletionKey == <size_t>PX_KEY_OP:
+                op = <Overlapped>(<px_flight_t *>entries[i].lpOverlapped).op
+                if op.is_finished() or self.ended(op, entries[i].dwNumberOfBytesTransferred):
+                    (<CompletionPort>op.port).ops.discard(op)
+                    made.append(PacketType(op.binding.key, op, op.offset, op.error))
+        return made
+
+    # -------------------------------------------------------------------------------------------------- its threads
+
+    def blocking(self):
+        """``with port.blocking():`` this thread is about to block.
+
+        The kernel notices by itself which threads block, and lets others run in their place; so this says nothing that
+        it does not know.  It is here for programs that run elsewhere too.
+        """
+        cdef _Blocking made = _Blocking.__new__(_Blocking)
+        made.port = self
+        return made
+
+    def dissociate(self):
+        """This thread leaves the port; its next ``get`` joins it again.  Nothing happens if it was not the port's."""
+        if PyThread_get_thread_ident() in self.inside:
+            raise RuntimeError("dissociate() by a finalizer or signal handler that interrupts get()")
+        if self.port != NULL and px_port_of_this_thread() == self.port:
+            px_dissociate()
+
+    @property
+    def associated(self):
+        """How many threads are the port's."""
+        return 0 if self.port == NULL or self.closed else px_see(&self.port.associated)
+
+    @property
+    def running(self):
+        """How many of them are not in ``get``.  The kernel's own count, without those that block, it does not tell."""
+        return max(self.associated - len(self.inside), 0)
+
+    @property
+    def queued(self):
+        """How many packets wait (NtQueryIoCompletion)."""
+        if self.port == NULL or self.closed:
+            return 0
+        return max(px_depth(self.port), px_see(&self.port.queued))
+
+    @property
+    def in_flight(self):
+        """How many operations have not queued their packet yet."""
+        if self.port == NULL or self.closed:
+            return 0
+        ended = max(px_depth(self.port) - px_see(&self.port.queued), 0)
+        return max(len(self.ops | self.bodies) - ended, 0)
+
+    @property
+    def backend(self):
+        """What runs underneath, and why it was chosen: a ``BackendInfo``."""
+        return self.info
+
+    @property
+    def forked(self):
+        """Whether the port is that of a parent process: never on Windows."""
+        return False
+
+    def refuse_forked(self):
+        """Nothing: there is no fork on Windows."""
+
+    def __repr__(self):
+        state = "closed " if self.closed else ""
+        return (f"<CompletionPort {state}backend=iocp concurrency={self.concurrency} associated={self.associated} "
+                f"running={self.running} queued={self.queued} in_flight={self.in_flight}>")
+
+    # ------------------------------------------------------------------------------------------------------ binding
+
+    def bind(self, file, key=None):
+        """Bind `file` to this port, until it is closed, unbound, or bound to another one by ``rebind``.
+
+        A socket becomes non-blocking.  Duplicates of a handle, also in other processes, are bound with it.
+
+        Args:
+            file: a socket, a file object, another object whose ``fileno()`` is a handle, or a handle that was opened
+                with FILE_FLAG_OVERLAPPED.
+            key: any object, for ``Packet.key``.
+
+        Raises:
+            ValueError: it is bound already, was not opened for overlapped use, or is closed.
+            OSError: it is not open (EBADF).
+            PortClosed: the port has been closed.
+        """
+        self.refuse_unusable()
+        bind(file, self, self.port.handle, key)
+
+    def unbind(self, file):
+        """The port knows `file` no longer, which can be bound to another one.
+
+        Raises:
+            ValueError: it is not bound to this port.
+            NotImplementedError: this Windows cannot do that (it can since 8.1).
+        """
+        unbind(file, self)
+
+    def rebind(self, file, CompletionPort port not None, key=None):
+        """Bind `file` to another port instead, without a moment in between (FileReplaceCompletionInformation).
+
+        Packets of what is in flight on it come to either port, as the kernel has it.
+
+        Raises:
+            ValueError: it is not bound to this port.
+            PortClosed: the other port has been closed.
+            NotImplementedError: this Windows cannot do that (it can since 8.1).
+        """
+        port.refuse_unusable()
+        rebind(file, self, port, port.port.handle, key)
+
+    cdef Binding binding_of(self, object file):
+        return binding_of(file, self)
+
+    # --------------------------------------------------------------------------------------------------- operations
+
+    cdef int refuse_unusable(self) except -1:
+        if self.port == NULL:
+            raise RuntimeError("the port has not been initialized")
+        if self.closed:
+            raise PortClosed("the port is closed")
+        return 0
+
+    cdef int family_of(self, object file, int fd) except -1:
+        return family_of(fd)
+
+    cdef int submit(self, Overlapped op) except -1:
+        cdef HandleBinding binding = <HandleBinding>op.binding
+        cdef px_flight_t *flight = flight_of(op)
+        cdef Py_ssize_t room = 0
+        if op.kind == RECV:
+            op.make_buffer()
+        elif op.kind == RECV_FROM:
+            # Datagrams always find room: one that is cut off ends in an error on some paths and posts a packet all the
+            # same on others.  A stream gives no more than is asked for.
+            room = PX_BUFFER if binding.is_datagram else op.want()
+        elif op.kind == ACCEPT_ONE:
+            room = 2 * PX_ADDRESS
+        flight.buffer = <char *>PyMem_Malloc(room) if room else NULL
+        if room and flight.buffer == NULL:
+            raise MemoryError
+        op.state = IN_FLIGHT
+        self.ops.add(op)
+        try:
+            self.begin(op)
+        except BaseException:
+            self.ops.discard(op)
+            op.state = DONE
+            self.free_buffer(flight)
+            raise
+        return 0
+
+    cdef int free_buffer(self, px_flight_t *flight) except -1:
+        PyMem_Free(flight.buffer)
+        flight.buffer = NULL
+        return 0
+
+    cdef int begin(self, Overlapped op) except -1:
+        """Give `op` to the kernel.  Another thread may have its packet before this returns."""
+        cdef px_flight_t *flight = flight_of(op)
+        cdef char *place = op.buffer()
+        cdef Py_ssize_t size = op.want()
+        cdef px_message *message = <px_message *>op.message()
+        cdef bint datagram = (<HandleBinding>op.binding).is_datagram
+        cdef int fd = op.fd, kind = op.kind, started
+        cdef int64_t position = op.position
+        cdef uint32_t error
+        flight.op = <void *>op
+        flight.posted = 0
+        with nogil:
+            if kind == RECV or kind == RECV_INTO:
+                started = px_begin_recv(fd, flight, place, size)
+            elif kind == RECV_FROM and datagram:
+                started = px_begin_recvfrom(fd, flight, flight.buffer, PX_BUFFER, message)
+            elif kind == RECV_FROM:
+                started = px_begin_recv(fd, flight, flight.buffer, size)
+            elif kind == SEND:
+                started = px_begin_send(fd, flight, place, size)
+            elif kind == SEND_TO:
+                started = px_begin_sendto(fd, flight, message)
+            elif kind == READ:
+                started = px_begin_read_at(fd, flight, place, size, position)
+            elif kind == WRITE:
+                started = px_begin_write_at(fd, flight, place, size, position)
+            elif kind == CONNECT:
+                started = px_begin_connect(&calls, fd, flight, <const sockaddr *>place, <int>size)
+            else:
+                started = px_begin_accept(&calls, fd, flight, flight.buffer)
+        if started == PX_PENDING or started == PX_AT_ONCE:
+            return 0
+        error = px_answer_it(self.port, flight, 0 if started == PX_NO_PACKET else started)
+        if error:
+            raise ctypes.WinError(error)
+        return 0
+
+    cdef bint ended(self, Overlapped op, uint32_t count) except -1:
+        """The kernel has done with `op`; False: there is more of it to do."""
+        cdef HandleBinding binding = <HandleBinding>op.binding
+        cdef px_flight_t *flight = flight_of(op)
+        cdef Packet packet
+        cdef int kind = op.kind, error = px_outcome(flight, not binding.is_socket)
+        cdef bint again
+        if error == -ECANCELED and op.state == IN_FLIGHT:
+            error = -ECONNABORTED  # not by us: the handle was closed
+        packet.op = <void *>op
+        packet.data = NULL
+        packet.flags = packet.buffer = 0
+        packet.res = error
+        if kind == RECV:
+            packet.data = op.buffer()
+        elif kind == RECV_FROM:
+            packet.data = flight.buffer
+            count = <uint32_t>min(<Py_ssize_t>count, op.want())
+            if binding.is_datagram:
+                (<px_message *>op.message()).header.msg_namelen = flight.name_size
+        elif kind == ACCEPT_ONE:
+            if error:
+                closesocket(<size_t>flight.other) if not flight.posted else 0
+            else:
+                packet.res = error = px_accepted(op.fd, flight)
+        elif kind == CONNECT:
+            packet.res = error = error or (0 if flight.posted else px_connected(op.fd))
+        else:
+            again = op.took(count)
+            if again and count and not error and op.state == IN_FLIGHT:
+                return self.goes_on(op)
+        if not error:
+            packet.res = <int>count
+        op.state = DONE
+        op.on_packet(&packet)
+        self.free_buffer(flight)
+        return True
+
+    cdef bint goes_on(self, Overlapped op) except -1:
+        """What it has done was not all: False, or True and `op` has ended with an error."""
+        try:
+            self.begin(op)
+        except OSError:
+            op.state = DONE
+            op.error = ENOMEM
+            self.finish(op, True)
+            return True
+        return False
+
+    cdef int stop(self, Overlapped op) except -1:
+        if op.state != IN_FLIGHT or op.is_finished():
+            return 0
+        op.state = CANCELLING
+        # Where it finds nothing, the packet is queued already.
+        return 1 if CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped) else 0
+
+    cdef int finish(self, Overlapped op, bint driven) except -1:
+        op.file = None
+        px_show(&op.finished, 1)
+        if not driven:
+            self.ops.add(op)
+            flight_of(op).op = <void *>op
+            while px_answer_it(self.port, flight_of(op), 0) and not self.closed:
+                time.sleep(0.01)  # there is no memory for the packet just now
+        return 0
+
+    # -------------------------------------------------------------------------------------------------------- files
+
+    cdef int submit_file(self, Overlapped op) except -1:
+        cdef HandleBinding binding = <HandleBinding>op.binding
+        if op.kind == FSYNC or not binding.overlapped or (op.position < 0 and binding.crt >= 0):
+            return self.queue_body(op)
+        if op.position < 0 and is_disk(op.fd):
+            raise ValueError("a handle that was opened for overlapped use has no position of its own: say the offset")
+        return self.submit(op)
+
+    cdef int begin_body(self) except -1:
+        return 0
+
+    cdef int undo_body(self) except -1:
+        return 0
+
+    cdef Py_ssize_t blocking_call(self, Overlapped op) except? -1:
+        cdef intptr_t handle = (<HandleBinding>op.binding).handle
+        cdef int crt = (<HandleBinding>op.binding).crt
+        cdef char *place = op.buffer()
+        cdef Py_ssize_t size = min(op.want(), FILE_STEP)
+        cdef int n
+        if op.kind == WRITE and op.position < 0 and crt >= 0:
+            # By the C library, which knows of files that are opened to be appended to.
+            try:
+                return os.write(crt, memoryview(op.view).cast("B")[op.offset : op.offset + size])
+            except OSError as exc:
+                return -exc.errno
+        with nogil:
+            if op.kind == FSYNC:
+                n = px_fsync_blocking(handle)
+            elif op.kind == READ:
+                n = px_read_blocking(handle, place, size, op.position)
+            else:
+                n = px_write_blocking(handle, place, size, op.position)
+        return n
+
+    # ------------------------------------------------------------------------------------------------------- closing
+
+    def close(self):
+        """Close the port, and return the packets that nobody has taken.
+
+        Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed with
+        ECANCELED or not, are returned with the others.  Bound files stay open; since Windows 8.1 they can be bound to
+        another port.  Twice is allowed: the second list is empty.
+
+        Raises:
+            RuntimeError: called by a finalizer or signal handler that interrupts another call of the port's.
+        """
+        cdef px_post *post
+        if self.port == NULL:
+            return []
+        if PyThread_get_thread_ident() in self.inside:
+            raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
+        if not px_port_close(self.port):
+            return []
+        self.closed = True
+        for op in list(self.bodies):  # what IO threads do for this port, and may not have begun
+            op.cancel()
+        for op in list(self.ops):
+            self.stop(op)
+        self.await_ends()
+        while True:
+            post = px_left(self.port)
+            if post == NULL:
+                break
+            self.left.append(self.posted(post))
+        let_go(self)
+        CloseHandle(self.port.handle)  # wakes threads that wait all the same
+        left, self.left = self.left, []
+        return left
+
+    cdef int await_ends(self) except -1:
+        """Until no operation is in flight and no thread waits, or the time is over."""
+        cdef OVERLAPPED_ENTRY entries[64]
+        cdef int count, i
+        deadline = time.monotonic() + CLOSE_DEADLINE
+        while (self.ops or self.bodies or self.inside) and time.monotonic() < deadline:
+            for i in range(len(self.inside)):
+                px_wake_one(self.port)
+            with nogil:
+                count = px_take(self.port, entries, 64, CLOSE_LOOK_MS, False)
+            self.left.extend(self.packets(entries, count))
+        lost = len(self.ops | self.bodies)
+        for op in self.ops:
+            Py_INCREF(op)  # the kernel may still write to it
+        if lost:
+            logger.error("closing %r: %d operations did not end in time; their packets are lost", self, lost)
+        return 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+cdef uint32_t setup_error = px_kernel_setup()
+if setup_error:
+    raise ctypes.WinError(setup_error)

@@ -1,0 +1,15 @@
+"""The completion port of this system: Windows has one of its own, elsewhere it is ours."""
+
+from __future__ import annotations
+
+import sys
+
+from proactorx.port.operations import Overlapped, run_bodies_on
+from proactorx.port.packet import Packet, PortClosed
+
+if sys.platform == "win32":
+    from proactorx.port.kernel import CompletionPort
+else:
+    from proactorx.port.completion import CompletionPort
+
+__all__ = ["CompletionPort", "Overlapped", "Packet", "PortClosed", "run_bodies_on"]
