@@ -1,11 +1,11 @@
 """CPython's own tests of asyncio on Windows: our loop must pass wherever ``ProactorEventLoop`` does.
 
-    FOLDER/run tests/windows/mixins.py            all, on iocp and on asyncio's proactor
-    FOLDER/run tests/windows/mixins.py --table    the same, and a table in Markdown
+    FOLDER/run tests/windows/mixins.py            all on iocp; what fails there on asyncio's proactor too
+    FOLDER/run tests/windows/mixins.py --table    all on both, and a table in Markdown
     FOLDER/run tests/windows/mixins.py --child LOOP   the names on stdin, one result a line
 
 What does not pass although the proactor does must be in ``mixins.txt``, with the reason.  Prints a table and, for what
-is new, why; exit code 1 if there is such a thing, or if a test in ``mixins.txt`` passes.
+fails, why; exit code 1 if there is such a thing, or if a test in ``mixins.txt`` passes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,35 +102,36 @@ def main() -> int:
     arguments = [word for word in sys.argv[1:] if word != "--table"]
     wanted = arguments[0] if arguments else "*"
     names = fnmatch.filter(child.names(asyncio.ProactorEventLoop), wanted)  # type: ignore[attr-defined]
-    ours, theirs = run_all("iocp", names), run_all("proactor", names)
+    complete = "--table" in sys.argv
+    ours = run_all("iocp", names)
+    asked = names if complete else [name for name in names if ours[name][0] == "failed"]
+    theirs = run_all("proactor", asked)
     patterns = excused()
-    both = Counter((ours[name][0], theirs[name][0]) for name in names)
     wrong: list[str] = []
+    known = unverified = 0
     for name in names:
-        mine, reference = ours[name][0], theirs[name][0]
-        known = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-        if mine == "failed" and reference == "passed" and not known:
-            wrong.append(f"{name}: fails\n{ours[name][1]}")
-        elif known and mine == "passed":
+        mine, reference = ours[name][0], theirs.get(name, ("not asked", ""))[0]
+        expected = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        if mine == "passed" and expected:
             wrong.append(f"{name}: is in mixins.txt and passes")
-    for (mine, reference), count in sorted(both.items()):
-        print(f"iocp {mine:8} proactor {reference:8} {count}")
-    for title, outcomes, others in (("iocp", ours, theirs), ("proactor", theirs, ours)):
-        for name in names:
-            if outcomes[name][0] == "passed" and others[name][0] == "failed":
-                print(f"passes on {title} only: {name}")
-    for name in names:
-        if ours[name][0] == theirs[name][0] == "failed":
-            print(f"not verified: {name} (fails on asyncio's proactor there too)")
-    if "--table" in sys.argv:
+        elif mine == "passed" and reference == "failed":
+            print(f"passes on iocp only: {name}")
+        elif mine == "failed" and reference != "passed":
+            unverified += 1
+            print(f"not verified: {name} (fails there on asyncio's proactor too)")
+        elif mine == "failed" and expected:
+            known += 1
+            print(f"known to fail, see mixins.txt: {name}")
+        elif mine == "failed":
+            wrong.append(f"{name}: fails\n{ours[name][1]}")
+    if complete:
         print(table(names, ours, theirs))
     print("\n".join(wrong))
-    unverified = both["failed", "failed"]
-    passed, skipped = (sum(outcome == what for outcome, _ in ours.values()) for what in ("passed", "skipped"))
-    failed = len(names) - passed - skipped - unverified
     print(f"not verified under Wine: {unverified}")
-    # What is not verified is among the skipped, as in pytest's line: run.py takes it off again.
-    print(f"{failed} failed, {passed} passed, {skipped + unverified} skipped in {time.monotonic() - started:.0f}s")
+    passed, skipped = (sum(outcome == what for outcome, _ in ours.values()) for what in ("passed", "skipped"))
+    skipped += known + unverified  # as in pytest's line; run.py takes what is not verified off again
+    failed = len(names) - passed - skipped
+    print(f"{failed} failed, {passed} passed, {skipped} skipped in {time.monotonic() - started:.0f}s")
     return 1 if wrong else 0
 
 
