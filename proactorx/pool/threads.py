@@ -116,8 +116,9 @@ class IOThreadPool(PoolCore):
         self._ending = False
         self._bell = threading.Lock()  # wakes the gate thread
         self._bell.acquire()
-        self._lock = threading.Lock()  # of the next two
-        self._threads: dict[Seat, threading.Thread] = {}
+        self._lock = threading.Condition()  # of the next three; told when a thread ends
+        self._threads: set[threading.Thread] = set()  # the gate's too; from before they are started
+        self._last: threading.Thread | None = None  # ... of them to end; it waits for the one before it
         self._log: deque[Growth] = deque(maxlen=LOG_LENGTH)
         _pools.add(self)
 
@@ -237,7 +238,7 @@ class IOThreadPool(PoolCore):
         name = f"proactorx-io-{number}"
         thread = threading.Thread(target=self._main, args=(seat, number), name=name, daemon=True)
         with self._lock:
-            self._threads[seat] = thread
+            self._threads.add(thread)
         started = self._note(1, reason)
         try:
             thread.start()
@@ -245,7 +246,8 @@ class IOThreadPool(PoolCore):
             # A KeyboardInterrupt may come when the thread has started; it sees then that it is not counted, and ends.
             self._refused(seat, exc)
             with self._lock:
-                self._threads.pop(seat, None)
+                self._threads.discard(thread)
+                self._lock.notify_all()
                 if started in self._log:
                     self._log.remove(started)
             self._note(0, str(exc))
@@ -259,10 +261,21 @@ class IOThreadPool(PoolCore):
         try:
             self._serve(seat)
         finally:
-            with self._lock:
-                self._threads.pop(seat, None)
             io_threads.give_back(number)
             self._note(-1, seat.why)
+            if seat.why == "closed":
+                self._ring()  # the gate's thread need not wait for its period
+            self._ends()
+
+    def _ends(self) -> None:
+        """On a thread, at its end: who waits for the last one to end waits for all."""
+        me = threading.current_thread()
+        with self._lock:
+            before, self._last = self._last, me
+            self._threads.discard(me)
+            self._lock.notify_all()
+        if before is not None:
+            before.join()
 
     def _note(self, change: int, reason: str) -> Growth:
         active = self._counts()[0]
@@ -272,21 +285,34 @@ class IOThreadPool(PoolCore):
         return entry
 
     def _start_gate(self) -> None:
+        thread = threading.Thread(target=self._watch, name="proactorx-gate", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
         try:
-            threading.Thread(target=self._watch, name="proactorx-gate", daemon=True).start()
+            thread.start()
         except RuntimeError as exc:
+            with self._lock:
+                self._threads.discard(thread)
+                self._lock.notify_all()
             self._gate_ended()
             self._note(0, str(exc))
 
     def _watch(self) -> None:
         name_this_thread("proactorx-gate")
-        while True:
-            self._bell.acquire(timeout=self._gate_period)
-            reason = self._look()
-            if reason == "end":
-                return
-            if reason is not None:
-                self._start(reason)
+        try:
+            while (reason := self._next_look()) != "end":
+                if reason is not None:
+                    self._start(reason)
+        finally:
+            self._ends()
+
+    def _next_look(self) -> str | None:
+        self._bell.acquire(timeout=self._gate_period)
+        return self._look()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._bell.release()
 
     @staticmethod
     def _report(exc: BaseException) -> None:
@@ -323,21 +349,18 @@ class IOThreadPool(PoolCore):
         if poller is not None:
             poller.close()
         self._close(cancel_queued)
-        with contextlib.suppress(RuntimeError):
-            self._bell.release()
+        self._ring()
         if wait:
             self._join(None)
 
     def _join(self, deadline: float | None) -> None:
-        while True:
-            with self._lock:
-                thread = next(iter(self._threads.values()), None)
-            if thread is None:
+        """After ``_close``: until there is no thread, nor one that is counted and about to be started."""
+        with self._lock:
+            if not self._lock.wait_for(lambda: not self._counts()[0] and not self._threads, _left(deadline)):
                 return
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return
-            thread.join(left)
+            last = self._last
+        if last is not None:
+            last.join(_left(deadline))
 
     def __enter__(self) -> IOThreadPool:
         return self
@@ -352,6 +375,10 @@ def _positive(value: int) -> int:
     if not 0 < index(value) < 1 << 31:
         raise ValueError(f"a number of threads must be positive, not {value!r}")
     return index(value)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
 def _cpus() -> int:

@@ -48,6 +48,45 @@ def test_close_ends_idle_threads_at_once() -> None:
     until(lambda: set(threading.enumerate()) <= before)
 
 
+def test_close_waits_for_a_thread_that_is_yet_to_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    seen: list[int] = []
+    pool = IOThreadPool(1, 1)
+    closer = threading.Thread(target=pool.close)
+    with Blocker() as block:
+
+        def start_late(thread: threading.Thread) -> None:
+            if thread.name.startswith("proactorx-io-"):
+                block()
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_late)
+        caller = threading.Thread(target=pool.queue, args=(seen.append, 1))
+        caller.start()
+        block.wait_for()
+        closer.start()
+        closer.join(0.1)
+        assert closer.is_alive(), "the thread that is to run it does not run yet"
+    caller.join(LIMIT)
+    closer.join(LIMIT)
+    assert not closer.is_alive()
+    assert seen == [1]
+
+
+def test_close_leaves_no_thread() -> None:
+    """Nor the gate's, whose period is long."""
+    before = threading.active_count()
+    for _ in range(20):
+        pool = IOThreadPool(2, 3, gate=1000)
+        with Blocker() as block:
+            for _ in range(4):
+                pool.queue(block)
+            block.wait_for(2)
+            pool.close(wait=False)
+        pool.close()
+        assert threading.active_count() == before
+
+
 def test_close_without_waiting() -> None:
     seen: list[int] = []
     pool = IOThreadPool(1, 1)
