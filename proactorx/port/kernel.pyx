@@ -34,8 +34,8 @@ import time
 import warnings
 
 from proactorx.drivers import BackendError, Choice
-from proactorx.port import packet as _packet
 from proactorx.port.operations import _usable_cpus
+from proactorx.port.packet import Packet as TakenPacket, PortClosed
 
 cdef extern from "kernel.h":
     ctypedef void *HANDLE
@@ -121,8 +121,6 @@ CLOSE_DEADLINE = 5.0
 
 logger = logging.getLogger("proactorx")
 
-cdef object PacketType = _packet.Packet
-cdef object PortClosed = _packet.PortClosed
 cdef unsigned long main_thread = threading.main_thread().ident
 cdef px_calls calls
 cdef bint calls_loaded = False
@@ -250,7 +248,7 @@ cdef class CompletionPort(Operations):
         free(post)
         Py_DECREF(key)
         Py_DECREF(overlapped)
-        return PacketType(key, overlapped, nbytes, 0)
+        return TakenPacket(key, overlapped, nbytes, 0)
 
     def get(self, timeout=None):
         """Wait for a packet, at most `timeout` seconds (None: without limit).
@@ -340,7 +338,7 @@ cdef class CompletionPort(Operations):
                 op = <Overlapped>(<px_flight_t *>entries[i].lpOverlapped).op
                 if op.is_finished() or self.ended(op, entries[i].dwNumberOfBytesTransferred):
                     (<CompletionPort>op.port).ops.discard(op)
-                    made.append(PacketType(op.binding.key, op, op.offset, op.error))
+                    made.append(TakenPacket(op.binding.key, op, op.offset, op.error))
         return made
 
     # -------------------------------------------------------------------------------------------------- its threads

@@ -49,7 +49,7 @@ cdef class SharedPort(Operations):
     cdef int _get(self, px_thread *me, int64_t timeout) except -1
     cdef int _wait(self, px_thread *me, bint ask, int64_t deadline) except -1
     cdef int _sleep(self, px_thread *me, int64_t deadline) except -1
-    cdef int _get_once(self, px_thread *me, int64_t deadline) except -1
+    cdef int _get_slowly(self, px_thread *me, int got, int64_t deadline) except -1
     cdef int _drive(self, px_thread *me, int64_t limit) except -1
     cdef int _begin_deferred(self, Overlapped op) except -1
     cdef int _lead(self, px_thread *me, int64_t deadline) except -1

@@ -12,18 +12,20 @@ The lock is never taken twice by one thread: what a finalizer or signal handler 
 driver is deferred until it leaves.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
     PyThread_release_lock, WAIT_LOCK,
 )
-from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 from posix.unistd cimport close
 from proactorx.drivers.driver cimport Driver
-from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
+from proactorx.port.errnos cimport ECANCELED, EINTR, EPIPE, ETIMEDOUT
 from proactorx.port.op cimport IN_FLIGHT, queue_count
 from proactorx.port.operations cimport Operations, Overlapped, nanoseconds
+from proactorx.port.packet cimport Packet
 
 import logging
 import os
@@ -31,8 +33,8 @@ import warnings
 import weakref
 
 from proactorx.drivers import Choice
-from proactorx.port import packet as _packet
 from proactorx.port.operations import _usable_cpus
+from proactorx.port.packet import PortClosed
 
 cdef extern from "shared.h":
     enum: PX_RUNS, PX_WAITING, PX_PARKED, PX_LEAD, PX_RELEASED, PX_CLOSED
@@ -73,10 +75,11 @@ cdef extern from *:
     unsigned long px_load_holder "__atomic_load_n"(unsigned long *place, int order) nogil
     void px_store_holder "__atomic_store_n"(unsigned long *place, unsigned long value, int order) nogil
 
-cdef extern from "Python.h":
-    ctypedef struct PyTypeObject:
-        PyObject *(*tp_alloc)(PyTypeObject *type, Py_ssize_t size) except NULL
-    void PyTuple_SET_ITEM(PyObject *tuple, Py_ssize_t index, PyObject *item)
+cdef extern from *:
+    """
+    static inline PyObject *px_owned(void *reference) { return (PyObject *)reference; }
+    """
+    object px_owned(void *reference)  # an object that takes the reference over
 
 cdef enum:
     MOST_AT_ONCE = 1024  # get_many: the parcels of one call
@@ -85,24 +88,16 @@ cdef enum:
 
 logger = logging.getLogger("proactorx")
 
-cdef object PacketType = _packet.Packet
-cdef object PortClosed = _packet.PortClosed
 cdef object _ports = weakref.WeakSet()
 
 
-cdef object as_packet(px_parcel *parcel):
+cdef inline Packet as_packet(px_parcel *parcel):
     """The packet, which takes over the parcel's references."""
-    cdef PyTypeObject *type = <PyTypeObject *><PyObject *>PacketType
-    cdef object made = <object>type.tp_alloc(type, 4), number
-    Py_DECREF(made)  # tp_alloc gave one reference, and the cast took another
-    PyTuple_SET_ITEM(<PyObject *>made, 0, <PyObject *>parcel.key)
-    PyTuple_SET_ITEM(<PyObject *>made, 1, <PyObject *>parcel.overlapped)
-    number = parcel.nbytes
-    Py_INCREF(number)
-    PyTuple_SET_ITEM(<PyObject *>made, 2, <PyObject *>number)
-    number = parcel.error
-    Py_INCREF(number)
-    PyTuple_SET_ITEM(<PyObject *>made, 3, <PyObject *>number)
+    cdef Packet made = Packet.__new__(Packet)
+    made.key = px_owned(parcel.key)
+    made.overlapped = px_owned(parcel.overlapped)
+    made.nbytes = parcel.nbytes
+    made.error = parcel.error
     return made
 
 
@@ -181,6 +176,9 @@ cdef class SharedPort(Operations):
 
     # ------------------------------------------------------------------------------------------------- posts
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def post(self, key=None, overlapped=None, int64_t nbytes=0):
         """Queue a packet of three free values, which the port does not look at.
 
@@ -204,6 +202,9 @@ cdef class SharedPort(Operations):
             drop(&parcel)
             self.refuse()
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def get(self, timeout=None):
         """Wait for a packet, at most `timeout` seconds (None: without limit).
 
@@ -223,6 +224,9 @@ cdef class SharedPort(Operations):
             raise TimeoutError("no packet in time")
         return as_packet(&me.parcel)
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def get_many(self, int n, timeout=None):
         """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
 
@@ -315,24 +319,30 @@ cdef class SharedPort(Operations):
 
     cdef int _get(self, px_thread *me, int64_t timeout) except -1:
         """1: ``me.parcel`` is a packet.  0: the time is over."""
-        cdef int64_t deadline = -1 if timeout < 0 else 0 if timeout == 0 else px_now() + timeout
+        cdef int64_t deadline = -1
         cdef int got
         if me.port == self.core and me.blocking:
             raise RuntimeError("get() inside blocking()")
         if me.inside:
             raise RuntimeError("get() by a finalizer or signal handler that interrupts get()")
+        got = px_come(self.core, me)
+        if got == PX_GOT:
+            return 1
+        if timeout >= 0:
+            deadline = px_now() + timeout
         while True:
             me.inside = 1
             try:
-                got = self._get_once(me, deadline)
+                got = self._get_slowly(me, got, deadline)
             finally:
                 me.inside = 0
             if got != INTERRUPTED:
                 return got
             PyErr_CheckSignals()
+            got = px_come(self.core, me)
 
-    cdef int _get_once(self, px_thread *me, int64_t deadline) except -1:
-        cdef int got = px_come(self.core, me)
+    cdef int _get_slowly(self, px_thread *me, int got, int64_t deadline) except -1:
+        """As ``_get``, after ``px_come``; or INTERRUPTED."""
         if got == -EPIPE:
             self.refuse()
         if not got & PX_GOT:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
 import sys
 import threading
 import time
+import weakref
 from collections import defaultdict
 from typing import Any
 
@@ -29,12 +33,38 @@ def test_a_packet_may_carry_nothing(port: CompletionPort) -> None:
     assert port.get(0) == (None, None, 0, 0)
 
 
-def test_a_packet_is_a_tuple_with_names(port: CompletionPort) -> None:
+def test_a_packet_is_like_a_tuple_with_names(port: CompletionPort) -> None:
     port.post("key", "overlapped", 3)
     key, overlapped, nbytes, error = packet = port.get()
     assert isinstance(packet, Packet)
     assert (packet.key, packet.overlapped, packet.nbytes, packet.error) == (key, overlapped, nbytes, error)
     assert repr(packet) == "Packet(key='key', overlapped='overlapped', nbytes=3, error=0)"
+    assert packet == ("key", "overlapped", 3, 0) == packet
+    assert packet != ("key", "overlapped", 3)
+    assert packet != Packet("key", "overlapped", 4)
+    assert packet != ["key", "overlapped", 3, 0]
+    assert len({packet, Packet("key", "overlapped", 3), ("key", "overlapped", 3, 0)}) == 1
+    assert (packet[0], packet[-1], len(packet)) == ("key", 0, 4)
+    assert copy.copy(packet) == packet == pickle.loads(pickle.dumps(packet))
+    match packet:
+        case Packet(key, _, nbytes):
+            assert (key, nbytes) == ("key", 3)
+    with pytest.raises(AttributeError):
+        packet.key = "another"  # type: ignore[misc]
+
+
+def test_a_packet_that_holds_itself_is_collected(port: CompletionPort) -> None:
+    class Key:
+        packet: Packet
+
+    port.post(Key())
+    packet: Packet | None = port.get()
+    assert packet is not None
+    packet.key.packet = packet
+    key = weakref.ref(packet.key)
+    del packet
+    gc.collect()
+    assert key() is None
 
 
 def test_values_that_cannot_be_posted(port: CompletionPort) -> None:
