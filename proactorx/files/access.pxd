@@ -24,10 +24,13 @@ cdef class Access:
     cdef uint64_t spent      # the turn whose share of time is used up
     cdef bint exhausted      # the same of a loop that is not ours, until somebody has yielded
     cdef double since
+    cdef object resting      # futures of those who let others have their turn, or None
+    cdef Py_ssize_t woken    # how many of them went on last time
     cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)
     cdef int start(self, FileOp op, bint native) except -1
     cdef bint tired(self) noexcept
+    cdef object rest(self)
     cdef int spend(self, Py_ssize_t size) except -1
     cdef object call(self, fn, tuple args)
 

@@ -12,6 +12,7 @@ from proactorx.port.op cimport FSYNC, IN_FLIGHT, Overlapped, PACKET_MORE, Packet
 from proactorx.port.port cimport Port
 
 import asyncio
+import collections
 import functools
 from asyncio import events
 
@@ -28,12 +29,14 @@ cdef extern from "../loop/inbox.h":
     double px_monotonic() nogil
 
 cdef object running_loop = events._get_running_loop
+cdef object sleep = asyncio.sleep
 cdef Py_ssize_t DIRECT_BLOCK = _direct.BLOCK
 cdef str OURS = "_proactorx_files"  # an attribute of the loop: its Access
 cdef enum:
     LARGEST_CALL = 0x7ffff000  # read(2), write(2)
     CALL_WORK = 6 << 10      # an operation costs as much as copying so many bytes
     LOOK_AFTER = 64 << 10    # copied, and it is time to look at the clock: 10 to 20 µs
+    MOST_WOKEN = 256         # operations that go on in one turn
     SEEK_CUR = 1
     SEEK_END = 2
 # How long one turn of the loop may be spent on operations that need not wait: timers are late by no more than that.
@@ -190,7 +193,7 @@ cdef class Access:
         return pool.call(self.loop, fn, *args)
 
     cdef bint tired(self) noexcept:
-        """Whether an operation has to let others have their turn first.
+        """Whether an operation has to let others have their turn first: it awaits ``rest()`` then.
 
         First, and not at its end: it could be cancelled there, with bytes that it has taken.
         """
@@ -200,6 +203,39 @@ cdef class Access:
             return False
         self.exhausted = False
         return True
+
+    cdef object rest(self):
+        """Something to await until others have had their turn.  Who has rested longest goes on first."""
+        cdef object future
+        if self.port is None:
+            return sleep(0)
+        if self.resting is None:
+            self.resting = collections.deque()
+        future = self.loop.create_future()
+        if not self.resting:
+            self.loop.call_soon(self._wake)
+        self.resting.append(future)
+        return future
+
+    def _wake(self):
+        """Once a turn: have as many go on as one turn's share of time is likely to be enough for.
+
+        Not all: they would find it spent by the first of them, and it is theirs that is spent on finding that.
+        """
+        cdef Py_ssize_t n
+        cdef object resting = self.resting
+        if self.port.turns == self.spent:
+            self.woken = max(self.woken // 2, 1)
+        else:
+            self.woken = min(self.woken * 2, MOST_WOKEN)
+        n = self.woken
+        while n and resting:
+            future = resting.popleft()
+            if not future.done():
+                future.set_result(None)
+                n -= 1
+        if resting:
+            self.loop.call_soon(self._wake)
 
     cdef int spend(self, Py_ssize_t size) except -1:
         """An operation on `size` bytes has not waited."""
@@ -223,6 +259,7 @@ cdef Access new_access(object loop, object executor):
     access.loop = loop
     access.port = port if isinstance(port, Port) else None
     access.executor = executor
+    access.woken = 1
     return access
 
 

@@ -9,7 +9,6 @@ from proactorx.files.window cimport Window
 from proactorx.port.errnos cimport EAGAIN, EINTR, EOPNOTSUPP
 from proactorx.port.op cimport READ, WRITE
 
-import asyncio
 
 cdef extern from "fileio.h":
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
@@ -18,7 +17,6 @@ cdef extern from "fileio.h":
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
 
-cdef object sleep = asyncio.sleep
 cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that are copied in the loop's thread
@@ -113,7 +111,7 @@ cdef class AsyncBinary(AsyncBase):
     async def read(self, *args):
         """At most `size` bytes, or all up to the end: ``read(size=-1)``; b"" at the end."""
         if self.here().tired():
-            await sleep(0)
+            await self.access.rest()
         result = self.now("read", args)
         if result is None:
             result = await self._waiting("read", args)
@@ -123,7 +121,7 @@ cdef class AsyncBinary(AsyncBase):
     async def readinto(self, buffer):
         """Read into `buffer`; how many bytes, 0 at the end."""
         if self.here().tired():
-            await sleep(0)
+            await self.access.rest()
         args = (buffer,)
         result = self.now("readinto", args)
         if result is None:
@@ -134,7 +132,7 @@ cdef class AsyncBinary(AsyncBase):
     async def readline(self, *args):
         """One line, or at most `size` bytes of it: ``readline(size=-1)``; b"" at the end."""
         if self.here().tired():
-            await sleep(0)
+            await self.access.rest()
         result = self.now("readline", args)
         if result is None:
             result = await self._waiting("readline", args)
@@ -143,7 +141,7 @@ cdef class AsyncBinary(AsyncBase):
 
     async def __anext__(self):
         if self.here().tired():
-            await sleep(0)
+            await self.access.rest()
         line = self.now("readline", ())
         if line is None:
             line = await self._waiting("readline", ())
@@ -176,7 +174,7 @@ cdef class AsyncBinary(AsyncBase):
         cdef Window window = self.window
         cdef Access access = self.here()
         if access.tired():
-            await sleep(0)
+            await access.rest()
         if n < 0 or offset < 0:
             raise ValueError("a size or an offset cannot be negative")
         if self.dirty or window is None:
@@ -219,7 +217,7 @@ cdef class AsyncBinary(AsyncBase):
         cdef Window window = self.window
         cdef Access access = self.here()
         if access.tired():
-            await sleep(0)
+            await access.rest()
         if offset < 0:
             raise ValueError("an offset cannot be negative")
         if self.dirty or window is None:
@@ -284,7 +282,7 @@ cdef class AsyncBinary(AsyncBase):
         cdef Window window = self.window
         cdef Access access = self.here()
         if access.tired():
-            await sleep(0)
+            await access.rest()
         if offset < 0:
             raise ValueError("an offset cannot be negative")
         if self.dirty or window is None:
@@ -415,7 +413,7 @@ cdef class AsyncFileIO(AsyncBinary):
         cdef Window window
         cdef Access access = self.here()
         if access.tired():
-            await sleep(0)
+            await access.rest()
         if self.held:
             await self._turn()
         self.held = True

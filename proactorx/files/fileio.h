@@ -19,6 +19,7 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #endif
 
@@ -76,19 +77,22 @@ static inline int64_t px_file_seek(int fd, int64_t offset, int whence) {
     return n < 0 ? -errno : (int64_t)n;
 }
 
-/* What is known of an open file without asking its file system anything that could take time. */
 typedef struct {
     int kind;           /* 'r': regular, 'b': block device, 'p': pipe or socket, 'o': other */
     int64_t size;
     uint64_t device;
 } px_file_facts;
 
+static inline int px_file_kind(mode_t mode) {
+    return S_ISREG(mode) ? 'r' : S_ISBLK(mode) ? 'b' : S_ISFIFO(mode) || S_ISSOCK(mode) ? 'p' : 'o';
+}
+
+/* What an open file is.  Of one that another machine or process answers for, that may take time. */
 static inline int px_file_look(int fd, px_file_facts *facts) {
     struct stat st;
     memset(facts, 0, sizeof *facts);
     if (fstat(fd, &st) < 0) return -errno;
-    facts->kind = S_ISREG(st.st_mode) ? 'r' : S_ISBLK(st.st_mode) ? 'b'
-        : S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) ? 'p' : 'o';
+    facts->kind = px_file_kind(st.st_mode);
     facts->size = (int64_t)st.st_size;
     facts->device = (uint64_t)st.st_dev;
     return 0;
@@ -130,28 +134,46 @@ static inline int px_file_is_remote(int fd) {
 struct px_open_how {
     uint64_t flags, mode, resolve;
 };
-enum { PX_NR_OPENAT2 = 437, PX_RESOLVE_CACHED = 0x20 };
+enum { PX_NR_OPENAT2 = 437 };
 #endif
+enum {
+    PX_RESOLVE_CACHED = 0x20,           /* else EAGAIN */
+    PX_RESOLVE_SAME_MOUNT = 0x21,       /* that, and no name on the way leaves the mount at which it starts: else EXDEV */
+};
 
-/* Open `path` if the names on the way are in the kernel's cache, openat2(2): else -EAGAIN.
- * O_PATH opens nothing: a FIFO's writer, a tape or a terminal does not notice. */
-static inline int px_open_now(const char *path, int flags) {
+/* Open `path` if that needs no waiting for names, openat2(2). */
+static inline int px_open_now(const char *path, int flags, int resolve) {
 #ifdef __linux__
-    struct px_open_how how = {(uint64_t)(unsigned)flags | O_CLOEXEC, 0, PX_RESOLVE_CACHED};
+    struct px_open_how how = {(uint64_t)(unsigned)flags | O_CLOEXEC, 0, (uint64_t)(unsigned)resolve};
     long fd = syscall(PX_NR_OPENAT2, AT_FDCWD, path, &how, sizeof how);
     return fd < 0 ? -errno : (int)fd;
 #else
-    (void)path, (void)flags;
+    (void)path, (void)flags, (void)resolve;
     return -EAGAIN;
 #endif
 }
 
+/* What `path` is, as far as that needs no waiting.
+ * O_PATH opens nothing: a FIFO's writer, a tape or a terminal does not notice. */
 static inline int px_look_now(const char *path, px_file_facts *facts) {
 #ifdef __linux__
-    int fd = px_open_now(path, O_PATH), error;
+    int fd = px_open_now(path, O_PATH, PX_RESOLVE_CACHED), error;
     memset(facts, 0, sizeof *facts);
     if (fd < 0) return fd;
+#ifdef STATX_TYPE
+    {
+        struct statx st;
+        /* Unlike fstat(2) it asks no other machine. */
+        error = statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &st) < 0 ? -errno : 0;
+        if (error == 0) {
+            facts->kind = px_file_kind(st.stx_mode);
+            facts->size = (int64_t)st.stx_size;
+            facts->device = (uint64_t)makedev(st.stx_dev_major, st.stx_dev_minor);
+        }
+    }
+#else
     error = px_file_look(fd, facts);
+#endif
     close(fd);
     return error;
 #else

@@ -32,7 +32,6 @@ cdef extern from "fileio.h":
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
 
-cdef object sleep = asyncio.sleep
 cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that may be decoded or split in the loop's thread, and copied by it
@@ -579,7 +578,7 @@ cdef class AsyncBase:
         """
         cdef Access access = self.here()
         if access.tired():
-            await sleep(0)
+            await access.rest()
         if self.held:
             await self._turn()
         self.held = True
@@ -620,7 +619,7 @@ cdef class AsyncBase:
                     await self._drain()
                 self.access.spend(len(line))
                 if self.access.tired():
-                    await sleep(0)
+                    await self.access.rest()
         finally:
             self.leave()
 

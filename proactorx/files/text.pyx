@@ -9,10 +9,8 @@ from proactorx.files.access cimport Access
 from proactorx.files.handles cimport AsyncBase
 from proactorx.files.window cimport Window
 
-import asyncio
 import codecs
 
-cdef object sleep = asyncio.sleep
 cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that may be looked at and decoded in the loop's thread
@@ -87,7 +85,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
     async def readline(self, *args):
         """One line, or at most `size` characters of it: ``readline(size=-1)``; "" at the end."""
         if self.here().tired():
-            await sleep(0)
+            await self.access.rest()
         line = self.line_now(args)
         if line is None:
             line = await self._line(args)
@@ -96,7 +94,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
 
     async def __anext__(self):
         if self.here().tired():
-            await sleep(0)
+            await self.access.rest()
         line = self.line_now(())
         if line is None:
             line = await self._line(())
@@ -111,7 +109,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         cdef Py_ssize_t n, enough
         cdef Access access = self.here()
         if access.tired():
-            await sleep(0)
+            await access.rest()
         if self.held:
             await self._turn()
         self.held = True

@@ -34,8 +34,9 @@ cdef extern from "fileio.h":
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
     int px_file_look(int fd, px_file_facts *facts) nogil
     int px_file_is_remote(int fd) nogil
-    int px_open_now(const char *path, int flags) nogil
+    int px_open_now(const char *path, int flags, int resolve) nogil
     int px_look_now(const char *path, px_file_facts *facts) nogil
+    enum: PX_RESOLVE_CACHED
 
 cdef extern from *:
     """
@@ -431,7 +432,7 @@ def open_now(Access access not None, path):
     if b"\0" in name or px_look_now(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
         return -1
     # O_NONBLOCK: another process may hold a lease, fcntl(2).
-    fd = px_open_now(name, O_RDONLY | O_NONBLOCK)
+    fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
     if fd < 0:
         return -1
     if px_file_look(fd, &facts) < 0 or facts.kind != c"r" or fcntl(fd, F_SETFL, O_RDONLY) < 0:

@@ -159,10 +159,16 @@ async def test_files_that_are_not_regular(tmp_path: Path) -> None:
     reading = asyncio.ensure_future(files.read_bytes(fifo))
     await asyncio.to_thread(fifo.write_bytes, b"through the pipe")
     assert await asyncio.wait_for(reading, LIMIT) == b"through the pipe"
+    writing = asyncio.ensure_future(asyncio.to_thread(fifo.write_bytes, b"whose writer came first"))
+    await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(files.read_bytes(fifo), LIMIT) == b"whose writer came first"
+    await writing
     with pytest.raises(IsADirectoryError):
         await files.read_bytes(tmp_path)
     with pytest.raises(FileNotFoundError):
         await files.read_bytes(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="null"):
+        await files.read_bytes("a\0b")
 
 
 async def test_an_atomic_write_keeps_permissions_and_links(tmp_path: Path) -> None:

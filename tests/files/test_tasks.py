@@ -64,6 +64,25 @@ async def test_lines_read_by_several_tasks_are_each_read_once(lines: Path) -> No
     assert sorted(seen, key=len) == lines.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
+@pytest.mark.ours
+async def test_tasks_that_read_from_the_cache_take_turns(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 16))
+    reads = [0] * 20
+    at_the_first_end: list[int] = []
+
+    async def read(i: int) -> None:
+        async with files.open(path, "rb", 0) as handle:
+            for _ in range(3000):
+                await handle.pread(4096, 0)
+                reads[i] += 1
+        if not at_the_first_end:
+            at_the_first_end.extend(reads)
+
+    await asyncio.gather(*(read(i) for i in range(20)))
+    assert min(at_the_first_end) > 1000
+
+
 @pytest.mark.parametrize("buffering", [0, 64, -1])
 async def test_writes_of_several_tasks_do_not_mix(tmp_path: Path, buffering: int) -> None:
     path = tmp_path / "out"
