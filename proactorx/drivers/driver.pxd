@@ -12,7 +12,7 @@ cdef class Driver:
     cdef bint hears_changes          # a `sleep` notices what another thread submits meanwhile; else it must be woken
     cdef bint edge                   # READY packets report edges: bytes left behind must be asked for again
     cdef public int64_t spin_ns      # how long a wait may look for packets before it sleeps; 0: not at all
-    cdef readonly bint native_files  # it takes READ, WRITE and FSYNC; else their blocking bodies are run on IO threads
+    cdef readonly bint native_files  # it takes READ, WRITE, FSYNC, OPEN; else blocking bodies are run on IO threads
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
     cdef object __weakref__

@@ -10,6 +10,7 @@ cdef class FileOp(Overlapped):
     cdef bint abandoned
     cdef int move_to         # SEEK_CUR, SEEK_END: where the file's position goes when it has ended; -1: nowhere
     cdef bint own            # its buffer is not the caller's
+    cdef int opened          # OPEN: the descriptor, until somebody takes it; else -1
     cdef int finish(self) except -1
     cdef int leave(self) except -1
     cdef bytes taken(self)
@@ -29,6 +30,7 @@ cdef class Access:
     cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)
     cdef int start(self, FileOp op, bint native) except -1
+    cdef bint native(self) noexcept
     cdef bint tired(self) noexcept
     cdef object rest(self)
     cdef int spend(self, Py_ssize_t size) except -1

@@ -8,7 +8,8 @@ from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from proactorx.port.op cimport FSYNC, IN_FLIGHT, Overlapped, PACKET_MORE, Packet, READ, WRITE
+from posix.unistd cimport close
+from proactorx.port.op cimport FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
 from proactorx.port.port cimport Port
 
 import asyncio
@@ -48,13 +49,19 @@ cdef inline Py_ssize_t blocks(Py_ssize_t n):
 
 
 cdef class FileOp(Overlapped):
-    """One READ, WRITE or FSYNC.  ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how."""
+    """One READ, WRITE, FSYNC or OPEN.  ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how."""
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res
         if packet.flags & PACKET_MORE:
             return 0
-        if (res == -EAGAIN or res == -EOPNOTSUPP) and not self.abandoned:
+        if self.kind == OPEN and res >= 0:
+            if self.abandoned or self.access.loop.is_closed():
+                close(res)
+            else:
+                self.opened = res
+            return self.finish()
+        if (res == -EAGAIN or res == -EOPNOTSUPP) and self.kind != OPEN and not self.abandoned:
             # Opened with O_NONBLOCK, or a file that its driver in the kernel wants to be read by a waiting thread.
             self.access.call(self.run, ()).add_done_callback(self._ran)
             return 0
@@ -120,6 +127,9 @@ cdef class FileOp(Overlapped):
     cdef int leave(self) except -1:
         """Who waited has been cancelled.  The op lives on, with its buffer."""
         self.abandoned = True
+        if self.opened >= 0:
+            close(self.opened)  # it was, in the turn in which its opener was cancelled
+            self.opened = -1
         if not self.ended and self.state == IN_FLIGHT:
             self.access.port.cancel(self)
         return 0
@@ -168,7 +178,7 @@ cdef class Access:
         op.fd = fd
         op.position = position
         op.access = self
-        op.move_to = -1
+        op.move_to = op.opened = -1
         return op
 
     cdef int start(self, FileOp op, bint native) except -1:
@@ -178,12 +188,16 @@ cdef class Access:
         the kernel's few threads.
         """
         op.future = self.loop.create_future()
-        if native and self.port is not None and self.executor is None and self.port.driver.native_files:
+        if native and self.native():
             self.port.submit(op)
         else:
             # A future between: cancelling the pool's own would hide when the body has ended.
             self.call(op.run, ()).add_done_callback(op._ran)
         return 0
+
+    cdef bint native(self) noexcept:
+        """Whether the driver executes ops on files."""
+        return self.port is not None and self.executor is None and self.port.driver.native_files
 
     cdef object call(self, fn, tuple args):
         """A future of the blocking ``fn(*args)``, on an IO thread."""

@@ -138,7 +138,7 @@ enum { PX_NR_OPENAT2 = 437 };
 #endif
 enum {
     PX_RESOLVE_CACHED = 0x20,           /* else EAGAIN */
-    PX_RESOLVE_SAME_MOUNT = 0x21,       /* that, and no name on the way leaves the mount at which it starts: else EXDEV */
+    PX_RESOLVE_SAME_MOUNT = 0x21,       /* that, and the way does not leave the mount at which it starts: else EXDEV */
 };
 
 /* Open `path` if that needs no waiting for names, openat2(2). */

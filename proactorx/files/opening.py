@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
@@ -22,7 +23,7 @@ from proactorx.files.binary import (
 )
 from proactorx.files.handles import in_thread
 from proactorx.files.text import AsyncTextIndirectIOWrapper, AsyncTextIOWrapper
-from proactorx.files.window import RawFile, open_now
+from proactorx.files.window import RawFile, open_by_op, open_now
 
 _F = TypeVar("_F")
 
@@ -138,6 +139,28 @@ def _make(
         raise
 
 
+def _flags(mode: str) -> int:
+    """Of open(2), as ``io.FileIO`` gives them."""
+    flags = os.O_RDWR if "+" in mode else os.O_RDONLY if "r" in mode else os.O_WRONLY
+    kinds = {"w": os.O_CREAT | os.O_TRUNC, "x": os.O_CREAT | os.O_EXCL, "a": os.O_CREAT | os.O_APPEND}
+    return flags | kinds.get((set(mode) & set("rwax")).pop(), 0)
+
+
+class _Opened:
+    """A descriptor that ``io.FileIO`` is to take; it raises before that where an audit hook says so."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def take(self, _path: Any, _flags: int) -> int:
+        fd, self.fd = self.fd, -1
+        return fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
 def _check(mode: str, buffering: int, encoding: Any, errors: Any, newline: Any) -> None:
     """The errors of ``io.open`` that come before the file is opened."""
     _check_mode(mode)
@@ -174,18 +197,29 @@ async def _open(
     site: tuple[str, int],
 ) -> Any:
     _check(mode, buffering, encoding, errors, newline)
+    if not isinstance(file, int):
+        file = os.fspath(file)
     access = access_for(loop, executor)
     if direct:
         unbuffered.check(mode, buffering)
         opener = partial(unbuffered.opener, opener)
         buffering = 0
-    known = False
-    if mode in ("r", "rb", "rt", "br", "tr") and opener is None and not isinstance(file, int):
-        fd = open_now(access, file)
-        if fd >= 0:
-            known, opener = True, lambda _path, _flags: fd
-    arguments = (file, mode, buffering, encoding, errors, newline, closefd, opener, known)
-    stack = _make(*arguments) if known else await in_thread(access, _make, *arguments, orphan=_close)
+    fd = -1
+    if opener is None and closefd and not isinstance(file, int):
+        if "r" in mode and "+" not in mode:
+            fd = open_now(access, file)
+        else:
+            sys.audit("open", file, mode, _flags(mode))  # io.FileIO asks when the file is empty already
+            fd = await open_by_op(access, file, _flags(mode))
+    if fd < 0:
+        arguments = (file, mode, buffering, encoding, errors, newline, closefd, opener)
+        stack = await in_thread(access, _make, *arguments, orphan=_close)
+    else:
+        opened = _Opened(fd)
+        try:
+            stack = _make(file, mode, buffering, encoding, errors, newline, closefd, opened.take, True)
+        finally:
+            opened.close()
     handle = _handle(stack, newline, loop, executor)
     handle._opened(site, direct)
     return handle

@@ -58,8 +58,8 @@ cdef bytes encoded(path):
 cdef int open_small(bytes name, px_file_facts *facts) except -2:
     """Open the file if that needs no waiting; else -1.
 
-    On the mount of the root it is opened first, and looked at then.  Of another mount, which may be a network's, opening
-    might wait, so it is looked at first.
+    On the mount of the root it is opened first, and looked at then.  On another one, which may be that of a network,
+    opening might wait: it is looked at first.
     """
     cdef int fd = -1
     if root == LOCAL and PyBytes_AS_STRING(name)[0] == c"/":

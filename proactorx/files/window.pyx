@@ -17,11 +17,13 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBUF_SIMPLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy
-from posix.fcntl cimport F_SETFL, O_NONBLOCK, O_RDONLY, fcntl
+from posix.fcntl cimport AT_FDCWD, F_GETFL, F_SETFL, O_CLOEXEC, O_NONBLOCK, O_RDONLY, fcntl
 from posix.unistd cimport close
-from proactorx.files.access cimport Access
-from proactorx.port.errnos cimport EAGAIN, EINTR, EOPNOTSUPP
+from proactorx.files.access cimport Access, FileOp
+from proactorx.port.errnos cimport EAGAIN, EINTR, ENOENT, EOPNOTSUPP
+from proactorx.port.op cimport OPEN
 
+import errno
 import io
 import os
 
@@ -54,6 +56,8 @@ cdef extern from *:
 cdef object FileIO = io.FileIO
 #: Device number of a file system: whether its files are local, as far as somebody has looked.
 local_devices = {}
+# A named pipe without a reader; a lease of another process's, fcntl(2); a loop that is being closed.
+cdef tuple NOT_BY_OP = (errno.ENXIO, errno.EAGAIN, errno.ECANCELED)
 cdef enum:
     ALLOWANCE = 1 << 20      # copied by one operation in the loop's thread, 0.1 ms; the rest is fetched
     WITH_GIL = 1 << 16       # reads of up to so many bytes are over before another thread could have begun
@@ -438,4 +442,55 @@ def open_now(Access access not None, path):
     if px_file_look(fd, &facts) < 0 or facts.kind != c"r" or fcntl(fd, F_SETFL, O_RDONLY) < 0:
         close(fd)  # somebody has put something else there in between
         return -1
+    return fd
+
+
+cdef bint may_open_by_op(bytes name) except -1:
+    """Whether `name`, or the folder of one that is not there or not in the kernel's cache, is local and no device."""
+    cdef px_file_facts facts
+    cdef int error = px_look_now(name, &facts)
+    cdef bytes folder
+    if error == -EAGAIN or error == -ENOENT:
+        folder = os.path.dirname(name) or b"."
+        error = px_look_now(folder, &facts)
+    elif facts.kind != c"r":
+        return False
+    return error >= 0 and bool(local_devices.get(facts.device))
+
+
+async def open_by_op(Access access not None, path, int flags):
+    """Open a file for writing by an operation of the driver's; -1, and nothing was opened, where that will not do.
+
+    The kernel's few threads must not be kept: by a server of files, or a named pipe that waits for its other end.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    cdef FileOp op
+    cdef bytes name
+    cdef int fd
+    if not access.native():
+        return -1
+    try:
+        name = os.fsencode(path)
+    except TypeError:
+        return -1  # its own error is the better one
+    if b"\0" in name or not may_open_by_op(name):
+        return -1
+    op = access.new_op(OPEN, AT_FDCWD, -1)
+    op.view = name
+    op.memory = PyBytes_AS_STRING(name)
+    op.events = flags | O_CLOEXEC | O_NONBLOCK
+    access.start(op, True)
+    try:
+        await op.future
+    except BaseException:
+        op.leave()
+        raise
+    if op.error in NOT_BY_OP:
+        return -1
+    if op.error:
+        raise OSError(op.error, os.strerror(op.error), path)
+    fd, op.opened = op.opened, -1
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK)
     return fd

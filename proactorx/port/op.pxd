@@ -16,6 +16,7 @@ cdef enum Kind:
     READ            # of a file, at `position`: at most `size` bytes, as a new bytes object or into the op's own buffer
     WRITE           # to a file, at `position`: the whole of the op's own buffer
     FSYNC           # a file's data, and its attributes unless `events` says otherwise, to the disk
+    OPEN            # the path that is the op's own buffer, with the flags `events`: a descriptor; `fd` is AT_FDCWD
 
 cdef enum:
     FSYNC_DATA = 1       # FSYNC, `events`: only the attributes that a later read needs, fdatasync(2)

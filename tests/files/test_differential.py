@@ -28,6 +28,18 @@ def _sync(file: Any, step: Step) -> Any:
         return type(exc), str(exc)
 
 
+async def test_a_path_object_is_a_name(aio: Any, tmp_path: Path) -> None:
+    for mode in ("w", "r", "rb", "a", "r+"):
+        async with aio.open(tmp_path / "f", mode) as handle:
+            assert handle.name == str(tmp_path / "f")
+    for mode in ("w", "r", "x"):
+        with pytest.raises(FileNotFoundError) as caught:
+            await aio.open(tmp_path / "nothing" / "f", mode)
+        assert caught.value.filename == str(tmp_path / "nothing" / "f")
+    with pytest.raises(TypeError, match="not float"):
+        await aio.open(1.5, "w")
+
+
 async def _async(file: Any, step: Step) -> Any:
     name, args = step
     if name == "readinto":

@@ -136,6 +136,19 @@ async def test_a_cancelled_read_of_a_pipe_loses_nothing(fifo: Fifo) -> None:
         assert await asyncio.wait_for(handle.read(), LIMIT) == b"ond\nthird\n"
 
 
+async def test_a_pipe_that_is_opened_for_writing_waits_for_its_reader(fifo: Fifo) -> None:
+    opening = asyncio.ensure_future(_opened(fifo.path, "wb", buffering=0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not opening.done()
+    reader = await asyncio.to_thread(os.open, fifo.path, os.O_RDONLY)
+    async with await asyncio.wait_for(opening, LIMIT) as handle:
+        assert os.get_blocking(handle.fileno())
+        assert await handle.write(b"x") == 1
+    assert os.read(reader, 2) == b"x"
+    os.close(reader)
+
+
 async def test_text_from_a_pipe_comes_line_by_line(fifo: Fifo) -> None:
     handle, writer = await fifo.open("r", encoding="utf-8")
     async with handle:
