@@ -13,6 +13,7 @@ cdef class FileOp(Overlapped):
     cdef int opened          # OPEN: the descriptor, until somebody takes it; else -1
     cdef int finish(self) except -1
     cdef int leave(self) except -1
+    cdef void close_opened(self) noexcept
     cdef bytes taken(self)
     cdef int make_aligned(self, Py_ssize_t n) except -1
     cdef int align(self) except -1
@@ -30,7 +31,6 @@ cdef class Access:
     cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)
     cdef int start(self, FileOp op, bint native) except -1
-    cdef bint native(self) noexcept
     cdef bint tired(self) noexcept
     cdef object rest(self)
     cdef int spend(self, Py_ssize_t size) except -1

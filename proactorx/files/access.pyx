@@ -24,6 +24,7 @@ cdef extern from "fileio.h":
     ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) nogil
     ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) nogil
     int px_file_sync(int fd, int data_only) nogil
+    int px_file_open(const char *path, int flags) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
 
 cdef extern from "../loop/inbox.h":
@@ -51,15 +52,18 @@ cdef inline Py_ssize_t blocks(Py_ssize_t n):
 cdef class FileOp(Overlapped):
     """One READ, WRITE, FSYNC or OPEN.  ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how."""
 
+    def __cinit__(self):
+        self.opened = self.move_to = -1
+
+    def __dealloc__(self):
+        self.close_opened()  # its loop was closed meanwhile
+
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res
         if packet.flags & PACKET_MORE:
             return 0
         if self.kind == OPEN and res >= 0:
-            if self.abandoned or self.access.loop.is_closed():
-                close(res)
-            else:
-                self.opened = res
+            self.opened = res
             return self.finish()
         if (res == -EAGAIN or res == -EOPNOTSUPP) and self.kind != OPEN and not self.abandoned:
             # Opened with O_NONBLOCK, or a file that its driver in the kernel wants to be read by a waiting thread.
@@ -81,7 +85,12 @@ cdef class FileOp(Overlapped):
         with nogil:
             while True:
                 step = <size_t>min(self.size - self.offset, <Py_ssize_t>LARGEST_CALL)
-                if self.kind == FSYNC:
+                if self.kind == OPEN:
+                    n = px_file_open(self.memory, self.events)
+                    if n >= 0:
+                        self.opened = <int>n
+                        break
+                elif self.kind == FSYNC:
                     n = px_file_sync(self.fd, self.events)
                 elif self.kind == READ:
                     n = px_file_read(self.fd, self.memory + self.offset, step, self.position)
@@ -109,6 +118,8 @@ cdef class FileOp(Overlapped):
 
     cdef int finish(self) except -1:
         self.ended = True
+        if self.abandoned:
+            self.close_opened()
         if self.move_to == SEEK_END:
             px_file_seek(self.fd, 0, SEEK_END)  # it was appended
         elif self.move_to == SEEK_CUR and self.offset:
@@ -127,12 +138,16 @@ cdef class FileOp(Overlapped):
     cdef int leave(self) except -1:
         """Who waited has been cancelled.  The op lives on, with its buffer."""
         self.abandoned = True
-        if self.opened >= 0:
-            close(self.opened)  # it was, in the turn in which its opener was cancelled
-            self.opened = -1
-        if not self.ended and self.state == IN_FLIGHT:
+        if self.ended:
+            self.close_opened()
+        elif self.state == IN_FLIGHT:
             self.access.port.cancel(self)
         return 0
+
+    cdef void close_opened(self) noexcept:
+        if self.opened >= 0:
+            close(self.opened)
+            self.opened = -1
 
     cdef bytes taken(self):
         """READ into memory of its own: what it has brought."""
@@ -178,7 +193,6 @@ cdef class Access:
         op.fd = fd
         op.position = position
         op.access = self
-        op.move_to = op.opened = -1
         return op
 
     cdef int start(self, FileOp op, bint native) except -1:
@@ -188,16 +202,12 @@ cdef class Access:
         the kernel's few threads.
         """
         op.future = self.loop.create_future()
-        if native and self.native():
+        if native and self.port is not None and self.executor is None and self.port.driver.native_files:
             self.port.submit(op)
         else:
             # A future between: cancelling the pool's own would hide when the body has ended.
             self.call(op.run, ()).add_done_callback(op._ran)
         return 0
-
-    cdef bint native(self) noexcept:
-        """Whether the driver executes ops on files."""
-        return self.port is not None and self.executor is None and self.port.driver.native_files
 
     cdef object call(self, fn, tuple args):
         """A future of the blocking ``fn(*args)``, on an IO thread."""

@@ -34,6 +34,11 @@ static inline ssize_t px_file_write(int fd, const char *buffer, size_t size, int
     return n < 0 ? -errno : n;
 }
 
+static inline int px_file_open(const char *path, int flags) {
+    int fd = open(path, flags, 0666);
+    return fd < 0 ? -errno : fd;
+}
+
 static inline int px_file_sync(int fd, int data_only) {
     int n;
 #ifdef __linux__

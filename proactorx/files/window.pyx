@@ -459,9 +459,10 @@ cdef bint may_open_by_op(bytes name) except -1:
 
 
 async def open_by_op(Access access not None, path, int flags):
-    """Open a file for writing by an operation of the driver's; -1, and nothing was opened, where that will not do.
+    """Open a file for writing by an op; -1, and nothing was opened, where that will not do.
 
     The kernel's few threads must not be kept: by a server of files, or a named pipe that waits for its other end.
+    Where the driver has no such op, its body asks less of the interpreter's lock than opening all of it on a thread.
 
     Raises:
         OSError: the file cannot be opened.
@@ -469,7 +470,7 @@ async def open_by_op(Access access not None, path, int flags):
     cdef FileOp op
     cdef bytes name
     cdef int fd
-    if not access.native():
+    if access.port is None or access.executor is not None:
         return -1
     try:
         name = os.fsencode(path)
