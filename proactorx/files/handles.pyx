@@ -685,6 +685,7 @@ cdef class AsyncBase:
                 await self.landing
             if window.local and not self.unsynced:
                 self.stack.close()
+                self.access.spend(0)
             else:
                 await self._on_thread("close")
         except BaseException:

@@ -207,7 +207,7 @@ async def _open(
     fd = -1
     if opener is None and closefd and not isinstance(file, int):
         if "r" in mode and "+" not in mode:
-            fd = open_now(access, file)
+            fd = await open_now(access, file)
         else:
             sys.audit("open", file, mode, _flags(mode))  # io.FileIO asks when the file is empty already
             fd = await open_by_op(access, file, _flags(mode))

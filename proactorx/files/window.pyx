@@ -59,6 +59,7 @@ local_devices = {}
 # A named pipe without a reader; a lease of another process's, fcntl(2); a loop that is being closed.
 cdef tuple NOT_BY_OP = (errno.ENXIO, errno.EAGAIN, errno.ECANCELED)
 cdef enum:
+    OPENING = 64 << 10       # what it costs, with the objects that are made for it, as copying so many bytes
     ALLOWANCE = 1 << 20      # copied by one operation in the loop's thread, 0.1 ms; the rest is fetched
     WITH_GIL = 1 << 16       # reads of up to so many bytes are over before another thread could have begun
     SEEK_SET = 0
@@ -415,7 +416,7 @@ class RawFile(io.FileIO):
             FileIO.close(self)
 
 
-def open_now(Access access not None, path):
+async def open_now(Access access not None, path):
     """Open a regular file for reading if that needs no waiting; else -1, and nothing has been opened.
 
     That is so when the names on the way are in the kernel's cache, and the file system is known to be local.  It is
@@ -429,6 +430,8 @@ def open_now(Access access not None, path):
     cdef int fd
     if access.port is None or access.executor is not None:
         return -1
+    if access.tired():
+        await access.rest()
     try:
         name = os.fsencode(path)
     except TypeError:
@@ -442,6 +445,7 @@ def open_now(Access access not None, path):
     if px_file_look(fd, &facts) < 0 or facts.kind != c"r" or fcntl(fd, F_SETFL, O_RDONLY) < 0:
         close(fd)  # somebody has put something else there in between
         return -1
+    access.spend(OPENING)
     return fd
 
 
