@@ -59,6 +59,8 @@ cdef object identity_of(int fd):
 
 
 cdef int descriptor_of(object file) except -1:
+    if not isinstance(file, int) and not hasattr(file, "fileno"):
+        raise TypeError(f"a socket, a file object or a descriptor was expected, got {file!r}")
     fd = file if isinstance(file, int) else file.fileno()
     if fd < 0:
         raise ValueError(f"the file is closed: {file!r}")
@@ -137,6 +139,7 @@ cdef class CompletionPort(SharedPort):
             key: any object, for ``Packet.key``.
 
         Raises:
+            TypeError: it is none of these.
             ValueError: it is bound already, to this port or another one; or it is closed.
             OSError: it is not open (EBADF).
             PortClosed: the port has been closed.

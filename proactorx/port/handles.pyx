@@ -66,8 +66,10 @@ cdef tuple handle_of(object file):
     elif isinstance(getattr(file, "file", file), io.IOBase):
         crt = file.fileno()
         handle = msvcrt.get_osfhandle(crt)
-    else:
+    elif hasattr(file, "fileno"):
         handle, crt = file.fileno(), -1
+    else:
+        raise TypeError(f"a socket, a file object or a descriptor was expected, got {file!r}")
     if handle < 0:
         raise ValueError(f"the file is closed: {file!r}")
     return handle, crt

@@ -32,6 +32,7 @@ import os
 import threading
 import time
 import warnings
+from operator import index
 
 from proactorx.drivers import BackendError, Choice
 from proactorx.port.operations import _usable_cpus
@@ -181,6 +182,7 @@ cdef class CompletionPort(Operations):
 
     def __init__(self, concurrency=0, backend=None):
         global calls_loaded
+        concurrency = index(concurrency)
         if concurrency < 0:
             raise ValueError(f"concurrency cannot be negative: {concurrency}")
         if self.port != NULL:
@@ -266,14 +268,14 @@ cdef class CompletionPort(Operations):
             raise TimeoutError("no packet in time")
         return got[0]
 
-    def get_many(self, int n, timeout=None):
+    def get_many(self, Py_ssize_t n, timeout=None):
         """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
 
         A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
         """
         if n < 1:
             raise ValueError(f"at least one packet must be asked for, not {n}")
-        return self._get(min(n, PX_LARGEST_GET), timeout)
+        return self._get(<int>min(n, <Py_ssize_t>PX_LARGEST_GET), timeout)
 
     cdef list _get(self, int room, object timeout):
         cdef OVERLAPPED_ENTRY entries[PX_LARGEST_GET]

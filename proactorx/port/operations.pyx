@@ -15,6 +15,7 @@ from proactorx.port.op cimport Overlapped as Op
 import os
 import socket
 import threading
+from operator import index
 
 from proactorx.port import names
 from proactorx.port.errors import strerror
@@ -416,7 +417,7 @@ cdef int64_t _position(object offset) except -2:
     cdef int64_t position
     if offset is None:
         return -1
-    position = offset
+    position = index(offset)
     if position < 0:
         raise ValueError(f"an offset cannot be negative: {offset}")
     return position

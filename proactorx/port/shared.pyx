@@ -31,6 +31,7 @@ import logging
 import os
 import warnings
 import weakref
+from operator import index
 
 from proactorx.drivers import Choice
 from proactorx.port.operations import _usable_cpus
@@ -147,6 +148,7 @@ cdef class SharedPort(Operations):
         self.deferred = []
 
     def __init__(self, concurrency=0, backend=None):
+        concurrency = index(concurrency)
         if concurrency < 0:
             raise ValueError(f"concurrency cannot be negative: {concurrency}")
         if self.core != NULL:
@@ -162,8 +164,10 @@ cdef class SharedPort(Operations):
 
     def __del__(self):
         if self.core != NULL and not self.forked and not self.closed:
-            warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
-            self.close()
+            try:
+                warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
+            finally:
+                self.close()  # also where warnings are errors
 
     def __dealloc__(self):
         cdef px_parcel parcel
@@ -227,7 +231,7 @@ cdef class SharedPort(Operations):
     @cython.binding(False)
     @cython.embedsignature(True)
     @cython.embedsignature.format("clinic")
-    def get_many(self, int n, timeout=None):
+    def get_many(self, Py_ssize_t n, timeout=None):
         """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
 
         A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
@@ -243,7 +247,7 @@ cdef class SharedPort(Operations):
         if not self._get(me, nanoseconds(timeout)):
             return []
         parcels[0] = me.parcel
-        count = 1 + px_take_more(self.core, &parcels[1], min(n, MOST_AT_ONCE) - 1)
+        count = 1 + px_take_more(self.core, &parcels[1], <int>min(n, MOST_AT_ONCE) - 1)
         return [as_packet(&parcels[i]) for i in range(count)]
 
     # -------------------------------------------------------------------------------------- threads of the port
@@ -643,7 +647,8 @@ cdef class SharedPort(Operations):
         return self
 
     def __exit__(self, *exc):
-        self.close()
+        if not self.forked:  # a child that leaves the block ends nothing of the parent's
+            self.close()
 
     def _look_every(self, double seconds):
         """How often the leader looks whether running threads sleep; before the first get, and for tests."""

@@ -163,8 +163,9 @@ def test_what_cannot_be_bound(port: CompletionPort, pairs: Pairs) -> None:
     os.close(writer)
     with pytest.raises(OSError, match="Bad file descriptor"):
         port.bind(0x7FFFFFF0 if WINDOWS else writer)  # what os.pipe gives is no handle
-    with pytest.raises(AttributeError):
-        port.bind("name")  # type: ignore[arg-type]
+    for wrong in ("name", None, 1.5):
+        with pytest.raises(TypeError, match="a socket, a file object or a descriptor"):
+            port.bind(wrong)  # type: ignore[arg-type]
 
 
 def test_a_bound_socket_is_non_blocking(port: CompletionPort) -> None:

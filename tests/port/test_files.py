@@ -104,6 +104,8 @@ def test_wrong_arguments(port: CompletionPort, file: BinaryIO) -> None:
         port.read(file, 1, -1)
     with pytest.raises(ValueError, match="negative"):
         port.write(file, b"", -5)
+    with pytest.raises(TypeError, match="float"):
+        port.read(file, 1, 1.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="writable"):
         port.read_into(file, b"read-only", 0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not bound"):

@@ -131,6 +131,8 @@ def test_at_most_1024_at_once(port: CompletionPort) -> None:
         port.post(number)
     assert len(port.get_many(1_000_000)) == 1024
     assert len(port.get_many(1_000_000)) == 1
+    with pytest.raises(TypeError, match="float"):
+        port.get_many(1.5, 0)  # type: ignore[arg-type]
 
 
 def test_posts_cost_no_descriptor(new_port: NewPort) -> None:
@@ -226,6 +228,8 @@ def test_how_many_may_run(new_port: NewPort) -> None:
     assert new_port(0).concurrency >= 1
     with pytest.raises(ValueError, match="negative"):
         new_port(-1)
+    with pytest.raises(TypeError, match="float"):
+        new_port(1.5)
 
 
 def test_a_backend_that_is_not_one() -> None:
