@@ -22,6 +22,7 @@ MAY_BE_UNIMPLEMENTED = {
     "drivers/driver.pyx",
     "drivers/readiness.pyx",
     "port/handles.pyx",  # what this Windows cannot do
+    "port/kernel.pyx",  # says so of it
     "port/op.pyx",
     "port/operations.pyx",
     "port/port.pyx",

@@ -206,7 +206,7 @@ def test_operations_in_flight_at_the_end_of_the_interpreter(end: str) -> None:
     """Their memory outlives them: the kernel may still write to it."""
     code = AT_EXIT.format(end=end)
     command: list[Any] = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=45, check=False)
     assert done.returncode == 0, done.stderr
     assert "Fatal" not in done.stderr
 
