@@ -15,6 +15,7 @@ import fnmatch
 import json
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from conformance import child  # noqa: E402
 LIMIT = 10  # seconds for a test
 BATCH = 150  # tests in one process
 BATCH_LIMIT = 600  # seconds for it; a test that hangs ends it earlier
-
+GRACE = 2  # seconds for what it has printed last
 
 #: Of each test: passed, failed or skipped, and what there is to say of it.
 Outcomes = dict[str, tuple[str, str]]
@@ -51,30 +52,44 @@ def run_child(loop: str) -> None:
         print("\n@" + json.dumps([line.strip(), outcome, details]), flush=True)
 
 
+def run_batch(loop: str, names: list[str]) -> tuple[list[str], int]:
+    """Run these tests in a process of their own: the lines that it has printed, and its exit code."""
+    said: list[str] = []
+    argv = [sys.executable, __file__, "--child", loop]
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    assert process.stdin is not None
+    # Not to its end: a child of a test that hung may keep the pipe open for long.
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    process.stdin.write("\n".join(names))
+    process.stdin.close()
+    try:
+        process.wait(BATCH_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    reader.join(GRACE)
+    return list(said), process.returncode
+
+
 def run_all(loop: str, names: list[str]) -> Outcomes:
     """The outcome of each test, and what there is to say of it."""
     results: Outcomes = {}
     left = list(names)
     while left:
-        argv = [sys.executable, __file__, "--child", loop]
-        given = "\n".join(left[:BATCH])
-        child_process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        try:
-            said, _ = child_process.communicate(given, timeout=BATCH_LIMIT)
-        except subprocess.TimeoutExpired:
-            child_process.kill()
-            said, _ = child_process.communicate()
-        for line in said.splitlines():
+        said, status = run_batch(loop, left[:BATCH])
+        for line in said:
             if line.startswith("@["):
                 name, outcome, details = json.loads(line[1:])
                 results[name] = (outcome, details)
         unanswered = [name for name in left[:BATCH] if name not in results]
         if unanswered:
-            results[unanswered[0]] = ("failed", f"the process ended: {child_process.returncode}\n{said[-3000:]}")
+            results[unanswered[0]] = ("failed", f"the process ended: {status}\n{''.join(said[-40:])}")
         left = [name for name in left if name not in results]
-        print(f"{loop}: {len(results)} of {len(names)}", flush=True)
+        ended = f", the process ended in {unanswered[0]}" if unanswered else ""
+        print(f"{loop}: {len(results)} of {len(names)}{ended}", flush=True)
     return results
 
 
