@@ -97,20 +97,22 @@ cdef object read_now(bytes name):
 
 def _read_file(path):
     """The body: all of it."""
-    global root
-    if root == UNKNOWN:
-        root = LOCAL if _is_local(b"/") else REMOTE
     with RawFile(path, "r") as file:
         file._window.look_at_file_system()
-        return file.readall()
+        data = file.readall()
+    if root == UNKNOWN:
+        _look_at_root()
+    return data
 
 
-def _is_local(path):
-    fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY))
+def _look_at_root():
+    global root
     try:
-        return not px_file_is_remote(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(b"/", getattr(os, "O_PATH", os.O_RDONLY))
+    except OSError:
+        return  # there is no descriptor left, say: another time
+    root = REMOTE if px_file_is_remote(fd) else LOCAL
+    os.close(fd)
 
 
 def _read_pipe(pipe):

@@ -139,7 +139,11 @@ async def test_no_descriptors_are_left(aio: Any, path: Path) -> None:
         for mode in ("rb", "r", "wb"):
             with pytest.raises(OSError) as caught:
                 await aio.open(path, mode)
-            assert caught.value.errno == errno.EMFILE
+            assert (caught.value.errno, caught.value.filename) == (errno.EMFILE, str(path))
+        if aio is files:
+            with pytest.raises(OSError) as caught:
+                await files.read_bytes(str(path))
+            assert (caught.value.errno, caught.value.filename) == (errno.EMFILE, str(path))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in held:
