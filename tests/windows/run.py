@@ -24,6 +24,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+#: Wine is slow, and the machine may be busy: a test that hangs is ended, but later than elsewhere.
+PATIENCE = ("--timeout=150", "-o", "faulthandler_timeout=170")
 MIXINS = "CPython's tests"
 #: What is run, and with which options.  Asked for by name, the contract is run on all variants of the driver.
 SUITES: dict[str, tuple[str, ...]] = {
@@ -119,7 +121,14 @@ def main(version: str, folder: Path, suites: list[str]) -> int:
         env = {**os.environ, "PROACTORX_TEST_CERTIFICATES": str(make_certificates(Path(name)))}
         for suite in suites or SUITES:
             print(f"--- {suite}", flush=True)
-            options = ["-q", *(() if suites else SUITES[suite]), "--durations=5", "--driver=iocp", "--no-stock"]
+            options = [
+                "-q",
+                *(() if suites else SUITES[suite]),
+                "--durations=5",
+                *PATIENCE,
+                "--driver=iocp",
+                "--no-stock",
+            ]
             command = ["tests/windows/mixins.py"] if suite == MIXINS else ["-m", "pytest", suite, *options]
             started = time.monotonic()
             table.append((suite, *counted([folder / "run", *command], Path(name), env)))
