@@ -8,6 +8,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 
 import common
 
@@ -56,6 +57,21 @@ class Listener:
             Connection(self.port, op.result()[0], self.clients)
 
 
+class Stopped(Exception):
+    """Somebody has told the server to end."""
+
+
+def stop(number: int, frame: object) -> None:
+    """The handler of the signals that say so."""
+    raise Stopped
+
+
+def wait() -> None:
+    """Until then.  By short sleeps: Windows delivers no signal to a thread that waits for a lock."""
+    while True:
+        time.sleep(0.2)
+
+
 def work(port: proactorx.CompletionPort) -> None:
     """Serve until the port is closed."""
     try:
@@ -70,8 +86,6 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--threads", type=int, default=4)
     args = parser.parse_args()
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # also in the threads: the main thread waits for them
     with common.listen(args) as listener:
         port = proactorx.CompletionPort(backend=args.backend)
         clients: set[socket.socket] = set()
@@ -79,8 +93,11 @@ def main() -> None:
         threads = [threading.Thread(target=work, args=(port,)) for _ in range(args.threads)]
         for thread in threads:
             thread.start()
-        common.announce(listener.getsockname())
-        signal.sigwait(signals)
+        with contextlib.suppress(Stopped):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, stop)
+            common.announce(listener.getsockname())
+            wait()
         port.close()
         for thread in threads:
             thread.join()

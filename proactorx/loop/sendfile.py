@@ -1,5 +1,7 @@
 """``loop.sendfile`` and ``loop.sock_sendfile`` with sendfile(2): the bytes go from the page cache to the socket.
 
+On Windows with TransmitFile, see ``winsendfile.py``.
+
 The fall-backs, for TLS and for what sendfile(2) refuses, read the file in blocks on IO threads.
 """
 
@@ -11,11 +13,15 @@ import errno
 import io
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import IO, TYPE_CHECKING
 
 from proactorx.loop.threads import Threads
 from proactorx.port.constants import POLLOUT
+
+if sys.platform == "win32":
+    from proactorx.loop.winsendfile import Transmission
 
 if TYPE_CHECKING:
     from proactorx.loop.sockets import SocketTable
@@ -127,6 +133,8 @@ class Sendfile(Threads):
     _socket_table: SocketTable
 
     async def _sock_sendfile_native(self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None) -> int:
+        if sys.platform == "win32":
+            return await Transmission(self, file, offset, count).send(lambda: self._socket_table.checked(sock))
         source = _regular(file)
         return await _send(
             source,
@@ -137,10 +145,12 @@ class Sendfile(Threads):
         )
 
     async def _sendfile_native(self, transp: SendingTransport, file: IO[bytes], offset: int, count: int | None) -> int:
-        source = _regular(file)
+        source = Transmission(self, file, offset, count) if sys.platform == "win32" else _regular(file)
         transp._begin_sendfile()
         try:
             await transp._room(False)
+            if sys.platform == "win32":
+                return await source.send(transp._sendfile_fd)
             return await _send(source, offset, count, transp._sendfile_fd, lambda: transp._room(True))
         finally:
             transp._end_sendfile()

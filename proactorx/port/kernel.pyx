@@ -341,6 +341,7 @@ cdef class CompletionPort(Operations):
                 if op.is_finished() or self.ended(op, entries[i].dwNumberOfBytesTransferred):
                     (<CompletionPort>op.port).ops.discard(op)
                     made.append(TakenPacket(op.binding.key, op, op.offset, op.error))
+                    op.binding = None  # it may hold a handle of ours
         return made
 
     # -------------------------------------------------------------------------------------------------- its threads

@@ -17,6 +17,7 @@ cdef enum Kind:
     WRITE           # to a file, at `position`: the whole of the op's own buffer
     FSYNC           # a file's data, and its attributes unless `events` says otherwise, to the disk
     OPEN            # the path that is the op's own buffer, with the flags `events`: a descriptor; `fd` is AT_FDCWD
+    TRANSMIT        # Windows: `size` bytes of a file, from `position` on, to a socket; `events` is the file's handle
 
 cdef enum:
     FSYNC_DATA = 1       # FSYNC, `events`: only the attributes that a later read needs, fdatasync(2)

@@ -131,7 +131,7 @@ cdef class Overlapped(Op):
 
     def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None, owner=None,
                  int64_t position=-1, bint datasync=False):
-        if not POLL <= kind <= FSYNC or kind == RECV_STREAM or kind == RECV_DGRAMS:
+        if not POLL <= kind <= TRANSMIT or kind == RECV_STREAM or kind == RECV_DGRAMS:
             raise ValueError(f"unknown kind of operation: {kind}")
         if size < 0:
             raise ValueError(f"a size cannot be negative: {size}")

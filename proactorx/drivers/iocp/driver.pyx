@@ -23,10 +23,10 @@ from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from proactorx.drivers.readiness cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
-from proactorx.port.errnos cimport EBADF, ECANCELED, ECONNABORTED, EWOULDBLOCK
+from proactorx.port.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EWOULDBLOCK
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE, PACKET_READY,
-    POLL, Packet, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, queue_count,
+    POLL, Packet, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, queue_count,
 )
 
 import ctypes
@@ -82,6 +82,8 @@ cdef extern from "pollthread.h":
     int px_begin_read(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
     int px_begin_write(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
     int px_begin_serve(int fd, px_flight_t *flight) nogil
+    int px_begin_transmit(const px_calls *calls, int fd, px_flight_t *flight, uint32_t file, size_t size,
+                          int64_t position) nogil
     int px_begin_wait(HANDLE port, int fd, px_flight_t *flight) nogil
     int px_end_wait(px_flight_t *flight) nogil
     int px_accepted(int fd, px_flight_t *flight) nogil
@@ -222,6 +224,8 @@ cdef class IocpDriver(ReadinessDriver):
             return ReadinessDriver.submit(self, op)
         self.slot_of(op.fd)
         if op.kind != POLL and not self.bind(op.fd):
+            if op.kind == TRANSMIT:
+                raise OSError(EOPNOTSUPP, "TransmitFile on a socket that belongs to another completion port")
             return ReadinessDriver.submit(self, op)
         if op.kind == SEND and not self.bound[op.fd] & PX_FILE:
             # Not by WSASend: one that is cancelled half-way leaves the stream in an unknown state.  As transports do
@@ -294,6 +298,8 @@ cdef class IocpDriver(ReadinessDriver):
                 _set_transferred(&flight.overlapped, n if n > 0 else 0)
                 return PX_NO_PACKET if n >= 0 else <int>n
             return px_begin_sendto(fd, flight, <px_message *>op.message())
+        if kind == TRANSMIT:
+            return px_begin_transmit(&self.calls, fd, flight, op.events, op.want(), op.position)
         if kind == POLL:
             return px_begin_wait(self.port, fd, flight)
         if kind == CONNECT and not file:
@@ -323,6 +329,9 @@ cdef class IocpDriver(ReadinessDriver):
             if not error and not self.bound[op.fd] & PX_FILE:
                 error = px_connected(op.fd)
             return self.push(op, error, PACKET_LATE)
+        if kind == TRANSMIT:
+            op.took(count)  # also of one that failed half-way
+            return self.push(op, error or <int>count, PACKET_LATE)
         if kind == SEND or kind == SEND_TO or kind == RECV_INTO:
             if not error and op.took(count) and op.state == IN_FLIGHT and count:
                 op.armed = False

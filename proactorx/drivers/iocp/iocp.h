@@ -25,6 +25,7 @@ enum { PX_KEY_OP, PX_KEY_WAKE, PX_KEY_POLL, PX_KEY_THREAD };
 typedef struct {
     LPFN_ACCEPTEX accept;
     LPFN_CONNECTEX connect;
+    LPFN_TRANSMITFILE transmit;
 } px_calls;
 
 static int px_extension(SOCKET sock, GUID id, void *call) {
@@ -34,11 +35,12 @@ static int px_extension(SOCKET sock, GUID id, void *call) {
 
 /* The calls that are found at run time; 0 or -errno. */
 static int px_load_calls(px_calls *calls) {
-    GUID accept = WSAID_ACCEPTEX, connect = WSAID_CONNECTEX;
+    GUID accept = WSAID_ACCEPTEX, connect = WSAID_CONNECTEX, transmit = WSAID_TRANSMITFILE;
     SOCKET sock = WSASocketW(AF_INET, SOCK_STREAM, IPPROTO_TCP, NULL, 0, WSA_FLAG_OVERLAPPED);
     int error = 0;
     if (sock == INVALID_SOCKET) return px_socket_failure();
-    if (px_extension(sock, accept, &calls->accept) || px_extension(sock, connect, &calls->connect))
+    if (px_extension(sock, accept, &calls->accept) || px_extension(sock, connect, &calls->connect) ||
+        px_extension(sock, transmit, &calls->transmit))
         error = px_socket_failure();
     closesocket(sock);
     return error;
@@ -179,6 +181,16 @@ static int px_begin_connect(
 
 static int px_connected(int fd) {
     return setsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) ? px_socket_failure() : 0;
+}
+
+/* `size` bytes of a file, and not 0, which would be all of it. */
+static int px_begin_transmit(
+    const px_calls *calls, int fd, px_flight *flight, uint32_t file, size_t size, int64_t position) {
+    px_clear(flight);
+    flight->overlapped.Offset = (DWORD)position;
+    flight->overlapped.OffsetHigh = (DWORD)(position >> 32);
+    return px_started(!calls->transmit(PX_SOCKET(fd), (HANDLE)PX_SOCKET((int)file), (DWORD)px_clamp(size), 0,
+                                       &flight->overlapped, NULL, 0));
 }
 
 /* Pipes. */

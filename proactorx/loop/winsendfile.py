@@ -1,0 +1,88 @@
+"""``loop.sendfile`` and ``loop.sock_sendfile`` on Windows: TransmitFile, the kernel reads the file and sends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import msvcrt
+import os
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING
+
+from proactorx.port.constants import TRANSMIT
+from proactorx.port.errors import strerror
+from proactorx.port.op import Overlapped
+
+if TYPE_CHECKING:
+    from proactorx.loop.event_loop import EventLoop
+
+#: Bytes in one call: a cancelled one tells of what it has sent only when it ends.
+CHUNK = 1 << 20
+
+
+class Transmission:
+    """The part of `file` that is to be sent.
+
+    Raises:
+        asyncio.SendfileNotAvailableError: it cannot be sent so: no file of the system's, or another driver.
+    """
+
+    def __init__(self, loop: EventLoop, file: IO[bytes], offset: int, count: int | None) -> None:
+        if loop.backend_info().name != "iocp":
+            raise asyncio.SendfileNotAvailableError("TransmitFile is not available on this driver")
+        try:
+            self._number = file.fileno()
+            size = os.fstat(self._number).st_size
+            self._handle = msvcrt.get_osfhandle(self._number)
+        except (AttributeError, io.UnsupportedOperation, OSError):
+            raise asyncio.SendfileNotAvailableError("not a regular file") from None
+        self._loop = loop
+        self._offset = offset
+        self._left = max(size - offset, 0) if count is None else min(max(size - offset, 0), count)
+        self._sent = 0
+
+    async def send(self, target: Callable[[], int]) -> int:
+        """Send it; `target` is asked for the socket before each call.  How many bytes were sent."""
+        target()  # refuses also where there is nothing to send
+        while self._left > 0:
+            sent = await self._send_some(target())
+            if not sent:
+                break  # the file has become shorter
+        self._set_position()
+        return self._sent
+
+    async def _send_some(self, sock: int) -> int:
+        ended = self._loop.create_future()
+
+        def owner(op: Overlapped) -> None:
+            self._sent += op.nbytes
+            self._left -= op.nbytes
+            if not ended.done():
+                ended.set_result(op.nbytes)
+                return
+            # Cancelled: nobody else will.
+            with contextlib.suppress(OSError):  # closed by now
+                self._set_position()
+
+        size, position = min(CHUNK, self._left), self._offset + self._sent
+        op = Overlapped(TRANSMIT, sock, size=size, events=self._handle, position=position, owner=owner)
+        try:
+            self._loop._port.start(op)
+        except OSError as exc:
+            raise asyncio.SendfileNotAvailableError("TransmitFile failed") from exc
+        try:
+            await ended
+        except asyncio.CancelledError:
+            self._loop._port.stop(op)
+            raise
+        if op.error:
+            self._set_position()
+            error = OSError(op.error, strerror(op.error))
+            if not self._sent and not isinstance(error, ConnectionError):
+                raise asyncio.SendfileNotAvailableError("TransmitFile failed") from error
+            raise error
+        return op.nbytes
+
+    def _set_position(self) -> None:
+        os.lseek(self._number, self._offset + self._sent, os.SEEK_SET)
