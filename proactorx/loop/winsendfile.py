@@ -53,17 +53,17 @@ class Transmission:
         return self._sent
 
     async def _send_some(self, sock: int) -> int:
-        ended = self._loop.create_future()
+        ended, over = self._loop.create_future(), self._loop.create_future()
 
         def owner(op: Overlapped) -> None:
             self._sent += op.nbytes
             self._left -= op.nbytes
-            if not ended.done():
-                ended.set_result(op.nbytes)
-                return
-            # Cancelled: nobody else will.
-            with contextlib.suppress(OSError):  # closed by now
-                self._set_position()
+            if ended.cancelled():
+                with contextlib.suppress(OSError):  # closed by now
+                    self._set_position()
+            for future in (ended, over):
+                if not future.done():
+                    future.set_result(None)
 
         size, position = min(CHUNK, self._left), self._offset + self._sent
         op = Overlapped(TRANSMIT, sock, size=size, events=self._handle, position=position, owner=owner)
@@ -75,6 +75,7 @@ class Transmission:
             await ended
         except asyncio.CancelledError:
             self._loop._port.stop(op)
+            await over  # it says how much has gone
             raise
         if op.error:
             self._set_position()
