@@ -229,6 +229,61 @@ def test_a_listening_socket_of_another_loops_port(loop_factory: Callable[[], Any
                 runner.run(serve())
 
 
+SHARER = """
+import asyncio, proactorx, socket, sys
+listener = socket.fromshare(bytes.fromhex(sys.stdin.readline()))
+async def serve():
+    async def answer(reader, writer):
+        writer.write(await reader.readexactly(1) + b"child")
+        writer.close()
+    server = await asyncio.start_server(answer, sock=listener)
+    print("serving", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+proactorx.run(serve(), backend={backend!r})
+"""
+
+
+def test_several_processes_accept_on_one_listening_socket(loop_factory: Callable[[], Any], driver_name: str) -> None:
+    """Kludex/uvicorn#1317: each has a port of its own, and the socket belongs to one of them."""
+    code = SHARER.format(backend=driver_name)
+
+    async def ask(port: int) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"?")
+        said = await reader.read()
+        writer.close()
+        return said.decode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(1) + b"parent")
+        writer.close()
+
+    async def serve(listener: socket.socket) -> tuple[set[str], set[str]]:
+        server = await asyncio.start_server(answer, sock=listener.dup())
+        port = listener.getsockname()[1]
+        async with asyncio.timeout(40):
+            both = {await ask(port) for _ in range(40)}
+            server.close()
+            # What this process had begun to accept may take one more, and loses it.
+            alone = {await ask(port) for _ in range(5)} - {""}
+        return both, alone
+
+    command = [sys.executable, "-c", code]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with child:
+            share: Any = listener.share  # type: ignore[attr-defined]
+            child.stdin.write(share(child.pid).hex() + "\n")
+            child.stdin.flush()
+            assert child.stdout.readline().strip() == "serving"
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                both, alone = runner.run(serve(listener))
+    assert both <= {"?parent", "?child"}
+    assert alone == {"?child"}
+
+
 LEFT_OPEN = """
 import asyncio, proactorx, socket
 async def main():
