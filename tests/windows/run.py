@@ -38,6 +38,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "tests/transports": (),
     "tests/datagrams": (),
     "tests/loop": (),
+    "tests/pool": (),
+    "tests/drivers": (),
     "tests/tls": (),
     MIXINS: (),
 }
