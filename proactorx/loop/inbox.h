@@ -52,10 +52,14 @@ static inline int px_exchange(int *flag, int value) { return __atomic_exchange_n
 
 #ifdef _WIN32
 static inline double px_monotonic(void) {
+#if PY_VERSION_HEX < 0x030D0000
+    return (double)GetTickCount64() * 1e-3; /* what time.monotonic() is before Python 3.13 */
+#else
     LARGE_INTEGER now, second; /* neither call fails from Windows XP on */
     QueryPerformanceCounter(&now);
     QueryPerformanceFrequency(&second);
     return (double)now.QuadPart / (double)second.QuadPart;
+#endif
 }
 #else
 static inline double px_monotonic(void) {
