@@ -145,13 +145,18 @@ class Sendfile(Threads):
         )
 
     async def _sendfile_native(self, transp: SendingTransport, file: IO[bytes], offset: int, count: int | None) -> int:
-        source = Transmission(self, file, offset, count) if sys.platform == "win32" else _regular(file)
+        if sys.platform == "win32":
+            send = Transmission(self, file, offset, count).send
+        else:
+            source = _regular(file)
+
+            def send(target: Callable[[], int]) -> Awaitable[int]:
+                return _send(source, offset, count, target, lambda: transp._room(True))
+
         transp._begin_sendfile()
         try:
             await transp._room(False)
-            if sys.platform == "win32":
-                return await source.send(transp._sendfile_fd)
-            return await _send(source, offset, count, transp._sendfile_fd, lambda: transp._room(True))
+            return await send(transp._sendfile_fd)
         finally:
             transp._end_sendfile()
 

@@ -34,7 +34,7 @@ class Transmission:
         try:
             self._number = file.fileno()
             size = os.fstat(self._number).st_size
-            self._handle = msvcrt.get_osfhandle(self._number)
+            self._handle = msvcrt.get_osfhandle(self._number)  # type: ignore[attr-defined, unused-ignore]
         except (AttributeError, io.UnsupportedOperation, OSError):
             raise asyncio.SendfileNotAvailableError("not a regular file") from None
         self._loop = loop
