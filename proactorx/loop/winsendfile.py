@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import msvcrt
 import os
+import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
 from proactorx.port.constants import TRANSMIT
 from proactorx.port.errors import strerror
 from proactorx.port.op import Overlapped
+
+if sys.platform == "win32":
+    import msvcrt
 
 if TYPE_CHECKING:
     from proactorx.loop.event_loop import EventLoop
@@ -34,7 +37,7 @@ class Transmission:
         try:
             self._number = file.fileno()
             size = os.fstat(self._number).st_size
-            self._handle = msvcrt.get_osfhandle(self._number)  # type: ignore[attr-defined, unused-ignore]
+            self._handle = msvcrt.get_osfhandle(self._number)  # type: ignore[attr-defined, name-defined, unused-ignore]
         except (AttributeError, io.UnsupportedOperation, OSError):
             raise asyncio.SendfileNotAvailableError("not a regular file") from None
         self._loop = loop
