@@ -61,8 +61,9 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the others."""
+    """Skip the others, and count those that -k and -m have not left out before."""
     for item in items:
         name = item.nodeid.replace("\\", "/").removeprefix("tests/")
         for rule in ACTIVE:
