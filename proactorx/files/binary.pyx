@@ -9,7 +9,6 @@ from proactorx.files.window cimport Window
 from proactorx.port.errnos cimport EAGAIN, EINTR, EOPNOTSUPP
 from proactorx.port.op cimport READ, WRITE
 
-
 cdef extern from "fileio.h":
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
     ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil

@@ -416,6 +416,17 @@ class RawFile(io.FileIO):
             FileIO.close(self)
 
 
+cdef bytes kernel_name(Access access, path):
+    """`path` for the kernel; None where a thread must open the file, whose own error is the better one."""
+    if access.port is None or access.executor is not None:
+        return None
+    try:
+        name = os.fsencode(path)
+    except TypeError:
+        return None
+    return None if b"\0" in name else name
+
+
 async def open_now(Access access not None, path):
     """Open a regular file for reading if that needs no waiting; else -1, and nothing has been opened.
 
@@ -426,17 +437,13 @@ async def open_now(Access access not None, path):
         OSError: the file cannot be opened.
     """
     cdef px_file_facts facts
-    cdef bytes name
+    cdef bytes name = kernel_name(access, path)
     cdef int fd
-    if access.port is None or access.executor is not None:
+    if name is None:
         return -1
     if access.tired():
         await access.rest()
-    try:
-        name = os.fsencode(path)
-    except TypeError:
-        return -1  # its own error is the better one
-    if b"\0" in name or px_look_now(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
+    if px_look_now(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
         return -1
     # O_NONBLOCK: another process may hold a lease, fcntl(2).
     fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
@@ -457,7 +464,7 @@ cdef bint may_open_by_op(bytes name) except -1:
     if error == -EAGAIN or error == -ENOENT:
         folder = os.path.dirname(name) or b"."
         error = px_look_now(folder, &facts)
-    elif facts.kind != c"r":
+    elif error >= 0 and facts.kind != c"r":
         return False
     return error >= 0 and bool(local_devices.get(facts.device))
 
@@ -472,15 +479,9 @@ async def open_by_op(Access access not None, path, int flags):
         OSError: the file cannot be opened.
     """
     cdef FileOp op
-    cdef bytes name
+    cdef bytes name = kernel_name(access, path)
     cdef int fd
-    if access.port is None or access.executor is not None:
-        return -1
-    try:
-        name = os.fsencode(path)
-    except TypeError:
-        return -1  # its own error is the better one
-    if b"\0" in name or not may_open_by_op(name):
+    if name is None or not may_open_by_op(name):
         return -1
     op = access.new_op(OPEN, AT_FDCWD, -1)
     op.view = name
