@@ -36,8 +36,8 @@ BLOCK = 1 << 18
 
 
 def _regular(file: IO[bytes]) -> int:
-    """The descriptor of `file`, where sendfile(2) can be expected to read from it."""
-    if not hasattr(os, "sendfile"):
+    """The descriptor of `file`, where the system can be expected to send from it."""
+    if sys.platform != "win32" and not hasattr(os, "sendfile"):
         raise asyncio.SendfileNotAvailableError("os.sendfile() is not available")
     try:
         number = file.fileno()
@@ -133,9 +133,9 @@ class Sendfile(Threads):
     _socket_table: SocketTable
 
     async def _sock_sendfile_native(self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None) -> int:
-        if sys.platform == "win32":
-            return await Transmission(self, file, offset, count).send(lambda: self._socket_table.checked(sock))
         source = _regular(file)
+        if sys.platform == "win32":
+            return await Transmission(self, source, offset, count).send(lambda: self._socket_table.checked(sock))
         return await _send(
             source,
             offset,
@@ -145,10 +145,10 @@ class Sendfile(Threads):
         )
 
     async def _sendfile_native(self, transp: SendingTransport, file: IO[bytes], offset: int, count: int | None) -> int:
+        source = _regular(file)
         if sys.platform == "win32":
-            send = Transmission(self, file, offset, count).send
+            send = Transmission(self, source, offset, count).send
         else:
-            source = _regular(file)
 
             def send(target: Callable[[], int]) -> Awaitable[int]:
                 return _send(source, offset, count, target, lambda: transp._room(True))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from proactorx.port.constants import TRANSMIT
 from proactorx.port.errors import strerror
@@ -25,21 +24,18 @@ CHUNK = 1 << 20
 
 
 class Transmission:
-    """The part of `file` that is to be sent.
+    """The part of a file of the C library's, `number`, that is to be sent.
 
     Raises:
-        asyncio.SendfileNotAvailableError: it cannot be sent so: no file of the system's, or another driver.
+        asyncio.SendfileNotAvailableError: another driver cannot send it so.
     """
 
-    def __init__(self, loop: EventLoop, file: IO[bytes], offset: int, count: int | None) -> None:
+    def __init__(self, loop: EventLoop, number: int, offset: int, count: int | None) -> None:
         if loop.backend_info().name != "iocp":
             raise asyncio.SendfileNotAvailableError("TransmitFile is not available on this driver")
-        try:
-            self._number = file.fileno()
-            size = os.fstat(self._number).st_size
-            self._handle = msvcrt.get_osfhandle(self._number)  # type: ignore[attr-defined, name-defined, unused-ignore]
-        except (AttributeError, io.UnsupportedOperation, OSError):
-            raise asyncio.SendfileNotAvailableError("not a regular file") from None
+        size = os.fstat(number).st_size
+        self._number = number
+        self._handle = msvcrt.get_osfhandle(number)  # type: ignore[attr-defined, name-defined, unused-ignore]
         self._loop = loop
         self._offset = offset
         self._left = max(size - offset, 0) if count is None else min(max(size - offset, 0), count)
