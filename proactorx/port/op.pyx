@@ -21,6 +21,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.port.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
 
+import sys
+
 from proactorx.port.errors import strerror
 
 cdef extern from "../drivers/sockio.h":
@@ -33,6 +35,8 @@ cdef extern from "../drivers/sockio.h":
         sockaddr_storage name
     msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
     int px_close(int fd) nogil
+
+cdef int last_kind = TRANSMIT if sys.platform == "win32" else OPEN
 
 cdef int queue_init(PacketQueue *queue) except -1:
     queue.items = <Packet *>PyMem_Malloc(256 * sizeof(Packet))
@@ -131,7 +135,7 @@ cdef class Overlapped(Op):
 
     def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None, owner=None,
                  int64_t position=-1, bint datasync=False):
-        if not POLL <= kind <= TRANSMIT or kind == RECV_STREAM or kind == RECV_DGRAMS:
+        if not POLL <= kind <= last_kind or kind == RECV_STREAM or kind == RECV_DGRAMS:
             raise ValueError(f"unknown kind of operation: {kind}")
         if size < 0:
             raise ValueError(f"a size cannot be negative: {size}")

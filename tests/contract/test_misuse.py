@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proactorx.port.constants import ACCEPT, ACCEPT_ONE, CONNECT, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.port.constants import ACCEPT, ACCEPT_ONE, CONNECT, POLL, POLLIN, RECV, RECV_INTO, SEND, TRANSMIT
 from proactorx.port.op import Overlapped, Watch
 from proactorx.port.port import Port
 
@@ -140,6 +140,9 @@ def test_an_unknown_kind_is_refused(port: Port, sockets: Sockets) -> None:
     a, _b = sockets.pair()
     with pytest.raises((ValueError, OverflowError)):
         port.start(Overlapped(99, a.fileno()))
+    if sys.platform != "win32":
+        with pytest.raises(ValueError, match="unknown kind"):
+            Overlapped(TRANSMIT, a.fileno(), size=1, position=0)
 
 
 def test_ops_started_in_a_callback(port: Port, sockets: Sockets) -> None:
