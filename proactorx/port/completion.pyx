@@ -52,6 +52,12 @@ cdef class _Binding(Binding):
             return False
         return (self.file is not None and self.file() is file) or self.stands()
 
+    cdef int forget(self) except -1:
+        with bound_lock:
+            if bound.get(self.fd) is self and not self.stands():
+                del bound[self.fd]
+        return 0
+
 
 cdef object identity_of(int fd):
     found = os.fstat(fd)
@@ -73,12 +79,7 @@ cdef _Binding make_binding(object file, int fd, SharedPort port, object key):
     made.port = weakref.ref(port)
     made.key = key
     made.identity = identity_of(fd)
-    if not isinstance(file, int):
-        forget = _Forget(made)
-        try:
-            made.file = weakref.ref(file, forget)
-        except TypeError:
-            made.file = None  # it has no room for one: told by its number
+    made.watch(file)
     return made
 
 
@@ -92,22 +93,6 @@ cdef int _end_stale(_Binding old) except -1:
         if (<Overlapped>op).fd == old.fd:
             op.cancel()
     return 0
-
-
-class _Forget:
-    """A bound file has gone: its key need not be kept."""
-
-    __slots__ = ("binding",)
-
-    def __init__(self, binding):
-        self.binding = weakref.ref(binding)
-
-    def __call__(self, ref):
-        cdef _Binding binding = self.binding()
-        if binding is not None:
-            with bound_lock:
-                if bound.get(binding.fd) is binding and not binding.stands():
-                    del bound[binding.fd]
 
 
 cdef class CompletionPort(SharedPort):

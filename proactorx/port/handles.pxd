@@ -1,8 +1,6 @@
 from libc.stdint cimport intptr_t
+from proactorx.drivers.overlapped cimport HANDLE
 from proactorx.port.operations cimport Binding
-
-cdef extern from "handles.h":
-    ctypedef void *HANDLE
 
 cdef class _Opened:
     cdef int fd

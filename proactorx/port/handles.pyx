@@ -7,6 +7,7 @@ The kernel knows which handles are bound; here is what it does not tell: to whic
 """
 
 from libc.stdint cimport intptr_t, uint32_t
+from proactorx.drivers.overlapped cimport CloseHandle, HANDLE, PX_SOCKET
 from proactorx.port.operations cimport Binding
 
 import ctypes
@@ -21,8 +22,6 @@ import weakref
 cdef extern from "handles.h":
     enum: PX_NO_FILE, PX_STREAM, PX_DATAGRAM, PX_HANDLE
     enum: ERROR_INVALID_PARAMETER
-    int CloseHandle(HANDLE handle) nogil
-    size_t PX_SOCKET(int fd) nogil
     int px_kind_of(int fd) nogil
     int px_is_disk(int fd) nogil
     void px_make_nonblocking(int fd) nogil
@@ -58,6 +57,12 @@ cdef class HandleBinding(Binding):
             return self.stands()
         return self.file() is file
 
+    cdef int forget(self) except -1:
+        with bound_lock:
+            if bound.get(self.handle) is self:
+                del bound[self.handle]
+        return 0
+
 
 cdef tuple handle_of(object file):
     """The handle, and the C library's number or -1."""
@@ -87,12 +92,7 @@ cdef HandleBinding make_binding(object file, object port, object key):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     made.port = weakref.ref(port)
     made.key = key
-    if not isinstance(file, int):
-        forget = _Forget(made)
-        try:
-            made.file = weakref.ref(file, forget)
-        except TypeError:
-            made.file = None  # it has no room for one: told by its number
+    made.watch(file)
     return made
 
 
@@ -114,22 +114,6 @@ cdef int attach(HandleBinding made, object file, HANDLE port) except -1:
         raise ctypes.WinError(error)
     made.overlapped = True
     return 0
-
-
-class _Forget:
-    """A bound file has gone: its key need not be kept."""
-
-    __slots__ = ("binding",)
-
-    def __init__(self, binding):
-        self.binding = weakref.ref(binding)
-
-    def __call__(self, ref):
-        cdef HandleBinding binding = self.binding()
-        if binding is not None:
-            with bound_lock:
-                if bound.get(binding.handle) is binding:
-                    del bound[binding.handle]
 
 
 cdef int family_of(int fd) except -1:

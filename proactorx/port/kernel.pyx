@@ -18,13 +18,14 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, intptr_t, uint32_t
 from libc.stdlib cimport free, malloc
+from proactorx.drivers.overlapped cimport *
 from proactorx.port.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
 from proactorx.port.op cimport (
     ACCEPT_ONE, CANCELLING, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM, RECV_INTO,
     SEND, SEND_TO, WRITE,
 )
 from proactorx.port.handles cimport HandleBinding, bind, binding_of, family_of, is_disk, let_go, rebind, unbind
-from proactorx.port.operations cimport Binding, Operations, Overlapped, nanoseconds
+from proactorx.port.operations cimport Binding, Operations, Overlapped, most_running, nanoseconds
 
 import ctypes
 import logging
@@ -32,35 +33,11 @@ import os
 import threading
 import time
 import warnings
-from operator import index
 
 from proactorx.drivers import BackendError, Choice
-from proactorx.port.operations import _usable_cpus
 from proactorx.port.packet import Packet as TakenPacket, PortClosed
 
 cdef extern from "kernel.h":
-    ctypedef void *HANDLE
-    ctypedef struct OVERLAPPED:
-        pass
-    ctypedef struct OVERLAPPED_ENTRY:
-        size_t lpCompletionKey
-        OVERLAPPED *lpOverlapped
-        uint32_t dwNumberOfBytesTransferred
-    ctypedef struct px_flight_t "px_flight":
-        OVERLAPPED overlapped
-        void *op
-        char *buffer
-        HANDLE other
-        int name_size
-        int posted
-    ctypedef struct px_calls:
-        pass
-    struct msghdr:
-        int msg_namelen
-    ctypedef struct px_message:
-        msghdr header
-    struct sockaddr:
-        pass
     ctypedef struct px_post:
         void *key
         void *overlapped
@@ -69,17 +46,10 @@ cdef extern from "kernel.h":
         HANDLE handle
         int queued
         int associated
-    enum: PX_PENDING, PX_AT_ONCE, PX_NO_PACKET, PX_BUFFER, PX_ADDRESS, PX_LARGEST_GET
-    enum: PX_KEY_OP, PX_KEY_WAKE, PX_POST
+    enum: PX_LARGEST_GET, PX_POST
     enum: ERROR_ABANDONED_WAIT_0
     uint32_t INFINITE
-    int CloseHandle(HANDLE handle) nogil
-    int CancelIoEx(HANDLE handle, OVERLAPPED *overlapped) nogil
-    int closesocket(size_t sock) nogil
-    size_t PX_SOCKET(int fd) nogil
-    uint32_t GetLastError() nogil
     uint32_t px_kernel_setup() nogil
-    int px_load_calls(px_calls *calls) nogil
     px_port *px_port_new(int concurrency) nogil
     void px_port_release(px_port *port) nogil
     px_port *px_port_of_this_thread() nogil
@@ -93,18 +63,11 @@ cdef extern from "kernel.h":
     void px_wake_one(px_port *port) nogil
     void px_forget_sigint() nogil
     int px_take(px_port *port, OVERLAPPED_ENTRY *entries, int room, uint32_t limit, int watch) nogil
-    int px_begin_recv(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
-    int px_begin_recvfrom(int fd, px_flight_t *flight, char *buffer, size_t size, px_message *message) nogil
     int px_begin_send(int fd, px_flight_t *flight, const char *buffer, size_t size) nogil
-    int px_begin_sendto(int fd, px_flight_t *flight, const px_message *message) nogil
-    int px_begin_accept(const px_calls *calls, int fd, px_flight_t *flight, char *room) nogil
-    int px_begin_connect(const px_calls *calls, int fd, px_flight_t *flight, const sockaddr *address, int size) nogil
     int px_begin_read_at(int fd, px_flight_t *flight, char *buffer, size_t size, int64_t position) nogil
     int px_begin_write_at(int fd, px_flight_t *flight, const char *buffer, size_t size, int64_t position) nogil
     uint32_t px_answer_it(px_port *port, px_flight_t *flight, int n) nogil
     int px_outcome(const px_flight_t *flight, int is_file) nogil
-    int px_accepted(int fd, px_flight_t *flight) nogil
-    int px_connected(int fd) nogil
     int px_read_blocking(intptr_t handle, char *buffer, size_t size, int64_t position) nogil
     int px_write_blocking(intptr_t handle, const char *buffer, size_t size, int64_t position) nogil
     int px_fsync_blocking(intptr_t handle) nogil
@@ -182,9 +145,7 @@ cdef class CompletionPort(Operations):
 
     def __init__(self, concurrency=0, backend=None):
         global calls_loaded
-        concurrency = index(concurrency)
-        if concurrency < 0:
-            raise ValueError(f"concurrency cannot be negative: {concurrency}")
+        cdef int limit = most_running(concurrency)
         if self.port != NULL:
             raise RuntimeError("a port is initialized once")
         self.info = Choice(backend, shared=True).info
@@ -195,15 +156,17 @@ cdef class CompletionPort(Operations):
             if error:
                 raise OSError(-error, ctypes.FormatError(-error))
             calls_loaded = True
-        self.concurrency = concurrency or _usable_cpus()
+        self.concurrency = limit
         self.port = px_port_new(self.concurrency)
         if self.port == NULL:
             raise ctypes.WinError(GetLastError())
 
     def __del__(self):
         if self.port != NULL and not self.closed:
-            warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
-            self.close()
+            try:
+                warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
+            finally:
+                self.close()  # also where warnings are errors
 
     def __dealloc__(self):
         if self.port != NULL:
@@ -553,10 +516,10 @@ cdef class CompletionPort(Operations):
             if binding.is_datagram:
                 (<px_message *>op.message()).header.msg_namelen = flight.name_size
         elif kind == ACCEPT_ONE:
-            if error:
-                closesocket(<size_t>flight.other) if not flight.posted else 0
-            else:
+            if not error:
                 packet.res = error = px_accepted(op.fd, flight)
+            elif not flight.posted:
+                closesocket(<size_t>flight.other)
         elif kind == CONNECT:
             packet.res = error = error or (0 if flight.posted else px_connected(op.fd))
         else:

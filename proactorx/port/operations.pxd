@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t
 from proactorx.port.op cimport Overlapped as Op
 
 cdef int64_t nanoseconds(object timeout) except? -7
+cdef int most_running(object concurrency) except -1
 
 cdef class Binding:
     cdef object port         # a weak reference
@@ -9,6 +10,8 @@ cdef class Binding:
     cdef object key
     cdef int fd              # on Windows the number of a handle
     cdef object __weakref__
+    cdef int watch(self, object file) except -1
+    cdef int forget(self) except -1
 
 cdef class Overlapped(Op):
     cdef Operations port

@@ -15,6 +15,7 @@ from proactorx.port.op cimport Overlapped as Op
 import os
 import socket
 import threading
+import weakref
 from operator import index
 
 from proactorx.port import names
@@ -66,8 +67,45 @@ def _usable_cpus():
     return os.cpu_count() or 1
 
 
+cdef int most_running(object concurrency) except -1:
+    """How many threads of a port may run."""
+    concurrency = index(concurrency)
+    if concurrency < 0:
+        raise ValueError(f"concurrency cannot be negative: {concurrency}")
+    return concurrency or _usable_cpus()
+
+
 cdef class Binding:
     """A file and its port."""
+
+    cdef int watch(self, object file) except -1:
+        """Know the object as long as it lives, and hear when it has gone."""
+        if isinstance(file, int):
+            return 0
+        gone = _Gone(self)
+        try:
+            self.file = weakref.ref(file, gone)
+        except TypeError:
+            self.file = None  # it has no room for one: told by its number
+        return 0
+
+    cdef int forget(self) except -1:
+        """The object has gone: its key need not be kept."""
+        raise NotImplementedError("Binding.forget")
+
+
+class _Gone:
+    """What a weak reference calls; it keeps no binding alive."""
+
+    __slots__ = ("binding",)
+
+    def __init__(self, binding):
+        self.binding = weakref.ref(binding)
+
+    def __call__(self, ref):
+        cdef Binding binding = self.binding()
+        if binding is not None:
+            binding.forget()
 
 
 cdef class Overlapped(Op):

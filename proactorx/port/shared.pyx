@@ -24,17 +24,15 @@ from posix.unistd cimport close
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.errnos cimport ECANCELED, EINTR, EPIPE, ETIMEDOUT
 from proactorx.port.op cimport IN_FLIGHT, queue_count
-from proactorx.port.operations cimport Operations, Overlapped, nanoseconds
+from proactorx.port.operations cimport Operations, Overlapped, most_running, nanoseconds
 from proactorx.port.packet cimport Packet
 
 import logging
 import os
 import warnings
 import weakref
-from operator import index
 
 from proactorx.drivers import Choice
-from proactorx.port.operations import _usable_cpus
 from proactorx.port.packet import PortClosed
 
 cdef extern from "shared.h":
@@ -148,14 +146,12 @@ cdef class SharedPort(Operations):
         self.deferred = []
 
     def __init__(self, concurrency=0, backend=None):
-        concurrency = index(concurrency)
-        if concurrency < 0:
-            raise ValueError(f"concurrency cannot be negative: {concurrency}")
+        cdef int limit = most_running(concurrency)
         if self.core != NULL:
             raise RuntimeError("a port is initialized once")
         self.choice = Choice(backend, shared=True)
         self.inner = Port(self.choice.driver, self.choice.fall_back)
-        self.concurrency = concurrency or _usable_cpus()
+        self.concurrency = limit
         self.core = px_shared_new(self.concurrency)
         if self.core == NULL:
             raise MemoryError

@@ -22,6 +22,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from proactorx.drivers.overlapped cimport *
 from proactorx.drivers.readiness cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
 from proactorx.port.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EWOULDBLOCK
 from proactorx.port.op cimport (
@@ -33,25 +34,6 @@ import ctypes
 import time
 
 cdef extern from "pollthread.h":
-    ctypedef void *HANDLE
-    ctypedef struct OVERLAPPED:
-        size_t Internal
-    ctypedef struct OVERLAPPED_ENTRY:
-        size_t lpCompletionKey
-        OVERLAPPED *lpOverlapped
-        uint32_t dwNumberOfBytesTransferred
-    ctypedef struct px_flight_t "px_flight":
-        OVERLAPPED overlapped
-        void *op
-        char *buffer
-        HANDLE other
-        int name_size
-    ctypedef struct px_calls:
-        pass
-    struct msghdr:
-        int msg_namelen
-    ctypedef struct px_message:
-        msghdr header
     ctypedef struct px_poll:
         OVERLAPPED overlapped
         int fd
@@ -60,25 +42,12 @@ cdef extern from "pollthread.h":
         int cancelled
     ctypedef struct px_thread:
         pass
-    struct sockaddr:
-        pass
-    enum: PX_AT_ONCE, PX_PENDING, PX_NO_PACKET, PX_ENTRIES, PX_BUFFER, PX_HOT_SIZE, PX_AFD_SHARE, PX_POLL_CLOSED
-    enum: PX_KEY_OP, PX_KEY_WAKE, PX_KEY_POLL, PX_KEY_THREAD, PX_UNBOUND, PX_BOUND, PX_SKIPS, PX_FILE
+    enum: PX_ENTRIES, PX_HOT_SIZE, PX_AFD_SHARE, PX_POLL_CLOSED
+    enum: PX_UNBOUND, PX_BOUND, PX_SKIPS, PX_FILE
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP, WSAEMSGSIZE, WSAENOTSOCK, WSAECONNRESET
     HANDLE CreateIoCompletionPort(HANDLE file, HANDLE port, size_t key, uint32_t threads) nogil
     HANDLE INVALID_HANDLE_VALUE
-    int CloseHandle(HANDLE handle) nogil
-    int CancelIoEx(HANDLE handle, OVERLAPPED *overlapped) nogil
-    uint32_t GetLastError() nogil
-    int closesocket(size_t sock) nogil
-    size_t PX_SOCKET(int fd) nogil
-    int px_load_calls(px_calls *calls) nogil
     int px_ended(size_t internal) nogil
-    int px_begin_recv(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
-    int px_begin_recvfrom(int fd, px_flight_t *flight, char *buffer, size_t size, px_message *message) nogil
-    int px_begin_sendto(int fd, px_flight_t *flight, const px_message *message) nogil
-    int px_begin_accept(const px_calls *calls, int fd, px_flight_t *flight, char *room) nogil
-    int px_begin_connect(const px_calls *calls, int fd, px_flight_t *flight, const sockaddr *address, int size) nogil
     int px_begin_read(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
     int px_begin_write(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
     int px_begin_serve(int fd, px_flight_t *flight) nogil
@@ -86,8 +55,6 @@ cdef extern from "pollthread.h":
                           int64_t position) nogil
     int px_begin_wait(HANDLE port, int fd, px_flight_t *flight) nogil
     int px_end_wait(px_flight_t *flight) nogil
-    int px_accepted(int fd, px_flight_t *flight) nogil
-    int px_connected(int fd) nogil
     int px_bind(HANDLE port, int fd, int skip) nogil
     int px_is_file(int fd) nogil
     int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) nogil
