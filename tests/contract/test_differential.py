@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ports import unused_port
 
 from proactorx.port.constants import ACCEPT, ACCEPT_ONE, CONNECT, RECV, RECV_INTO, SEND
 from proactorx.port.op import Overlapped
@@ -33,8 +34,7 @@ def situation(make: Situation) -> Situation:
 
 @situation
 def fresh_tcp(sockets: Sockets) -> tuple[Any, Any]:
-    with sockets.listener() as gone:
-        return sockets.new(), gone.getsockname()
+    return sockets.new(), ("127.0.0.1", unused_port())
 
 
 @situation

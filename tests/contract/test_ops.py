@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from support.ports import unused_port
 
 from proactorx.port.constants import ACCEPT, ACCEPT_ONE, POLL, POLLIN, POLLOUT, RECV, RECV_INTO, SEND
 from proactorx.port.op import Overlapped, Watch
@@ -181,9 +182,7 @@ def test_connect_of_a_blocking_socket(port: Port, sockets: Sockets) -> None:
 
 
 def test_a_refused_connect(port: Port, sockets: Sockets) -> None:
-    with sockets.listener() as listener:
-        address = listener.getsockname()
-    op = port.start(connect_op(sockets.new(), address))
+    op = port.start(connect_op(sockets.new(), ("127.0.0.1", unused_port())))
     done(port, op)
     assert error_of(op) == "ECONNREFUSED"
     with pytest.raises(ConnectionRefusedError):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from support import ports
 from transports.support import LIMIT, Notes, backend_of, collect_errors, eventually, linux_only, socket_directory, turns
 
 __all__ = [
@@ -117,8 +118,8 @@ async def take(sock: socket.socket) -> bytes:
 
 
 def unused_port() -> int:
-    with peer() as sock:
-        return int(sock.getsockname()[1])
+    """A port at which nobody listens."""
+    return ports.unused_port(kind=socket.SOCK_DGRAM)
 
 
 def _can(what: Callable[[], object]) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from support.ports import unused_port as unused_port
+
 LIMIT = 10.0  # seconds: the longest any test waits for one thing to happen
 MIB = 1024 * 1024
 SMALL_BUFFER = 64 * 1024
@@ -150,12 +152,6 @@ def listening(host: str = "127.0.0.1", *, backlog: int = 128, receive_buffer: in
     listener.listen(backlog)
     listener.settimeout(LIMIT)
     return listener
-
-
-def unused_port(host: str = "127.0.0.1") -> int:
-    """A port that refuses connections."""
-    with listening(host) as listener:
-        return int(listener.getsockname()[1])
 
 
 def dial(address: Any, *, receive_buffer: int | None = None) -> socket.socket:

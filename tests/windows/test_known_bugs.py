@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.ports import unused_port
 
 from proactorx.drivers import probe_all
 
@@ -121,12 +122,6 @@ class Datagrams(asyncio.DatagramProtocol):
         self.errors.put_nowait(exc)
 
 
-def closed_port() -> int:
-    with socket.socket(type=socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 async def _udp() -> tuple[Any, Datagrams, Any]:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
@@ -136,7 +131,7 @@ async def _udp() -> tuple[Any, Datagrams, Any]:
 async def test_udp_goes_on_after_port_unreachable() -> None:
     """python/cpython#91227, #127057: what one peer answers must not silence the others."""
     transport, protocol, address = await _udp()
-    transport.sendto(b"is anybody there?", ("127.0.0.1", closed_port()))
+    transport.sendto(b"is anybody there?", ("127.0.0.1", unused_port(kind=socket.SOCK_DGRAM)))
     await asyncio.sleep(0.05)
     with socket.socket(type=socket.SOCK_DGRAM) as peer:
         peer.sendto(b"yes", address)
@@ -146,7 +141,7 @@ async def test_udp_goes_on_after_port_unreachable() -> None:
 
 async def test_port_unreachable_is_told() -> None:
     transport, protocol, _ = await _udp()
-    transport.sendto(b"is anybody there?", ("127.0.0.1", closed_port()))
+    transport.sendto(b"is anybody there?", ("127.0.0.1", unused_port(kind=socket.SOCK_DGRAM)))
     assert isinstance(await asyncio.wait_for(protocol.errors.get(), LIMIT), ConnectionResetError)
     transport.close()
 
