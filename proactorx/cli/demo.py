@@ -253,6 +253,8 @@ def _percentiles(got: list[dict[str, Any]]) -> list[float]:
 
 def _machine_busy() -> float | None:
     """Seconds of CPU time that the machine has spent on anything, or None where it does not tell."""
+    if sys.platform != "linux":
+        return None
     try:
         with open("/proc/stat", "rb") as file:
             user, nice, system, _idle, _wait, irq, soft, steal = map(int, file.readline().split()[1:9])
@@ -263,10 +265,10 @@ def _machine_busy() -> float | None:
 
 def _fit_descriptors(result: Result) -> None:
     """Raise the limit of open files as far as it goes, and do with fewer connections where it is still too low."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return
+    import resource
+
     need = result.connections + SPARE_FDS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= need:

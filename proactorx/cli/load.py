@@ -30,7 +30,9 @@ SPREAD = 4093  # distance, in bytes, over which the requests of the check are cu
 
 def plain_congestion_control(sock: socket.socket) -> None:
     """Not bbr: it paces even loopback, so that where it is the default the pacing would be measured."""
-    for name in (b"cubic", b"reno") if hasattr(socket, "TCP_CONGESTION") else ():
+    if not hasattr(socket, "TCP_CONGESTION"):
+        return
+    for name in (b"cubic", b"reno"):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
             return
@@ -77,12 +79,19 @@ class SelectorPoller:
         return (IN if events & selectors.EVENT_READ else 0) | (OUT if events & selectors.EVENT_WRITE else 0)
 
 
+def new_poller() -> Poller:
+    """The best there is for many connections."""
+    if sys.platform == "linux":
+        return select.epoll()
+    return SelectorPoller()
+
+
 class Load:
     """Connections to one server."""
 
     def __init__(self, port: int, connections: int, size: int) -> None:
         self.size = size
-        self._poller: Poller = select.epoll() if sys.platform == "linux" else SelectorPoller()
+        self._poller = new_poller()
         self._buffer = bytearray(min(max(size, 4096), 256 * 1024))
         self._unsent: dict[int, memoryview] = {}
         self._sockets: dict[int, socket.socket] = {}

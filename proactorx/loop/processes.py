@@ -19,14 +19,17 @@ import logging
 import os
 import signal as signals
 import subprocess
+import sys
 import threading
-from asyncio import base_subprocess
 from collections.abc import Callable
 from typing import Any
 
+from proactorx.loop.child_transport import ChildTransport
 from proactorx.port.constants import POLL, POLLIN, WAIT_CHILD
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
+
+assert sys.platform != "win32"
 
 logger = logging.getLogger("asyncio")
 
@@ -36,14 +39,8 @@ UNKNOWN = 255
 _thread_numbers = itertools.count()
 
 
-class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
+class SubprocessTransport(ChildTransport):
     """asyncio's own subprocess transport, with its child started by ``subprocess.Popen``."""
-
-    _loop: Any
-    _proc: subprocess.Popen[bytes] | None
-    _returncode: int | None
-    _exit_waiters: Any
-    _check_proc: Callable[[], None]
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._proc = subprocess.Popen(
@@ -70,16 +67,6 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signals.SIGKILL)
-
-    def _process_exited(self, returncode: int) -> None:
-        super()._process_exited(returncode)
-        # Who waits for the child waits for no more than that, also where a grandchild keeps its pipes open.  Newer
-        # Pythons do this themselves.
-        for waiter in self._exit_waiters or ():
-            if not waiter.done():
-                waiter.set_result(returncode)
-        if self._exit_waiters:
-            self._exit_waiters.clear()
 
 
 class Child:

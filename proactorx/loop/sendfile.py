@@ -57,7 +57,7 @@ async def _send(
         while count is None or sent < count:
             size = CHUNK if count is None else min(CHUNK, count - sent)
             try:
-                step = os.sendfile(target(), source, offset + sent, size)
+                step = os.sendfile(target(), source, offset + sent, size)  # type: ignore[attr-defined, unused-ignore]
             except (BlockingIOError, InterruptedError):
                 await room()
                 continue

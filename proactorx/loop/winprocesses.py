@@ -10,7 +10,7 @@ import asyncio
 import sys
 from typing import Any
 
-from proactorx.loop import processes
+from proactorx.loop.child_transport import ChildTransport
 from proactorx.port.constants import POLL, POLLIN
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
@@ -21,7 +21,7 @@ else:  # for type checkers
     windows_utils: Any = None
 
 
-class SubprocessTransport(processes.SubprocessTransport):
+class SubprocessTransport(ChildTransport):
     """asyncio's own subprocess transport, with overlapped pipes."""
 
     _proc: Any

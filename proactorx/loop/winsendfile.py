@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from proactorx.port.constants import TRANSMIT
 from proactorx.port.errors import strerror
@@ -15,9 +15,6 @@ from proactorx.port.op import Overlapped
 
 if sys.platform == "win32":
     import msvcrt
-
-if TYPE_CHECKING:
-    from proactorx.loop.event_loop import EventLoop
 
 #: Bytes in one call: a cancelled one tells of what it has sent only when it ends.
 CHUNK = 1 << 20
@@ -30,7 +27,7 @@ class Transmission:
         asyncio.SendfileNotAvailableError: another driver cannot send it so.
     """
 
-    def __init__(self, loop: EventLoop, number: int, offset: int, count: int | None) -> None:
+    def __init__(self, loop: Any, number: int, offset: int, count: int | None) -> None:
         if loop.backend_info().name != "iocp":
             raise asyncio.SendfileNotAvailableError("TransmitFile is not available on this driver")
         size = os.fstat(number).st_size

@@ -1,0 +1,28 @@
+"""What the transports of subprocesses have in common on every system."""
+
+from __future__ import annotations
+
+import subprocess
+from asyncio import base_subprocess
+from collections.abc import Callable
+from typing import Any
+
+
+class ChildTransport(base_subprocess.BaseSubprocessTransport):
+    """asyncio's own subprocess transport; how the child is started and signalled is the system's."""
+
+    _loop: Any
+    _proc: subprocess.Popen[bytes] | None
+    _returncode: int | None
+    _exit_waiters: Any
+    _check_proc: Callable[[], None]
+
+    def _process_exited(self, returncode: int) -> None:
+        super()._process_exited(returncode)
+        # Who waits for the child waits for no more than that, also where a grandchild keeps its pipes open.  Newer
+        # Pythons do this themselves.
+        for waiter in self._exit_waiters or ():
+            if not waiter.done():
+                waiter.set_result(returncode)
+        if self._exit_waiters:
+            self._exit_waiters.clear()
