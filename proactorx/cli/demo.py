@@ -121,7 +121,9 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip()[-2000:]
+        said = self._errors.read().decode(errors="replace").replace("\r\n", "\n").strip()
+        if len(said) > 2000:
+            said = said[-2000:].partition("\n")[2]  # whole lines
         code = self._process.poll() or 0
         if code < 0:
             said += f"\nkilled by {signal.Signals(-code).name}"

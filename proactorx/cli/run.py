@@ -57,7 +57,8 @@ def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
         _run_as_main("__main__", alter_argv=False)
     else:
         _set_first_path(os.path.dirname(os.path.realpath(name)))
-        path = os.path.join(os.getcwd(), name)
+        # As Python has it: GetFullPathName drops "." and turns slashes, POSIX's half only puts the folder before.
+        path = os.path.abspath(name) if sys.platform == "win32" else os.path.join(os.getcwd(), name)
         main.__file__ = path
         if sys.version_info < (3, 15):
             main.__dict__["__cached__"] = None

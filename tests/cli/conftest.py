@@ -26,6 +26,8 @@ def environment() -> Environment:
     """The package found wherever the command runs; nothing of the caller's environment that changes what it shows."""
 
     def make(*first: Path, **more: str) -> dict[str, str]:
+        if sys.platform == "win32":
+            more = {"PYTHONUTF8": "1"} | more  # else what goes to a pipe is in the code page of the system
         drop = ("PROACTORX_", "PYTHON", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
         return kept | {"PYTHONPATH": os.pathsep.join([*map(str, first), PACKAGE_ROOT])} | more

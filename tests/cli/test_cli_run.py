@@ -112,7 +112,7 @@ def test_a_script_sees_what_python_gives_it(cli: Cli, python: Cli, tmp_path: Pat
 
 def test_a_link_is_followed_for_the_path_alone(cli: Cli, python: Cli, tmp_path: Path) -> None:
     write(tmp_path, "folder/script.py", FACTS)
-    (tmp_path / "link.py").symlink_to("folder/script.py")
+    (tmp_path / "link.py").symlink_to(Path("folder", "script.py"))
     ours = facts(cli("run", "link.py"))
     assert ours == facts(python("link.py"))
     assert ours["path"] == [str(tmp_path / "folder")]

@@ -55,6 +55,8 @@ class Program:
             while data := os.read(stdout.fileno(), 64 * 1024):
                 with self._changed:
                     self.printed += data.decode(errors="replace")
+                    if sys.platform == "win32":
+                        self.printed = self.printed.replace("\r\n", "\n")
                     self._changed.notify_all()
         with self._changed:
             self._ended = True

@@ -35,7 +35,16 @@ CC = "x86_64-w64-mingw32-gcc"
 #: The release of panda3d whose wheel carries the DLLs of that Python, in deploy_libs.
 CARRIERS = {"3.11": "1.10.14", "3.12": "1.10.14", "3.13": "1.10.15"}
 #: The last three: pip decides on them by the Python and the system that it runs on.
-PACKAGES = ("pytest>=9", "pytest-asyncio>=1.4", "pytest-timeout>=2.3", "colorama", "tzdata", "typing-extensions")
+PACKAGES = (
+    "pytest>=9",
+    "pytest-asyncio>=1.4",
+    "pytest-timeout>=2.3",
+    "rich>=13",
+    "aiofiles>=25.1",
+    "colorama",
+    "tzdata",
+    "typing-extensions",
+)
 NOT_WANTED = ("_wmi", "api-ms-", "tcl", "tk", "_tkinter")
 #: Of the standard library; tests come in one by one below.
 LEFT_OUT = {"__pycache__", "lib-dynload", "site-packages", "idlelib", "turtledemo", "tkinter", "ensurepip", "test"}

@@ -42,6 +42,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "tests/pool": (),
     "tests/drivers": (),
     "tests/tls": (),
+    "tests/cli": (),
+    "tests/programs/test_port_examples.py": (),
     MIXINS: (),
 }
 COLUMNS = ("passed", "failed", "errors", "skipped", "not for Windows", "not verified")
@@ -49,7 +51,7 @@ COLUMNS = ("passed", "failed", "errors", "skipped", "not for Windows", "not veri
 ENDED = re.compile(r"=* ?(\d+ \w+(, )?)+ in [\d.]+s.*")
 OUTCOMES = re.compile(r"(\d+) (passed|failed|skipped|errors?)")
 LEFT_OUT = re.compile(r"(not for Windows|not verified)(?: under Wine)?: (\d+)")
-ECHO_SERVERS = ("echo_streams", "echo_protocol", "echo_buffered", "echo_sockets")
+ECHO_SERVERS = ("echo_streams", "echo_protocol", "echo_buffered", "echo_sockets", "threaded_echo_server")
 CLIENTS = 20
 LIMIT = 1500  # seconds for a suite
 
@@ -153,12 +155,12 @@ def main(version: str, folder: Path, suites: list[str]) -> int:
 def summary(table: list[tuple[str, Counter[str], bool]], version: str) -> int:
     """Print what came of the suites; the exit code."""
     print(f"\nPython {version} under Wine, driver iocp")
-    print(f"{'':24}" + "".join(f"{column:>17}" for column in COLUMNS))
+    print(f"{'':38}" + "".join(f"{column:>17}" for column in COLUMNS))
     total: Counter[str] = Counter()
     for suite, counts, right in table:
         total.update(counts)
-        print(f"{suite:24}" + "".join(f"{counts[column]:17}" for column in COLUMNS) + "  FAILED" * (not right))
-    print(f"{'all':24}" + "".join(f"{total[column]:17}" for column in COLUMNS))
+        print(f"{suite:38}" + "".join(f"{counts[column]:17}" for column in COLUMNS) + "  FAILED" * (not right))
+    print(f"{'all':38}" + "".join(f"{total[column]:17}" for column in COLUMNS))
     return 0 if all(right for _, _, right in table) else 1
 
 
