@@ -57,12 +57,18 @@ async def waiting(**options: Any) -> AsyncIterator[Process]:
         await gone(process)
 
 
+def _closed(pipe: Any) -> bool:
+    if sys.platform == "win32":
+        return pipe.handle is None  # a PipeHandle of asyncio.windows_utils
+    return bool(pipe.closed)
+
+
 async def gone(process: Process) -> None:
     """Let the transport of a child that has ended come to its own end, and its pipes be closed."""
     transport: Any = process._transport  # type: ignore[attr-defined]
     files = [pipe.pipe.get_extra_info("pipe") for pipe in transport._pipes.values()]
     async with asyncio.timeout(10):
-        while transport._proc is not None or not all(file.closed for file in files):
+        while transport._proc is not None or not all(map(_closed, files)):
             await asyncio.sleep(0)
 
 

@@ -42,6 +42,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "tests/pool": (),
     "tests/drivers": (),
     "tests/tls": (),
+    "tests/processes": (),
     "tests/cli": (),
     "tests/programs/test_port_examples.py": (),
     MIXINS: (),
