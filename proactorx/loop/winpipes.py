@@ -7,6 +7,7 @@ are elsewhere.  All need the iocp driver; on another one they raise ``NotImpleme
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,21 @@ else:  # for type checkers
 _BUFFER = 65536
 _REJECT_REMOTE_CLIENTS = 8
 _BUSY_DELAYS = (0.001, 0.1)  # seconds: the first pause before another try to connect, and the longest
+
+
+def _check_handle(name: str, pipe: Any) -> None:
+    """Refuse what has no overlapped handle.
+
+    The number of a file of Python's is a descriptor of the C library's: as a handle it might be somebody else's.  And
+    the files and pipes that Python opens are not for overlapped use.
+    """
+    number = pipe.fileno()
+    try:
+        right = not isinstance(pipe, io.IOBase) and _winapi.GetFileType(number) == _winapi.FILE_TYPE_PIPE
+    except OSError:
+        right = False
+    if not right:
+        raise ValueError(f"{name}: needs the overlapped handle of a pipe (asyncio.windows_utils.pipe), not {pipe!r}")
 
 
 class PipeServer:
@@ -112,6 +128,7 @@ class Pipes(asyncio.BaseEventLoop):
         extra: dict[str, Any] | None = None,
     ) -> ReadPipeTransport:
         self._need_iocp("connect_read_pipe")
+        _check_handle("connect_read_pipe", pipe)
         transport = ReadPipeTransport(self, self._port, pipe, protocol, extra=extra)
         transport.start(waiter)
         return transport
@@ -124,6 +141,7 @@ class Pipes(asyncio.BaseEventLoop):
         extra: dict[str, Any] | None = None,
     ) -> WritePipeTransport:
         self._need_iocp("connect_write_pipe")
+        _check_handle("connect_write_pipe", pipe)
         transport = WritePipeTransport(self, self._port, pipe, protocol, extra=extra)
         transport.start(waiter)
         return transport

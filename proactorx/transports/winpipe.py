@@ -11,6 +11,7 @@ through it once the last op on it has ended.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import logging
 import warnings
@@ -59,6 +60,8 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         self._writing: Overlapped | None = None
         self._paused = False
         self._kept: bytes | None = None  # what a read has brought while reading was paused
+        self._at_end = False
+        self._context = contextvars.copy_context()  # callbacks run in it
         self._closing = False
         self._lost = False
         self._told = False
@@ -103,7 +106,10 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     def _read(self) -> None:
         if self._reading is None and not self._closing and not self._paused:
             size = READ_SIZE if self.reads else WATCH_SIZE
-            self._reading = self._port.start(Overlapped(RECV, self._fd, size=size, owner=self._received))
+            self._reading = self._port.start(Overlapped(RECV, self._fd, size=size, owner=self._on_received))
+
+    def _on_received(self, op: Overlapped) -> None:
+        self._context.run(self._received, op)
 
     def _received(self, op: Overlapped) -> None:
         data: Any = None if op.error else op.result()
@@ -113,7 +119,9 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         elif not self.reads:
             self._watched(op)
         elif op.error in _GONE:
-            self._end()
+            self._at_end = True
+            if not self._paused:
+                self._end()
         elif op.error:
             self._fatal_error(OSError(op.error, strerror(op.error)), "Fatal read error on pipe transport")
         elif self._paused:
@@ -168,7 +176,10 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         kept, self._kept = self._kept, None
         if kept:
             self._give(kept)
-        self._read()
+        if not self._at_end:
+            self._read()
+        elif not self._paused and not self._closing:
+            self._end()
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -197,7 +208,10 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     def _write(self) -> None:
         data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
         self._queue.clear()
-        self._writing = self._port.start(Overlapped(SEND, self._fd, data=data, owner=self._written))
+        self._writing = self._port.start(Overlapped(SEND, self._fd, data=data, owner=self._on_written))
+
+    def _on_written(self, op: Overlapped) -> None:
+        self._context.run(self._written, op)
 
     def _written(self, op: Overlapped) -> None:
         self._writing = None
@@ -233,11 +247,10 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         """Stop reading, write what is queued, then call ``connection_lost(None)``.  Twice is allowed."""
         if self._closing:
             return
-        self._closing = True
         if self._loop.is_closed():
-            self._told = self._lost = True
-            self._release()
+            self._force_close(None)
             return
+        self._closing = True
         if self._reading is not None:
             self._port.stop(self._reading)
         if not self._size:
@@ -262,6 +275,11 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
             return
         self._closing = True
         self._queue.clear()
+        if self._loop.is_closed():  # with all ops; nobody can be called any more
+            self._lost = self._told = True
+            self._size = 0
+            self._release()
+            return
         for op in (self._reading, self._writing):
             if op is not None:
                 self._port.stop(op)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import select
 import socket
+import sys
 import tempfile
-import tty
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -18,10 +17,29 @@ from typing import IO, Any
 import pytest
 from transports.support import LIMIT, MIB, Notes, Recorder
 
-READABLE = ("pipe", "fifo", "socket", "tty", "packets")
-#: Those whose writer is told when the reader goes.
-BREAKABLE = ("pipe", "fifo", "socket")
-WRITABLE = (*BREAKABLE, "tty")
+if sys.platform == "win32":
+    import msvcrt
+    from asyncio import windows_utils
+
+    READABLE: tuple[str, ...] = ("pipe",)
+    BREAKABLE: tuple[str, ...] = ("pipe",)
+    WRITABLE: tuple[str, ...] = ("pipe",)
+
+    class Handle(windows_utils.PipeHandle):
+        """The end of a pipe for overlapped use, which says whether it is closed as a file does."""
+
+        @property
+        def closed(self) -> bool:
+            return self.handle is None
+
+else:
+    import fcntl
+    import tty
+
+    READABLE = ("pipe", "fifo", "socket", "tty", "packets")
+    #: Those whose writer is told when the reader goes.
+    BREAKABLE = ("pipe", "fifo", "socket")
+    WRITABLE = (*BREAKABLE, "tty")
 
 
 class Ends:
@@ -46,7 +64,8 @@ class Ends:
         """Blocking: for data known to come, or in a thread."""
         out = bytearray()
         while len(out) < count:
-            assert select.select([self.peer], [], [], LIMIT)[0], f"only {len(out)} of {count} bytes came"
+            if sys.platform != "win32":
+                assert select.select([self.peer], [], [], LIMIT)[0], f"only {len(out)} of {count} bytes came"
             chunk = os.read(self.peer, min(count - len(out), MIB))
             assert chunk, f"the end came after {len(out)} of {count} bytes"
             out += chunk
@@ -95,10 +114,21 @@ def _pair(kind: str, *, reading: bool) -> tuple[int, int]:
     raise ValueError(kind)
 
 
+def _opened(kind: str, *, reading: bool) -> tuple[Any, int]:
+    """The file for the loop, and the peer's descriptor."""
+    if sys.platform != "win32":
+        ours, peer = _pair(kind, reading=reading)
+        return os.fdopen(ours, "rb" if reading else "wb", buffering=0), peer
+    # As for a child's input, asyncio.windows_utils.Popen: who writes reads too, to hear that the other side has gone.
+    reader, writer = windows_utils.pipe(duplex=not reading, overlapped=(reading, not reading), bufsize=1 << 16)
+    ours, peer = (reader, writer) if reading else (writer, reader)
+    return Handle(ours), msvcrt.open_osfhandle(peer, os.O_BINARY)
+
+
 @contextlib.contextmanager
 def ends(kind: str, *, reading: bool) -> Iterator[Ends]:
-    ours, peer = _pair(kind, reading=reading)
-    with os.fdopen(ours, "rb" if reading else "wb", buffering=0) as file:
+    opened, peer = _opened(kind, reading=reading)
+    with opened as file:
         pair = Ends(file, peer)
         try:
             yield pair

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import os
 import random
+import sys
 import tempfile
 from typing import Any
 
@@ -247,8 +248,11 @@ async def test_a_stream_reader() -> None:
 
 async def test_a_file_is_refused() -> None:
     loop = asyncio.get_running_loop()
+    message = r"^Pipe transport is for pipes/sockets only\.$"
+    if sys.platform == "win32":
+        message = "needs the overlapped handle of a pipe"
     with tempfile.TemporaryFile() as file:
-        with pytest.raises(ValueError, match=r"^Pipe transport is for pipes/sockets only\.$"):
+        with pytest.raises(ValueError, match=message):
             await loop.connect_read_pipe(Recorder, file)
         assert not file.closed
         file.write(b"still of use")

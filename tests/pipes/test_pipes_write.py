@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import select
+import sys
 import tempfile
 from typing import Any
 
@@ -19,7 +20,11 @@ each_kind = pytest.mark.parametrize("kind", WRITABLE)
 each_breakable = pytest.mark.parametrize("kind", BREAKABLE)
 
 
-def fill(pipe: Piped, piece: bytes = b"x" * 65536) -> int:
+#: On Windows a write counts until it has ended, so one has to be more than the pipe holds.
+PIECE = b"x" * (MIB if sys.platform == "win32" else 65536)
+
+
+def fill(pipe: Piped, piece: bytes = PIECE) -> int:
     """Write until something has to wait; how much was written."""
     count = 0
     while not pipe.transport.get_write_buffer_size():
@@ -314,6 +319,8 @@ async def test_a_drain_ends_when_the_reader_goes() -> None:
 async def test_a_file_is_refused() -> None:
     loop = asyncio.get_running_loop()
     message = r"^Pipe transport is only for pipes, sockets and character devices$"
+    if sys.platform == "win32":
+        message = "needs the overlapped handle of a pipe"
     with tempfile.TemporaryFile() as file:
         with pytest.raises(ValueError, match=message):
             await loop.connect_write_pipe(Recorder, file)
@@ -332,7 +339,8 @@ async def test_connecting_is_cancelled() -> None:
         assert await notes.until_lost() is None
         await turns(5)
         assert pair.ours.closed
-        assert select.select([pair.peer], [], [], LIMIT)[0]
+        if sys.platform != "win32":
+            assert select.select([pair.peer], [], [], LIMIT)[0]
         assert pair.take_all() == b""
 
 

@@ -43,6 +43,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "tests/drivers": (),
     "tests/tls": (),
     "tests/processes": (),
+    "tests/pipes": (),
     "tests/cli": (),
     "tests/programs/test_port_examples.py": (),
     MIXINS: (),
