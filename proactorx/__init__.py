@@ -32,10 +32,9 @@ __all__ = [
     "PortClosed",
     "install",
     "new_event_loop",
+    "open",
     "run",
 ]
-if sys.platform != "win32":
-    __all__ += ["open"]
 if sys.version_info < (3, 16):
     __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
 __version__ = "0.1.0"
@@ -90,8 +89,6 @@ def __getattr__(name: str) -> Any:
             return policy.policy_class()
         except RuntimeError as exc:
             raise AttributeError(str(exc)) from None
-    if sys.platform == "win32" and name == "open":
-        raise AttributeError("proactorx.open, as all of proactorx.files, is not part of this version on win32")
     if name == "open":
         from proactorx import files  # not before it is asked for: a server may have no use for it
 

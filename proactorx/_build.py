@@ -14,10 +14,9 @@ from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epoll.driver")
-WINDOWS = ("drivers.iocp.driver", "port.handles", "port.kernel")
-FILES = tuple(f"files.{name}" for name in ("access", "binary", "handles", "inotify", "text", "whole", "window"))
+WINDOWS = ("drivers.iocp.driver", "port.handles", "port.kernel", "files.windows")
 #: Of those in ``pyproject.toml``: not for Windows.
-POSIX = ("transports.pipe", "port.shared", "port.completion", *FILES)
+POSIX = ("transports.pipe", "port.shared", "port.completion")
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,

@@ -29,7 +29,9 @@ def _module_name(path: Path) -> str:
 
 
 STUBS = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.pyi"))}
-WINDOWS_ONLY = tuple(f"proactorx.{name}" for name in ("drivers.iocp.driver", "port.handles", "port.kernel"))
+WINDOWS_ONLY = tuple(
+    f"proactorx.{name}" for name in ("drivers.iocp.driver", "port.handles", "port.kernel", "files.windows")
+)
 POSIX_ONLY = tuple(f"proactorx.{name}" for name in ("transports.pipe", "port.shared", "port.completion"))
 ELSEWHERE = {
     *(LINUX_ONLY if not sys.platform.startswith("linux") else ()),

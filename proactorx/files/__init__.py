@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    raise ImportError("proactorx.files is not part of this version on win32: use open() in asyncio.to_thread()")
-
 from proactorx.files import os, tempfile
 from proactorx.files.binary import AsyncBufferedIOBase, AsyncBufferedReader, AsyncFileIO
 from proactorx.files.direct import aligned

@@ -9,6 +9,7 @@ cdef class FileOp(Overlapped):
     cdef bint ended
     cdef bint abandoned
     cdef int move_to         # SEEK_CUR, SEEK_END: where the file's position goes when it has ended; -1: nowhere
+    cdef int place           # what has that position, see Window.fd
     cdef bint own            # its buffer is not the caller's
     cdef int opened          # OPEN: the descriptor, until somebody takes it; else -1
     cdef int finish(self) except -1

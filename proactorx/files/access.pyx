@@ -8,7 +8,6 @@ from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from posix.unistd cimport close
 from proactorx.port.op cimport FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
 from proactorx.port.port cimport Port
 
@@ -26,6 +25,7 @@ cdef extern from "fileio.h":
     int px_file_sync(int fd, int data_only) nogil
     int px_file_open(const char *path, int flags) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
+    int px_file_close(int fd) nogil
 
 cdef extern from "../loop/inbox.h":
     double px_monotonic() nogil
@@ -121,9 +121,9 @@ cdef class FileOp(Overlapped):
         if self.abandoned:
             self.close_opened()
         if self.move_to == SEEK_END:
-            px_file_seek(self.fd, 0, SEEK_END)  # it was appended
+            px_file_seek(self.place, 0, SEEK_END)  # it was appended
         elif self.move_to == SEEK_CUR and self.offset:
-            px_file_seek(self.fd, self.offset, SEEK_CUR)
+            px_file_seek(self.place, self.offset, SEEK_CUR)
         if not self.own:
             self.view = None  # the caller may change its buffer again
         if self.future is None:
@@ -146,7 +146,7 @@ cdef class FileOp(Overlapped):
 
     cdef void close_opened(self) noexcept:
         if self.opened >= 0:
-            close(self.opened)
+            px_file_close(self.opened)
             self.opened = -1
 
     cdef bytes taken(self):

@@ -6,10 +6,13 @@ import errno
 import io
 import mmap
 import os
+import sys
 from collections.abc import Callable
+from functools import partial
 
 #: What every disk of today takes, open(2): buffers, offsets and sizes are multiples of it.
 BLOCK = 4096
+_O_DIRECT: int = getattr(os, "O_DIRECT", 0)
 
 
 def aligned(size: int) -> memoryview:
@@ -34,18 +37,26 @@ def check(mode: str, buffering: int) -> None:
     """
     if "b" not in mode or buffering not in (-1, 0):
         raise ValueError("direct=True is for binary files without a buffer: mode 'rb', 'wb', 'r+b' ..., buffering=0")
-    if not hasattr(os, "O_DIRECT"):
+    if not hasattr(os, "O_DIRECT") and sys.platform != "win32":
         raise io.UnsupportedOperation("direct=True: this system has no O_DIRECT")
 
 
-def opener(inner: Callable[[str, int], int] | None, path: str, flags: int) -> int:
+def opener(inner: Callable[[str, int], int] | None) -> Callable[[str, int], int] | None:
+    """What opens a file for direct access, by `inner` where that is given.
+
+    On Windows that is an ordinary one: what goes past the cache there is a second handle (``Window.take_second``).
+    """
+    return partial(_open, inner) if sys.platform != "win32" else inner
+
+
+def _open(inner: Callable[[str, int], int] | None, path: str, flags: int) -> int:
     """Open with O_DIRECT, open(2).
 
     Raises:
         OSError: the file system refuses; the message says so.
     """
     try:
-        return (inner or _plain)(path, flags | os.O_DIRECT)
+        return (inner or _plain)(path, flags | _O_DIRECT)
     except OSError as exc:
         if exc.errno != errno.EINVAL:
             raise

@@ -6,6 +6,10 @@
 #ifndef PROACTORX_FILEIO_H
 #define PROACTORX_FILEIO_H
 
+#ifdef _WIN32
+#include "winfileio.h"
+#else
+
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -23,6 +27,8 @@
 #include <sys/vfs.h>
 #endif
 
+enum { PX_BY_HANDLE = 0 }; /* the kernel knows a file by its descriptor */
+
 /* `offset` < 0: at the file's own position, which moves. */
 static inline ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) {
     ssize_t n = offset < 0 ? read(fd, buffer, size) : pread(fd, buffer, size, (off_t)offset);
@@ -37,6 +43,17 @@ static inline ssize_t px_file_write(int fd, const char *buffer, size_t size, int
 static inline int px_file_open(const char *path, int flags) {
     int fd = open(path, flags, 0666);
     return fd < 0 ? -errno : fd;
+}
+
+static inline int px_file_close(int fd) { return close(fd) < 0 ? -errno : 0; }
+
+/* Those of open(2) that can be changed, fcntl(2). */
+static inline int px_file_set_flags(int fd, int flags) { return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0; }
+
+/* The number through which the bytes of `fd` go. */
+static inline int px_file_second(int fd, int appends, int direct) {
+    (void)appends, (void)direct;
+    return fd;
 }
 
 static inline int px_file_sync(int fd, int data_only) {
@@ -187,4 +204,5 @@ static inline int px_look_now(const char *path, px_file_facts *facts) {
 #endif
 }
 
+#endif
 #endif

@@ -11,17 +11,17 @@ not ready in the middle of something, and a cancelled operation leaves what it h
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp, access_here, access_of
-from proactorx.files.window cimport Window
+from proactorx.files.window cimport Window, number_of
 from proactorx.port.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
 from proactorx.port.op cimport FSYNC, FSYNC_DATA, READ, WRITE
 
 import asyncio
 import collections
 import functools
-import io
 import os
 import warnings
 
+from proactorx.files.disk import advise_call, allocate_call
 from proactorx.files.window import RawFile
 
 cdef extern from "fileio.h":
@@ -125,7 +125,7 @@ cdef class AsyncBase:
     def _set_window(self):
         file = self.stack
         raw = getattr(getattr(file, "buffer", file), "raw", getattr(file, "buffer", file))
-        if type(raw) is RawFile:
+        if type(raw) is RawFile and not raw._window.alone:
             self.window = raw._window
 
     def _opened(self, site, bint direct):
@@ -275,7 +275,7 @@ cdef class AsyncBase:
     async def _fetch(self, Py_ssize_t n):
         """Have up to `n` bytes more read into the window; or find the end."""
         cdef Window window = self.window
-        cdef FileOp op = self.access.new_op(READ, window.fd, window.position() if window.seekable else -1)
+        cdef FileOp op = self.access.new_op(READ, window.io, window.position() if window.seekable else -1)
         if window.direct:
             op.make_aligned(max(n, 1))
         else:
@@ -320,7 +320,7 @@ cdef class AsyncBase:
         if op.offset:
             window.add(op.taken())
             if window.seekable:
-                px_file_seek(op.fd, op.offset, SEEK_CUR)
+                px_file_seek(window.fd, op.offset, SEEK_CUR)
                 window.eof = op.offset < op.size
         elif op.error:
             raise error_of(op, window)
@@ -340,7 +340,7 @@ cdef class AsyncBase:
         cdef Window window = self.window
         if not window.seekable:
             return 0
-        return max(os.fstat(window.fd).st_size - window.position(), 0)
+        return max(window.size() - window.position(), 0)
 
     cdef int write_pending_now(self) except -1:
         cdef Window window = self.window
@@ -366,9 +366,10 @@ cdef class AsyncBase:
         It is given one: at "the file's own" io_uring repeats a short write at the place where it began (seen on 6.18).
         """
         cdef Window window = self.window
-        cdef FileOp op = self.access.new_op(WRITE, window.fd, window.position() if window.seekable else -1)
+        cdef FileOp op = self.access.new_op(WRITE, window.io, window.position() if window.seekable else -1)
         if window.seekable:
             op.move_to = SEEK_END if window.appends else SEEK_CUR
+            op.place = window.fd
         return op
 
     async def _drain(self):
@@ -700,7 +701,10 @@ cdef class AsyncBase:
     # ---------------------------------------------------------------------------------------------------- the disk
 
     cdef int descriptor(self) except -1:
-        return self.window.fd if self.window is not None and self.window.fd >= 0 else self.file().fileno()
+        """What the kernel is to be asked with."""
+        if self.window is not None and self.window.fd >= 0:
+            return self.window.io
+        return number_of(self.file().fileno())
 
     async def _sync(self, bint data_only):
         cdef FileOp op
@@ -751,15 +755,13 @@ cdef class AsyncBase:
     async def allocate(self, offset, length):
         """Reserve room on the disk for `length` bytes at `offset`, so that writing there cannot fail for want of it.
 
-        The file becomes as long as that: posix_fallocate(3).
+        The file becomes as long as that: posix_fallocate(3); FileAllocationInfo on Windows.
 
         Raises:
             OSError: there is not so much room.
             io.UnsupportedOperation: this system has no such call.
         """
-        if not hasattr(os, "posix_fallocate"):
-            raise io.UnsupportedOperation("allocate: this system has no posix_fallocate(3)")
-        await self._about(os.posix_fallocate, offset, length)
+        await self._about(allocate_call(), offset, length)
 
     async def advise(self, advice, offset=0, length=0):
         """Tell the kernel how the file will be read: posix_fadvise(2).
@@ -773,12 +775,11 @@ cdef class AsyncBase:
             ValueError: another word.
             io.UnsupportedOperation: this system has no such call.
         """
-        if not hasattr(os, "posix_fadvise"):
-            raise io.UnsupportedOperation("advise: this system has no posix_fadvise(2)")
+        call = advise_call()
         words = ("normal", "sequential", "random", "noreuse", "willneed", "dontneed")
         if advice not in words:
             raise ValueError(f"unknown advice {advice!r}: one of {', '.join(words)}")
-        await self._about(os.posix_fadvise, offset, length, getattr(os, f"POSIX_FADV_{advice.upper()}"))
+        await self._about(call, offset, length, getattr(os, f"POSIX_FADV_{advice.upper()}"))
 
 
 cdef object error_of(FileOp op, Window window):

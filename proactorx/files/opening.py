@@ -124,6 +124,7 @@ def _make(
     closefd: bool,
     opener: Callable[[str, int], int] | None,
     known: bool = False,
+    direct: bool = False,
 ) -> Any:
     """Open `file`.  `known`: its file system is local."""
     raw_mode = "".join(letter for letter in mode if letter in "axrw+")
@@ -133,6 +134,7 @@ def _make(
             raw._window.trust_file_system()
         else:
             raw._window.look_at_file_system()
+            raw._window.take_second(direct)
         return _stack(raw, mode, buffering, encoding, errors, newline)
     except BaseException:
         raw.close()
@@ -202,7 +204,7 @@ async def _open(
     access = access_for(loop, executor)
     if direct:
         unbuffered.check(mode, buffering)
-        opener = partial(unbuffered.opener, opener)
+        opener = unbuffered.opener(opener)
         buffering = 0
     fd = -1
     if opener is None and closefd and not isinstance(file, int):
@@ -212,7 +214,7 @@ async def _open(
             sys.audit("open", file, mode, _flags(mode))  # io.FileIO asks when the file is empty already
             fd = await open_by_op(access, file, _flags(mode))
     if fd < 0:
-        arguments = (file, mode, buffering, encoding, errors, newline, closefd, opener)
+        arguments = (file, mode, buffering, encoding, errors, newline, closefd, opener, False, direct)
         stack = await in_thread(access, _make, *arguments, orphan=_close)
     else:
         opened = _Opened(fd)
@@ -250,8 +252,8 @@ def open(
         mode: as of the built-in ``open``; so are `buffering`, `encoding`, `errors`, `newline`, `closefd`, `opener`.
         loop: the loop that will use the file; default: the one that runs.
         executor: run what blocks there, and not on IO threads.
-        direct: past the page cache (O_DIRECT, open(2)): a raw binary file whose buffers, offsets and sizes are
-            multiples of the block size; ``files.aligned`` makes such buffers.
+        direct: past the page cache (O_DIRECT, open(2); FILE_FLAG_NO_BUFFERING): a raw binary file whose buffers,
+            offsets and sizes are multiples of the block size; ``files.aligned`` makes such buffers.
 
     Raises:
         OSError: the file cannot be opened; with `direct` also: its file system has no such access.

@@ -7,8 +7,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
-from posix.fcntl cimport O_NONBLOCK, O_RDONLY
-from posix.unistd cimport close
 from proactorx.files.access cimport Access, access_of
 
 import io
@@ -28,7 +26,8 @@ cdef extern from "fileio.h":
     int px_file_look(int fd, px_file_facts *facts) nogil
     int px_file_is_remote(int fd) nogil
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
-    enum: PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT
+    int px_file_close(int fd) nogil
+    enum: PX_BY_HANDLE, PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT, O_NONBLOCK, O_RDONLY
 
 cdef extern from "Python.h":
     int PyUnicode_FSConverter(object path, PyObject **result) except 0
@@ -71,7 +70,7 @@ cdef int open_small(bytes name, px_file_facts *facts) except -2:
         if fd < 0:
             return -1
     if px_file_look(fd, facts) < 0:
-        close(fd)
+        px_file_close(fd)
         return -1
     return fd
 
@@ -91,7 +90,7 @@ cdef object read_now(bytes name):
     if facts.kind == c"r" and 0 < facts.size <= SMALL:
         data = PyBytes_FromStringAndSize(NULL, facts.size)
         count = px_file_read_now(fd, PyBytes_AS_STRING(data), facts.size, 0)
-    close(fd)
+    px_file_close(fd)
     return data if count == facts.size else None
 
 
@@ -100,7 +99,7 @@ def _read_file(path):
     with RawFile(path, "r") as file:
         file._window.look_at_file_system()
         data = file.readall()
-    if root == UNKNOWN:
+    if root == UNKNOWN and not PX_BY_HANDLE:
         _look_at_root()
     return data
 

@@ -19,11 +19,15 @@ cdef class Window:
     cdef bint appends
     cdef list pending        # what was written and is still to be moved to the file
     cdef Py_ssize_t pending_size
-    cdef int fd              # -1: closed
+    cdef int fd              # descriptor or handle (Windows) that has the position; -1: closed
+    cdef int io              # through which bytes are moved: the same, or a second handle, which is closed with it
+    cdef readonly bint alone  # Windows: there is no second one to be had, and no read at a position therefore
     cdef Py_ssize_t left(self) noexcept
     cdef char *bytes_left(self) noexcept
     cdef ssize_t now(self, char *buffer, Py_ssize_t n) except -2
     cdef int64_t position(self) except -1
+    cdef int64_t size(self) except -1
+    cdef int let_go(self) except -1
     cdef int check_read(self) except -1
     cdef int check_write(self) except -1
     cdef bytes take(self, Py_ssize_t n)
@@ -36,3 +40,5 @@ cdef class Window:
     cdef int wrote(self, Py_ssize_t n) except -1
     cdef int begin(self) except -1
     cdef bint end(self) noexcept
+
+cdef int number_of(int fd) except -1

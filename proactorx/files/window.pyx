@@ -17,8 +17,6 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBUF_SIMPLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy
-from posix.fcntl cimport AT_FDCWD, F_GETFL, F_SETFL, O_CLOEXEC, O_NONBLOCK, O_RDONLY, fcntl
-from posix.unistd cimport close
 from proactorx.files.access cimport Access, FileOp
 from proactorx.port.errnos cimport EAGAIN, EINTR, ENOENT, EOPNOTSUPP
 from proactorx.port.op cimport OPEN
@@ -26,6 +24,10 @@ from proactorx.port.op cimport OPEN
 import errno
 import io
 import os
+import sys
+
+if sys.platform == "win32":
+    from msvcrt import get_osfhandle
 
 cdef extern from "fileio.h":
     ctypedef struct px_file_facts:
@@ -38,7 +40,11 @@ cdef extern from "fileio.h":
     int px_file_is_remote(int fd) nogil
     int px_open_now(const char *path, int flags, int resolve) nogil
     int px_look_now(const char *path, px_file_facts *facts) nogil
-    enum: PX_RESOLVE_CACHED
+    int px_file_close(int fd) nogil
+    int px_file_set_flags(int fd, int flags) nogil
+    int px_file_second(int fd, int appends, int direct) nogil
+    enum: PX_BY_HANDLE, PX_RESOLVE_CACHED
+    enum: AT_FDCWD, O_CLOEXEC, O_NONBLOCK, O_RDONLY
 
 cdef extern from *:
     """
@@ -74,7 +80,7 @@ cdef class Window:
         cdef int error = px_file_look(fd, &facts)
         if error < 0:
             raise OSError(-error, os.strerror(-error))
-        self.fd = fd
+        self.fd = self.io = fd
         self.data = b""
         self.pending = []
         self.seekable = facts.kind == c"r" or facts.kind == c"b"
@@ -208,6 +214,23 @@ cdef class Window:
             raise OSError(<int>-n, os.strerror(<int>-n))
         return n
 
+    cdef int64_t size(self) except -1:
+        cdef px_file_facts facts
+        cdef int error = px_file_look(self.fd, &facts)
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        return facts.size
+
+    cdef int let_go(self) except -1:
+        """The file is being closed."""
+        if self.io != self.fd:
+            px_file_close(self.io)
+        self.fd = self.io = -1
+        return 0
+
+    def __dealloc__(self):
+        self.let_go()
+
     cdef int check_read(self) except -1:
         if self.fd < 0:
             raise ValueError("I/O operation on closed file")
@@ -229,9 +252,31 @@ cdef class Window:
         if px_file_look(self.fd, &facts) == 0:
             local_devices[facts.device] = self.local
 
+    def take_second(self, bint direct):
+        """Windows: open the file once more, for bytes at a position (see winfileio.h).  Nothing elsewhere; may wait.
+
+        Raises:
+            OSError: with `direct`: it cannot be opened so.
+        """
+        cdef int second
+        if not PX_BY_HANDLE:
+            return
+        second = px_file_second(self.fd, self.appends, direct)
+        if second >= 0:
+            self.io = second
+        elif direct:
+            raise OSError(-second, f"direct=True: the file cannot be opened for direct access: {os.strerror(-second)}")
+        else:
+            self.alone = True
+
     def trust_file_system(self):
         """`local_devices` has said that the file is local."""
         self.local = True
+
+
+cdef int number_of(int fd) except -1:
+    """What the kernel calls a descriptor of Python's."""
+    return get_osfhandle(fd) if PX_BY_HANDLE else fd
 
 
 class RawFile(io.FileIO):
@@ -242,7 +287,7 @@ class RawFile(io.FileIO):
     def __init__(self, file, mode="r", closefd=True, opener=None):
         cdef Window window
         FileIO.__init__(self, file, mode, closefd, opener)
-        self._window = window = Window(FileIO.fileno(self))
+        self._window = window = Window(number_of(FileIO.fileno(self)))
         window.readable = FileIO.readable(self)
         window.writable = FileIO.writable(self)
         window.appends = "a" in mode
@@ -412,7 +457,7 @@ class RawFile(io.FileIO):
                 self._move_pending()
         finally:
             if self._window is not None:
-                (<Window>self._window).fd = -1
+                (<Window>self._window).let_go()
             FileIO.close(self)
 
 
@@ -449,8 +494,8 @@ async def open_now(Access access not None, path):
     fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
     if fd < 0:
         return -1
-    if px_file_look(fd, &facts) < 0 or facts.kind != c"r" or fcntl(fd, F_SETFL, O_RDONLY) < 0:
-        close(fd)  # somebody has put something else there in between
+    if px_file_look(fd, &facts) < 0 or facts.kind != c"r" or px_file_set_flags(fd, O_RDONLY) < 0:
+        px_file_close(fd)  # somebody has put something else there in between
         return -1
     access.spend(OPENING)
     return fd
@@ -498,5 +543,5 @@ async def open_by_op(Access access not None, path, int flags):
     if op.error:
         raise OSError(op.error, os.strerror(op.error), path)
     fd, op.opened = op.opened, -1
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK)
+    px_file_set_flags(fd, flags)
     return fd

@@ -9,11 +9,18 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from proactorx.files.access import access_for
 from proactorx.files.handles import in_thread
+
+if sys.platform == "win32":
+    from proactorx.files import windows
+
+#: Not inherited by children; on Windows also: bytes as they are.
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 
 _Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -38,7 +45,7 @@ def _sync_folder(path: Any) -> None:
 
 
 def _write(path: bytes, data: Any, durable: bool) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o666)
     try:
         _write_all(fd, data)
         if durable:
@@ -51,17 +58,21 @@ def _replace(path: bytes, data: Any, durable: bool) -> None:
     path = os.path.realpath(path)  # what a symbolic link points to is replaced, not the link
     folder, name = os.path.split(path)
     beside = os.path.join(folder, b".%s.%s.tmp" % (name[:200], secrets.token_hex(8).encode()))
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
     try:
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
+            if sys.platform != "win32":
+                with contextlib.suppress(FileNotFoundError):
+                    os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
             _write_all(fd, data)
             if durable:
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(beside, path)
+        if durable and sys.platform == "win32":
+            windows.replace_durably(beside, path)
+        else:
+            os.replace(beside, path)
     except BaseException:
         os.unlink(beside)
         raise
@@ -69,7 +80,7 @@ def _replace(path: bytes, data: Any, durable: bool) -> None:
 
 def _write_file(path: bytes, data: Any, atomic: bool, durable: bool) -> int:
     (_replace if atomic else _write)(path, data, durable)
-    if durable:
+    if durable and sys.platform != "win32":
         _sync_folder(os.path.realpath(path))
     return memoryview(data).nbytes
 
@@ -81,8 +92,9 @@ async def write_bytes(path: _Path, data: Any, *, atomic: bool = False, durable: 
         path: of the file.
         data: anything with the buffer protocol; not to be changed before this has ended.
         atomic: others see the old file or the new one, and nothing between: it is written under another name in the
-            same directory, and renamed. It keeps the permissions of the old one.
-        durable: the disk has it when this has ended, fsync(2), its name too.
+            same directory, and renamed. It keeps the permissions of the old one, but not on Windows.
+        durable: the disk has it when this has ended, fsync(2), its name too; on Windows a name that is new may still
+            be on its way, unless `atomic`.
 
     Cancelled, it ends all the same, in the background.
 
@@ -104,12 +116,12 @@ class _Copy:
 
     def run(self, source: bytes, target: bytes) -> int:
         """Copy; on an IO thread."""
-        source_fd = os.open(source, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        source_fd = os.open(source, os.O_RDONLY | _FLAGS)
         try:
             facts = os.fstat(source_fd)
             if os.path.exists(target) and os.path.samestat(facts, os.stat(target)):
                 raise shutil.SameFileError(f"{source!r} and {target!r} are the same file")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS
             target_fd = os.open(target, flags, 0o666)
             try:
                 return self._pieces(source_fd, target_fd, facts.st_size)
@@ -125,7 +137,7 @@ class _Copy:
             moved = 0
             if by_range:
                 try:
-                    moved = os.copy_file_range(source, target, _PIECE)
+                    moved = os.copy_file_range(source, target, _PIECE)  # type: ignore[attr-defined, unused-ignore]
                 except OSError as exc:
                     if exc.errno not in _NOT_BY_RANGE:
                         raise

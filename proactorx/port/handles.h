@@ -4,8 +4,6 @@
 
 #include "../drivers/iocp/iocp.h"
 
-#include <winternl.h>
-
 enum { PX_NO_FILE, PX_STREAM, PX_DATAGRAM, PX_HANDLE };
 enum { PX_FILE_REPLACE_COMPLETION_INFORMATION = 61 };
 
@@ -21,8 +19,6 @@ static void px_make_nonblocking(int fd) {
     u_long one = 1;
     ioctlsocket(PX_SOCKET(fd), FIONBIO, &one);
 }
-
-static int px_is_disk(int fd) { return GetFileType((HANDLE)PX_SOCKET(fd)) == FILE_TYPE_DISK; }
 
 static int px_socket_family(int fd) {
     WSAPROTOCOL_INFOW info;
@@ -44,16 +40,6 @@ static LONG px_replace(int fd, HANDLE port) {
     IO_STATUS_BLOCK status;
     if (found.call == NULL) return (LONG)0xC0000002; /* STATUS_NOT_IMPLEMENTED */
     return found.call((HANDLE)PX_SOCKET(fd), &status, &wanted, sizeof wanted, PX_FILE_REPLACE_COMPLETION_INFORMATION);
-}
-
-/* A file of the C library's was not opened for overlapped use: the same file once more, so that it can be bound; -1. */
-static int px_reopen(intptr_t handle, int reads, int writes) {
-    DWORD access = (reads ? GENERIC_READ : 0) | (writes ? GENERIC_WRITE : 0);
-    HANDLE made = INVALID_HANDLE_VALUE;
-    if (GetFileType((HANDLE)handle) == FILE_TYPE_DISK)
-        made = ReOpenFile((HANDLE)handle, access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
-                          FILE_FLAG_OVERLAPPED);
-    return made == INVALID_HANDLE_VALUE ? -1 : (int)(intptr_t)made;
 }
 
 #endif

@@ -28,7 +28,7 @@ cdef extern from "handles.h":
     int px_socket_family(int fd) nogil
     uint32_t px_bind_to(HANDLE port, int fd) nogil
     long px_replace(int fd, HANDLE port) nogil
-    int px_reopen(intptr_t handle, int reads, int writes) nogil
+    int px_reopen(int fd, int appends, uint32_t flags) nogil
 
 cdef dict bound = {}                        # handle: HandleBinding; of this process
 cdef object bound_lock = threading.RLock()  # a finalizer may come in while its thread has it
@@ -101,7 +101,7 @@ cdef int attach(HandleBinding made, object file, HANDLE port) except -1:
     cdef uint32_t error
     cdef int fd
     if made.crt >= 0:
-        fd = px_reopen(made.handle, file.readable(), file.writable())
+        fd = px_reopen(made.fd, False, 0)
         if fd < 0:
             return 0  # a pipe, a console, a file that was opened to be shared with nobody: IO threads do it
         made.opened = _Opened.__new__(_Opened)

@@ -250,10 +250,4 @@ static int px_write_blocking(intptr_t handle, const char *buffer, size_t size, i
     return px_file_result(px_file_failure());
 }
 
-static int px_fsync_blocking(intptr_t handle) {
-    if (FlushFileBuffers((HANDLE)handle)) return 0;
-    /* Of one that was not opened for writing; POSIX has nothing against that. */
-    return GetLastError() == ERROR_ACCESS_DENIED ? 0 : px_file_failure();
-}
-
 #endif

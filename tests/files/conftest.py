@@ -6,9 +6,12 @@ Tests of what aiofiles does not have import ``proactorx.files`` themselves.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import sys
 from collections.abc import Iterator
+from ctypes import byref, c_ulong, c_void_p, create_unicode_buffer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,8 +31,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("aio", list(LIBRARIES.values()), ids=list(LIBRARIES))
 
 
-def _descriptors() -> set[str]:
-    # Less the listing's own; with what each is, as numbers come again.
+def open_files() -> set[str]:
+    """The files that this process has open: numbers, with what each is, as numbers come again."""
+    if sys.platform == "win32":
+        return _open_handles()
     found = set()
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -41,13 +46,29 @@ def _descriptors() -> set[str]:
     return found
 
 
+def _open_handles() -> set[str]:
+    kernel, count, flags = ctypes.windll.kernel32, c_ulong(), c_ulong()  # type: ignore[attr-defined, unused-ignore]
+    kernel.GetProcessHandleCount(c_void_p(-1), byref(count))
+    name, found, number = create_unicode_buffer(1000), set(), 0
+    for handle in range(4, 1 << 20, 4):
+        if number >= count.value:
+            break
+        if not kernel.GetHandleInformation(c_void_p(handle), byref(flags)):
+            continue
+        number += 1
+        is_file = kernel.GetFileType(c_void_p(handle)) == 1  # FILE_TYPE_DISK
+        if is_file and kernel.GetFinalPathNameByHandleW(c_void_p(handle), name, len(name), 0):
+            found.add(f"{handle} {name.value}")
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _no_file_is_left_open() -> Iterator[None]:
-    before = _descriptors()
+    before = open_files()
     yield
-    if _descriptors() - before:
+    if open_files() - before:
         gc.collect()
-    assert _descriptors() - before == set()
+    assert open_files() - before == set()
 
 
 @pytest.fixture

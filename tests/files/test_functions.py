@@ -21,29 +21,35 @@ async def test_os(aio: Any, tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"12345")
     assert (await aio.os.stat(a)).st_size == 5
-    fd = os.open(tmp_path, os.O_RDONLY)
-    assert (await aio.os.stat("a", dir_fd=fd)).st_size == 5
-    os.close(fd)
     await aio.os.rename(a, b)
     assert await aio.os.listdir(tmp_path) == ["b"]
     await aio.os.mkdir(tmp_path / "d", 0o700)
     await aio.os.makedirs(tmp_path / "d/e/f", exist_ok=True)
-    await aio.os.symlink(b, a)
-    assert await aio.os.readlink(a) == str(b)
     await aio.os.link(b, tmp_path / "c")
-    assert sorted(entry.name for entry in await aio.os.scandir(tmp_path)) == ["a", "b", "c", "d"]
+    assert sorted(entry.name for entry in await aio.os.scandir(tmp_path)) == ["b", "c", "d"]
     await aio.os.replace(tmp_path / "c", tmp_path / "g")
     await aio.os.renames(tmp_path / "g", tmp_path / "h")
-    await aio.os.unlink(a)
     await aio.os.remove(b)
     await aio.os.removedirs(tmp_path / "d/e/f")
+    assert await aio.os.listdir(tmp_path) == ["h"]
+    await aio.os.unlink(tmp_path / "h")
     assert await aio.os.access(tmp_path, os.R_OK)
     assert await aio.os.getcwd() == os.getcwd()
-    assert (await aio.os.statvfs(tmp_path)).f_bsize
     await aio.os.mkdir(tmp_path / "i")
     await aio.os.rmdir(tmp_path / "i")
     with pytest.raises(FileNotFoundError):
         await aio.os.stat(tmp_path / "nothing")
+
+
+async def test_os_as_posix_has_it(aio: Any, path: Path, tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert (await aio.os.stat(path.name, dir_fd=fd)).st_size == 256
+    os.close(fd)
+    assert (await aio.os.statvfs(tmp_path)).f_bsize
+    link = tmp_path / "link"
+    await aio.os.symlink(path, link)
+    assert await aio.os.readlink(link) == str(path)
+    await aio.os.unlink(link)
 
 
 async def test_ospath(aio: Any, path: Path) -> None:
@@ -84,8 +90,9 @@ async def test_temporary_files(aio: Any, mode: str) -> None:
         assert name.endswith(".x")
         await handle.write(data)
         await handle.flush()
-        with open(name, mode.replace("w+", "r"), encoding=encoding) as again:
-            assert again.read() == data
+        if sys.platform != "win32":  # there nobody can open it as long as it is to be removed by its close
+            with open(name, mode.replace("w+", "r"), encoding=encoding) as again:
+                assert again.read() == data
     assert not os.path.exists(name)
     handle = await aio.tempfile.NamedTemporaryFile(mode, delete=False)
     await handle.close()
@@ -183,5 +190,5 @@ def test_the_standard_streams(which: str) -> None:
         timeout=30,
         check=True,
     )
-    assert done.stdout == b"out one\nbytes wrapping\n"
-    assert done.stderr == b"err\nraw\n"
+    assert done.stdout.replace(b"\r\n", b"\n") == b"out one\nbytes wrapping\n"
+    assert done.stderr.replace(b"\r\n", b"\n") == b"err\nraw\n"

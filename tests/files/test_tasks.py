@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -33,20 +34,37 @@ class Fifo:
         return await asyncio.wait_for(opening, LIMIT), writer
 
 
+class WindowsPipe:
+    """The same as Windows has it, where both ends are open from the beginning."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = rf"\\.\pipe\proactorx-{os.getpid()}-{path.parent.name}"
+
+    async def open(self, mode: str, **options: Any) -> tuple[Any, int]:
+        import _winapi
+        import msvcrt
+
+        outbound, wait, room = 2, 0, 1 << 16
+        made = _winapi.CreateNamedPipe(self.path, outbound, wait, 1, room, room, 0, 0)  # type: ignore[attr-defined]
+        writer = msvcrt.open_osfhandle(made, os.O_WRONLY)  # type: ignore[attr-defined, unused-ignore]
+        return await asyncio.wait_for(files.open(self.path, mode, **options), LIMIT), writer
+
+
 async def _opened(path: Path, mode: str, **options: Any) -> Any:
     return await files.open(path, mode, **options)
 
 
 @pytest.fixture
-def fifo(tmp_path: Path) -> Fifo:
-    return Fifo(tmp_path / "fifo")
+def fifo(tmp_path: Path) -> Any:
+    return (Fifo if sys.platform != "win32" else WindowsPipe)(tmp_path / "fifo")
 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Blocking bodies of whole calls (``allocate``) wait for the event."""
     event = threading.Event()
-    monkeypatch.setattr(os, "posix_fallocate", lambda *_args: event.wait(LIMIT))
+    call = "os.posix_fallocate" if sys.platform != "win32" else "proactorx.files.windows.allocate"
+    monkeypatch.setattr(call, lambda *_args: event.wait(LIMIT))
     yield event
     event.set()
 
@@ -198,6 +216,8 @@ async def test_a_cancelled_read_leaves_the_position(tmp_path: Path, method: str,
 
 
 def _drop_from_cache(path: Path) -> None:
+    if not hasattr(os, "posix_fadvise"):
+        return
     fd = os.open(path, os.O_RDONLY)
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

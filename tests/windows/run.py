@@ -41,6 +41,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "tests/loop": (),
     "tests/pool": (),
     "tests/drivers": (),
+    "tests/files": (),
     "tests/tls": (),
     "tests/processes": (),
     "tests/pipes": (),

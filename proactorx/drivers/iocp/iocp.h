@@ -6,6 +6,7 @@
 
 #include "../winsockio.h"
 #include "../../port/flight.h"
+#include "../../port/winfile.h"
 
 #include <mswsock.h>
 #include <stdlib.h>
@@ -60,6 +61,10 @@ static int px_ended(ULONG_PTR internal) {
     case 0xC0000022u: /* ACCESS_DENIED */ return -EACCES;
     case 0xC000009Au: /* INSUFFICIENT_RESOURCES */
     case 0xC0000017u: /* NO_MEMORY */ return -WSAENOBUFS;
+    case 0xC000000Du: /* INVALID_PARAMETER */ return -EINVAL;
+    case 0xC0000054u: /* FILE_LOCK_CONFLICT */ return -EACCES;
+    case 0xC000007Fu: /* DISK_FULL */
+    case 0xC0000802u: /* DISK_QUOTA_EXCEEDED */ return -ENOSPC;
     case 0xC00000B5u: /* IO_TIMEOUT */ return -WSAETIMEDOUT;
     case 0xC0000236u: /* CONNECTION_REFUSED */ return -WSAECONNREFUSED;
     case 0xC000020Cu: /* CONNECTION_DISCONNECTED */
@@ -76,21 +81,6 @@ static int px_ended(ULONG_PTR internal) {
     case 0xC000014Bu: /* PIPE_BROKEN */
     case 0xC00000B0u: /* PIPE_DISCONNECTED */
     case 0xC00000B1u: /* PIPE_CLOSING */ return -EPIPE;
-    default: return -EIO;
-    }
-}
-
-/* The same for GetLastError() of a file call. */
-static int px_file_failure(void) {
-    switch (GetLastError()) {
-    case ERROR_BROKEN_PIPE:
-    case ERROR_NO_DATA:
-    case ERROR_PIPE_NOT_CONNECTED: return -EPIPE;
-    case ERROR_OPERATION_ABORTED: return -ECANCELED;
-    case ERROR_INVALID_HANDLE: return -EBADF;
-    case ERROR_ACCESS_DENIED: return -EACCES;
-    case ERROR_NOT_ENOUGH_MEMORY:
-    case ERROR_NO_SYSTEM_RESOURCES: return -ENOMEM;
     default: return -EIO;
     }
 }

@@ -1,0 +1,161 @@
+/* fileio.h for Windows: the same calls, by handle, with the same convention.
+ *
+ * A file of the C library's has a handle that executes one call at a time, and that moves with every one, also of those
+ * at an offset.  So it is only asked for its position; bytes go through a second handle of the same file, which has
+ * none (px_reopen).  Nothing can be said to be in the page cache: the calls whose names end in _now refuse.
+ */
+#ifndef PROACTORX_WINFILEIO_H
+#define PROACTORX_WINFILEIO_H
+
+#include <fcntl.h>
+#include "../drivers/winsockio.h"
+#include "../port/winfile.h"
+
+enum {
+    PX_BY_HANDLE = 1,                   /* descriptors of the C library's are not what the kernel knows */
+    PX_FILE_REMOTE_PROTOCOL_INFO = 13,  /* of FILE_INFO_BY_HANDLE_CLASS; its answer has 116 bytes */
+};
+enum { PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT };
+enum { AT_FDCWD = -100, O_CLOEXEC = 0, O_NONBLOCK = 0 }; /* for calls that refuse */
+
+/* ReadFile or WriteFile that waits.  The event's lowest bit keeps the packet from the port to which the handle may be
+ * bound (GetQueuedCompletionStatus). */
+static inline ssize_t px_file_move(int fd, void *buffer, size_t size, int64_t offset, int writes) {
+    HANDLE handle = PX_FILE_HANDLE(fd), event;
+    OVERLAPPED place;
+    DWORD n = 0;
+    BOOL ok;
+    ssize_t result = 0;
+    memset(&place, 0, sizeof place);
+    place.Offset = (DWORD)offset;
+    place.OffsetHigh = (DWORD)(offset >> 32);
+    event = CreateEventW(NULL, TRUE, FALSE, NULL);
+    if (event == NULL) return px_file_failure();
+    place.hEvent = (HANDLE)((uintptr_t)event | 1);
+    ok = writes ? WriteFile(handle, buffer, (DWORD)px_clamp(size), NULL, &place)
+                : ReadFile(handle, buffer, (DWORD)px_clamp(size), NULL, &place);
+    if (ok || GetLastError() == ERROR_IO_PENDING) ok = GetOverlappedResult(handle, &place, &n, TRUE);
+    if (!ok && GetLastError() != ERROR_HANDLE_EOF) result = px_file_failure();
+    CloseHandle(event);
+    return result < 0 ? result : (ssize_t)n;
+}
+
+static inline ssize_t px_file_move_at(int fd, void *buffer, size_t size, int64_t offset, int writes) {
+    ssize_t n;
+    int second = fd;
+    if (!px_is_disk(fd)) return -ESPIPE;
+    if (px_is_synchronous(fd)) second = px_reopen(fd, 0, 0); /* somebody else's, whose position must stay */
+    if (second < 0) return second;
+    n = px_file_move(second, buffer, size, offset, writes);
+    if (second != fd) CloseHandle(PX_FILE_HANDLE(second));
+    return n;
+}
+
+/* `offset` < 0: at the file's own position, which moves. */
+static inline ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) {
+    DWORD n = 0;
+    if (offset >= 0) return px_file_move_at(fd, buffer, size, offset, 0);
+    if (ReadFile(PX_FILE_HANDLE(fd), buffer, (DWORD)px_clamp(size), &n, NULL)) return n;
+    return GetLastError() == ERROR_BROKEN_PIPE || GetLastError() == ERROR_HANDLE_EOF ? 0 : px_file_failure();
+}
+
+static inline ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) {
+    DWORD n = 0;
+    if (offset >= 0) return px_file_move_at(fd, (void *)buffer, size, offset, 1);
+    return WriteFile(PX_FILE_HANDLE(fd), buffer, (DWORD)px_clamp(size), &n, NULL) ? (ssize_t)n : px_file_failure();
+}
+
+/* A pipe's would wait for its reader. */
+static inline int px_file_sync(int fd, int data_only) {
+    (void)data_only;
+    return px_is_disk(fd) ? px_fsync_blocking((intptr_t)fd) : -EINVAL;
+}
+
+static inline int px_file_close(int fd) { return CloseHandle(PX_FILE_HANDLE(fd)) ? 0 : px_file_failure(); }
+
+static inline int px_file_open(const char *path, int flags) {
+    (void)path, (void)flags;
+    return -ENOSYS; /* the C library's own open() is what makes its descriptors */
+}
+
+static inline ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) {
+    (void)fd, (void)buffer, (void)size, (void)offset;
+    return -EOPNOTSUPP;
+}
+
+static inline ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) {
+    (void)fd, (void)buffer, (void)size, (void)offset;
+    return -EOPNOTSUPP;
+}
+
+static inline int64_t px_file_seek(int fd, int64_t offset, int whence) {
+    LARGE_INTEGER distance, place;
+    distance.QuadPart = offset;
+    return SetFilePointerEx(PX_FILE_HANDLE(fd), distance, &place, (DWORD)whence) ? place.QuadPart : px_file_failure();
+}
+
+typedef struct {
+    int kind;           /* 'r': on a disk, 'p': pipe or socket, 'o': console, or another device */
+    int64_t size;
+    uint64_t device;
+} px_file_facts;
+
+static inline int px_file_look(int fd, px_file_facts *facts) {
+    LARGE_INTEGER size;
+    DWORD type = GetFileType(PX_FILE_HANDLE(fd));
+    memset(facts, 0, sizeof *facts);
+    if (type == FILE_TYPE_UNKNOWN && GetLastError() != NO_ERROR) return px_file_failure();
+    facts->kind = type == FILE_TYPE_DISK ? 'r' : type == FILE_TYPE_PIPE ? 'p' : 'o';
+    if (type == FILE_TYPE_DISK && GetFileSizeEx(PX_FILE_HANDLE(fd), &size)) facts->size = size.QuadPart;
+    return 0;
+}
+
+static inline int px_file_is_remote(int fd) {
+    uint32_t answer[29];
+    return px_is_disk(fd) && GetFileInformationByHandleEx(PX_FILE_HANDLE(fd), PX_FILE_REMOTE_PROTOCOL_INFO, answer,
+                                                          sizeof answer);
+}
+
+static inline int px_open_now(const char *path, int flags, int resolve) {
+    (void)path, (void)flags, (void)resolve;
+    return -EAGAIN;
+}
+
+static inline int px_look_now(const char *path, px_file_facts *facts) {
+    (void)path, (void)facts;
+    return -EAGAIN;
+}
+
+static inline int px_file_set_flags(int fd, int flags) {
+    (void)fd, (void)flags;
+    return -ENOSYS;
+}
+
+/* The handle through which the bytes of `fd` go: a second one of a file on a disk; or -errno. */
+static inline int px_file_second(int fd, int appends, int direct) {
+    return px_is_disk(fd) ? px_reopen(fd, appends, direct ? FILE_FLAG_NO_BUFFERING | FILE_FLAG_WRITE_THROUGH : 0) : fd;
+}
+
+/* Room on the disk for `size` bytes, and the file at least as long as that. */
+static inline int px_file_reserve(int fd, int64_t size) {
+    FILE_ALLOCATION_INFO room;
+    FILE_END_OF_FILE_INFO end;
+    FILE_STANDARD_INFO now;
+    HANDLE handle = PX_FILE_HANDLE(fd);
+    if (!GetFileInformationByHandleEx(handle, FileStandardInfo, &now, sizeof now)) return px_file_failure();
+    room.AllocationSize.QuadPart = end.EndOfFile.QuadPart = size;
+    /* (What is less than the file has now would be cut off.) */
+    if (size > now.AllocationSize.QuadPart && size > now.EndOfFile.QuadPart &&
+        !SetFileInformationByHandle(handle, FileAllocationInfo, &room, sizeof room))
+        return px_file_failure();
+    if (size > now.EndOfFile.QuadPart && !SetFileInformationByHandle(handle, FileEndOfFileInfo, &end, sizeof end))
+        return px_file_failure();
+    return 0;
+}
+
+/* 0 or a system error. */
+static inline unsigned long px_move_through(const wchar_t *source, const wchar_t *target) {
+    return MoveFileExW(source, target, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) ? 0 : GetLastError();
+}
+
+#endif
