@@ -489,6 +489,9 @@ cdef class CompletionPort(Operations):
             else:
                 started = px_begin_accept(&calls, fd, flight, flight.buffer)
         if started == PX_PENDING or started == PX_AT_ONCE:
+            if op.state == CANCELLING:
+                # By another thread, while this one was on its way to the kernel: CancelIoEx has found nothing then.
+                CancelIoEx(<HANDLE>PX_SOCKET(fd), &flight.overlapped)
             return 0
         error = px_answer_it(self.port, flight, 0 if started == PX_NO_PACKET else started)
         if error:
