@@ -201,12 +201,12 @@ cdef class AsyncBinary(AsyncBase):
         access.spend(got)
         return data if got == n else data[:got]
 
-    async def pread_into(self, buffer, int64_t offset):
+    def pread_into(self, buffer, int64_t offset):
         """Fill `buffer` with the bytes at `offset`; how many there were, fewer only at the end of the file: pread(2).
 
         `buffer` is locked until it is filled, also when the caller is cancelled.
         """
-        return await self.preadv((buffer,), offset)
+        return self.preadv((buffer,), offset)
 
     async def preadv(self, buffers, int64_t offset):
         """Fill one buffer after the other with the bytes at `offset`; how many there were: preadv(2)."""
@@ -262,7 +262,7 @@ cdef class AsyncBinary(AsyncBase):
             raise
         self.landed()
 
-    async def pwrite(self, data, int64_t offset):
+    def pwrite(self, data, int64_t offset):
         """Write all of `data` at `offset`; how many bytes that were: pwrite(2).
 
         The position of the file stays where it is, and the operations in line are not waited for.  In append mode Linux
@@ -272,7 +272,7 @@ cdef class AsyncBinary(AsyncBase):
         Raises:
             OSError: nothing could be written; where something could, its count is returned, as of write(2).
         """
-        return await self.pwritev((data,), offset)
+        return self.pwritev((data,), offset)
 
     async def pwritev(self, buffers, int64_t offset):
         """Write one buffer after the other at `offset`; as ``pwrite``: pwritev(2)."""

@@ -1,12 +1,14 @@
 """``read_bytes`` and ``read_text``: a small file whose names and bytes are in the kernel's caches is read at once.
 
-That takes four system calls and no thread; anything else is read by one call on an IO thread.
+That takes three system calls (openat2, preadv2, close) and no thread; anything else is read by one call on an IO
+thread.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 from proactorx.files.access cimport Access, access_of
 
 import io
@@ -35,7 +37,9 @@ cdef extern from "Python.h":
 cdef object RawFile = _window.RawFile
 cdef dict local_devices = _window.local_devices
 cdef enum:
-    SMALL = 1 << 18
+    SMALL = 1 << 18   # read in the loop's thread
+    TINY = 1 << 14    # read by one call, which comes before the file is looked at
+    PAGE = 1 << 12    # the smallest there is: a larger one is a multiple of it
     CALLS = 16 << 10  # what opening costs, as copying so many bytes
 
 cdef enum Root:
@@ -54,44 +58,59 @@ cdef bytes encoded(path):
     return result
 
 
-cdef int open_small(bytes name, px_file_facts *facts) except -2:
+cdef int open_small(bytes name) except -2:
     """Open the file if that needs no waiting; else -1.
 
-    On the mount of the root it is opened first, and looked at then.  On another one, which may be that of a network,
-    opening might wait: it is looked at first.
+    On the mount of the root it is opened at once.  On another one, which may be that of a network, opening might wait:
+    it is looked at first.
     """
+    cdef px_file_facts facts
     cdef int fd = -1
     if root == LOCAL and PyBytes_AS_STRING(name)[0] == c"/":
         fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_SAME_MOUNT)
     if fd < 0:
-        if px_look_now(name, facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
+        if px_look_now(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
             return -1
         fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
         if fd < 0:
             return -1
-    if px_file_look(fd, facts) < 0:
-        px_file_close(fd)
-        return -1
     return fd
 
 
 cdef object read_now(bytes name):
     """The bytes of the file; or a named pipe, which is open now; or None where the file has to be waited for."""
+    cdef char[TINY] buffer
     cdef px_file_facts facts
-    cdef bytes data = None
-    cdef ssize_t count = -1
-    cdef int fd = open_small(name, &facts)
+    cdef object data = None
+    cdef ssize_t count
+    cdef int fd = open_small(name)
     if fd < 0:
         return None
-    if facts.kind == c"p":
-        # Its writer has noticed: closing it would break the pipe.
-        return RawFile(fd, "r")
-    # Of size 0 are also the files of /proc, which are not empty.
-    if facts.kind == c"r" and 0 < facts.size <= SMALL:
-        data = PyBytes_FromStringAndSize(NULL, facts.size)
-        count = px_file_read_now(fd, PyBytes_AS_STRING(data), facts.size, 0)
+    # Before anybody knows what it is: a pipe has no positions, and refuses this; a device may refuse it too.
+    count = px_file_read_now(fd, buffer, TINY, 0)
+    if 0 < count < TINY and (count % PAGE or px_file_read_now(fd, buffer + count, 1, count) == 0):
+        # All of it: where the page cache lacks a page, what it has ends at a page's end.
+        data = PyBytes_FromStringAndSize(buffer, count)
+    elif count != 0 and px_file_look(fd, &facts) == 0:  # 0: empty, or a file of /proc
+        if facts.kind == c"p":
+            # Its writer has noticed: closing it would break the pipe.
+            return RawFile(fd, "r")
+        if facts.kind == c"r" and count == TINY and facts.size <= SMALL:
+            data = read_rest(fd, buffer, facts.size)
     px_file_close(fd)
-    return data if count == facts.size else None
+    return data
+
+
+cdef bytes read_rest(int fd, const char *begun, Py_ssize_t size):
+    """A file of `size` bytes of which the first ones are known; None where the others have to be waited for."""
+    cdef bytes data
+    if size < TINY:
+        return None  # it changes
+    data = PyBytes_FromStringAndSize(NULL, size)
+    memcpy(PyBytes_AS_STRING(data), begun, TINY)
+    if px_file_read_now(fd, PyBytes_AS_STRING(data) + TINY, size - TINY, TINY) != size - TINY:
+        return None
+    return data
 
 
 def _read_file(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,16 @@ def test_many_at_once_on_one_file(native: Port, fd: int) -> None:
     ops = [native.start(Overlapped(WRITE, fd, data=bytes((255 - i,)), position=i)) for i in range(256)]
     done(native, *ops)
     assert os.pread(fd, 256, 0) == bytes(range(255, -1, -1))
+
+
+def test_the_disk_is_given_work_before_the_turn_ends(native: Port, fd: int) -> None:
+    ops = [native.start(Overlapped(WRITE, fd, data=b"x", position=i)) for i in range(16)]
+    deadline = time.monotonic() + 10
+    while os.pread(fd, 8, 0) != b"x" * 8:  # and nobody runs the port
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    done(native, *ops)
+    assert os.pread(fd, 17, 0) == b"x" * 16 + b"\x10"
 
 
 def test_errors_are_those_of_the_system_calls(native: Port, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import socket
 
 import pytest
@@ -80,4 +83,26 @@ def test_limits_that_the_kernel_refuses_are_an_error_of_the_open(limits: dict[st
     port = Port(_driver(**limits))
     with pytest.raises(OSError, match="Invalid argument"):
         port.run(0.001)
+    port.close()
+
+
+def test_the_kernels_own_threads_are_bounded() -> None:
+    """IORING_REGISTER_IOWQ_MAX_WORKERS, io_uring_register(2), told 0 twice answers with the limits."""
+
+    def rings() -> set[int]:
+        found = set()
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[io_uring]":
+                    found.add(int(name))
+        return found
+
+    before = rings()
+    port = Port(_driver())
+    port.run(0.001)
+    (fd,) = rings() - before
+    limits = (ctypes.c_uint32 * 2)()
+    if ctypes.CDLL(None).syscall(427, fd, 19, limits, 2) < 0:
+        pytest.skip("the kernel has no limit for them before Linux 5.15")
+    assert list(limits) == [32, 32]
     port.close()

@@ -154,7 +154,7 @@ async def test_a_file_system_without_direct_access(path: Path) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.parametrize("size", [0, 1, 2000, 300_000, 3 << 20])
+@pytest.mark.parametrize("size", [0, 1, 2000, 4096, 12_288, 16_383, 16_384, 16_385, 100_000, 300_000, 3 << 20])
 async def test_whole_files(tmp_path: Path, size: int) -> None:
     path = tmp_path / "f"
     data = os.urandom(size)
@@ -165,6 +165,21 @@ async def test_whole_files(tmp_path: Path, size: int) -> None:
         assert os.listdir(tmp_path) == ["f"]
     await files.write_bytes(os.fsencode(path), memoryview(data))
     assert path.read_bytes() == data
+
+
+async def test_a_whole_file_that_is_partly_in_the_page_cache(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    data = os.urandom(40_000)
+    path.write_bytes(data)
+    await files.read_bytes(path)  # its file system is known now
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        for offset, length in ((0, 4096), (4096, 4096), (8192, 8192), (16_384, 8192), (32_768, 0), (0, 0)):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+            assert await files.read_bytes(path) == data
+    finally:
+        os.close(fd)
 
 
 async def test_text_files(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ cdef enum:
     WAKE = 1             # user_data of the poll on the eventfd
     ENTER_TRIES = 100
     SMALLEST_RING = 64
+    FILES_AT_ONCE = 8    # entries that are submitted as soon as there are so many, when the last is a file op's
     FILE_WORKERS = 32    # of the kernel's, for file ops that wait; and as many for other calls
 
 # How long the thread that drives the ring waits for file ops when it stops to do so.
@@ -421,7 +422,10 @@ cdef class UringDriver(Driver):
         elif self._at_once(op):
             return self.track(op)
         self.arm(op)
-        return self.track(op)
+        self.track(op)
+        if op.kind >= READ and px_ring_unsent(&self.ring) >= FILES_AT_ONCE:
+            self._enter(0, 0)  # not at the end of the turn: the disk would have nothing to do meanwhile
+        return 0
 
     cdef _check_pollable(self, int fd):
         """A Watch is refused at once where no poll can help, as by a selector."""
