@@ -9,9 +9,12 @@ from proactorx.files.window cimport Window
 from proactorx.port.errnos cimport EAGAIN, EINTR, EOPNOTSUPP
 from proactorx.port.op cimport READ, WRITE
 
+from proactorx.files.window import RawFile
+
 cdef extern from "fileio.h":
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
     ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
+    int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
 
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
@@ -20,6 +23,7 @@ cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that are copied in the loop's thread
     WITH_GIL = 1 << 16
+    SEEK_CUR = 1
 
 
 cdef class AsyncBinary(AsyncBase):
@@ -93,6 +97,8 @@ cdef class AsyncBinary(AsyncBase):
                 result = self.attempt(name, args)
                 if not window.starved:
                     return result
+                if name == "readinto" and self.fills_buffers():
+                    return await self._fill(args[0])
                 await self._fetch(self.shortage(name, args))
         finally:
             self.leave()
@@ -100,6 +106,21 @@ cdef class AsyncBinary(AsyncBase):
     cdef int prepare(self, str name, tuple args) except -1:
         """Before the first attempt."""
         return 0
+
+    cdef bint fills_buffers(self):
+        """Whether what is read may go straight to a caller's buffer: there is no other, and nothing was read ahead."""
+        cdef Window window = self.window
+        return type(self.stack) is RawFile and window.seekable and not (window.direct or window.left())
+
+    async def _fill(self, buffer):
+        """``readinto`` without a copy."""
+        cdef FileOp op = self.access.new_op(READ, self.window.fd, self.window.position())
+        op.set_buffer(buffer, True)
+        await self._moved(op)
+        if op.error and not op.offset:
+            raise error_of(op, self.window)
+        px_file_seek(op.fd, op.offset, SEEK_CUR)
+        return op.offset
 
     cdef object now(self, str name, tuple args):
         if self.free_now() and not (self.window.seekable and self.is_much(name, args)):

@@ -21,7 +21,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -82,6 +81,11 @@ def places(count: int, size: int) -> list[int]:
 def read_whole(path: str) -> bytes:
     with open(path, "rb", 0) as file:
         return file.read()
+
+
+def drop_from_cache(path: str) -> None:
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Plain:
@@ -271,19 +275,43 @@ LIBRARIES = {
 }
 
 
-async def sequential(library, folder: Path) -> float:
-    """MiB per second, of a file read in pieces of 128 KiB."""
-    handle = await library.files.open(str(folder / "huge"), "rb", buffering=0)
-    buffer, done = bytearray(128 << 10), 0
-    begun, memory = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    while count := await handle.readinto(buffer):
-        done += count
-    took = time.perf_counter() - begun
-    if isinstance(library, Proactorx):
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
-        print(f"memory has grown by {grown} KiB", file=sys.stderr)
+def resident() -> tuple[int, int]:
+    """KiB that this process has in memory: its own, and all, with code.
+
+    Not ru_maxrss: the kernel counts that on each CPU and adds it up when it has time, here 256 KiB late.
+    """
+    text = Path("/proc/self/smaps_rollup").read_text()
+    found = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
+    return found["Anonymous"], found["Rss"]
+
+
+async def in_pieces(library, path: str, look: bool) -> list[tuple[int, int]]:
+    """Read a file in pieces of 128 KiB; `resident` before, and now and then, if asked to `look`."""
+    handle = await library.files.open(path, "rb", buffering=0)
+    buffer, count = bytearray(128 << 10), 0
+    seen = [resident(), resident()][1:] if look else []
+    while await handle.readinto(buffer):
+        count += 1
+        if look and (count < 16 or count % 64 == 0):
+            seen.append(resident())
     await handle.close()
-    return done / took / (1 << 20)
+    return seen
+
+
+async def tell_growth(library, path: str) -> None:
+    """How much more memory reading takes, with a cold cache and then with a warm one."""
+    drop_from_cache(path)
+    for cache in ("cold", "warm"):
+        seen = await in_pieces(library, path, True)
+        own, with_code = (max(found) - found[0] for found in zip(*seen, strict=True))
+        print(f"{cache}: memory has grown by {own} KiB, with code that is used first by {with_code}", file=sys.stderr)
+
+
+async def sequential(library, folder: Path) -> float:
+    """MiB per second."""
+    begun = time.perf_counter()
+    await in_pieces(library, str(folder / "huge"), False)
+    return HUGE / (time.perf_counter() - begun) / (1 << 20)
 
 
 async def direct(library, folder: Path, depth: int) -> float:
@@ -327,9 +355,7 @@ async def sample(library, row: str, folder: Path) -> float:
     big = str(folder / "big")
     handles = [await library.open(big) for _ in range(workers)] if kind in ("randread", "cold") else []
     if kind == "cold":
-        with open(big, "rb") as file:  # noqa: ASYNC230
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        drop_from_cache(big)
     total = {"randread": 6000 if workers == 1 else 20000, "cold": 8000, "smallfiles": SMALL_FILES, "writesync": 480}
     jobs = iter(places(total[kind], BIG) if handles else range(total.get(kind, 0)))
     # Made here: joining a path takes longer than reading such a file.
@@ -398,6 +424,8 @@ def one(who: str, row: str, folder: Path, timer: bool) -> None:
         factory = lambda: proactorx.new_event_loop(who)  # noqa: E731
 
     async def main() -> object:
+        if library is Proactorx and row == "sequential/1" and not timer:
+            await tell_growth(library(), str(folder / "huge"))
         try:
             return await (timed if timer else sample)(library(), row, folder)
         except NotImplementedError:

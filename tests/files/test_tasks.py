@@ -9,6 +9,7 @@ import itertools
 import os
 import sys
 import threading
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,6 +223,30 @@ def _drop_from_cache(path: Path) -> None:
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
+
+
+async def test_a_raw_read_into_a_buffer_needs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    data = os.urandom(2 << 20)
+    path.write_bytes(data)
+    buffer, place = bytearray(1 << 19), 0
+    await asyncio.sleep(0.001)  # the driver has its own buffers now
+    async with files.open(path, "rb", 0) as handle:
+        _drop_from_cache(path)
+        tracemalloc.start()
+        try:
+            while count := await handle.readinto(buffer):
+                place += count
+            assert tracemalloc.get_traced_memory()[1] < 64 << 10
+        finally:
+            tracemalloc.stop()
+        assert place == await handle.tell() == len(data)
+        _drop_from_cache(path)
+        place = await handle.seek(0)
+        while count := await handle.readinto(buffer):
+            assert buffer[:count] == data[place : place + count]
+            place += count
+        assert place == len(data)
 
 
 async def test_a_cancelled_write_says_how_much_it_has_written(tmp_path: Path) -> None:
