@@ -17,7 +17,10 @@ import pytest
 import proactorx
 
 PACKAGE = Path(proactorx.__file__).parent
-LINUX_ONLY = tuple(f"proactorx.drivers.{name}" for name in ("epoll.driver", "io_uring.driver", "io_uring.trial"))
+LINUX_ONLY = (
+    *(f"proactorx.drivers.{name}" for name in ("epoll.driver", "io_uring.driver", "io_uring.trial")),
+    "proactorx.files.names",
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = dict[str, ast.stmt]

@@ -32,6 +32,7 @@ cdef class Access:
     cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)
     cdef int start(self, FileOp op, bint native) except -1
+    cdef bint has_ring(self) except -1
     cdef bint tired(self) noexcept
     cdef object rest(self)
     cdef int spend(self, Py_ssize_t size) except -1

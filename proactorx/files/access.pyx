@@ -50,7 +50,7 @@ cdef inline Py_ssize_t blocks(Py_ssize_t n):
 
 
 cdef class FileOp(Overlapped):
-    """One READ, WRITE, FSYNC or OPEN.  ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how."""
+    """READ, WRITE, FSYNC, OPEN or NAME.  ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how."""
 
     def __cinit__(self):
         self.opened = self.move_to = -1
@@ -65,7 +65,7 @@ cdef class FileOp(Overlapped):
         if self.kind == OPEN and res >= 0:
             self.opened = res
             return self.finish()
-        if (res == -EAGAIN or res == -EOPNOTSUPP) and self.kind != OPEN and not self.abandoned:
+        if (res == -EAGAIN or res == -EOPNOTSUPP) and self.kind < OPEN and not self.abandoned:
             # Opened with O_NONBLOCK, or a file that its driver in the kernel wants to be read by a waiting thread.
             self.access.call(self.run, ()).add_done_callback(self._ran)
             return 0
@@ -202,12 +202,20 @@ cdef class Access:
         the kernel's few threads.
         """
         op.future = self.loop.create_future()
-        if native and self.port is not None and self.executor is None and self.port.driver.native_files:
+        if native and self.has_ring():
             self.port.submit(op)
         else:
             # A future between: cancelling the pool's own would hide when the body has ended.
             self.call(op.run, ()).add_done_callback(op._ran)
         return 0
+
+    cdef bint has_ring(self) except -1:
+        """Whether the kernel executes ops on files; the driver is open then, and stays the one it is."""
+        if self.port is None or self.executor is not None or not self.port.driver.native_files:
+            return False
+        if not self.port.driver.opened and not self.port.driver.closed:
+            self.port.open()
+        return self.port.driver.native_files
 
     cdef object call(self, fn, tuple args):
         """A future of the blocking ``fn(*args)``, on an IO thread."""

@@ -1,11 +1,25 @@
-"""The functions of ``os`` on files and directories, as coroutines; what they block, they block on IO threads."""
+"""The functions of ``os`` on files and directories, as coroutines.
+
+Names are removed and changed by ops of the ring where there is one; the rest, and what it refuses, is done by IO
+threads.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from functools import wraps
+from typing import Any
 
 from proactorx.files import ospath as path
+from proactorx.files.access import access_for
 from proactorx.files.base import wrap
+
+if sys.platform == "linux":
+    from proactorx.files import names
 
 __all__ = [
     "access",
@@ -28,22 +42,41 @@ __all__ = [
     "wrap",
 ]
 
+
+def _by_ring(func: Callable[..., Any], word: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """`func` as an op of the ring; on an IO thread where that will not do."""
+    on_thread = wrap(func)
+    if sys.platform != "linux":
+        return on_thread
+    what, event = getattr(names, word.upper()), f"os.{'remove' if word == 'unlink' else word}"
+
+    @wraps(func)
+    async def run(
+        *args: Any, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None, **kwargs: Any
+    ) -> Any:
+        if not kwargs and await names.change(access_for(loop, executor), what, event, args):
+            return None
+        return await on_thread(*args, loop=loop, executor=executor, **kwargs)
+
+    return run
+
+
 access = wrap(os.access)
 getcwd = wrap(os.getcwd)
 listdir = wrap(os.listdir)
 makedirs = wrap(os.makedirs)
 mkdir = wrap(os.mkdir)
 readlink = wrap(os.readlink)
-remove = wrap(os.remove)
+remove = _by_ring(os.remove, "unlink")
 removedirs = wrap(os.removedirs)
-rename = wrap(os.rename)
+rename = _by_ring(os.rename, "rename")
 renames = wrap(os.renames)
-replace = wrap(os.replace)
-rmdir = wrap(os.rmdir)
+replace = _by_ring(os.replace, "rename")
+rmdir = _by_ring(os.rmdir, "rmdir")
 scandir = wrap(os.scandir)
 stat = wrap(os.stat)
 symlink = wrap(os.symlink)
-unlink = wrap(os.unlink)
+unlink = _by_ring(os.unlink, "unlink")
 
 if hasattr(os, "link"):
     __all__ += ["link"]

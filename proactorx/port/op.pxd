@@ -18,9 +18,13 @@ cdef enum Kind:
     FSYNC           # a file's data, and its attributes unless `events` says otherwise, to the disk
     OPEN            # the path that is the op's own buffer, with the flags `events`: a descriptor; `fd` is AT_FDCWD
     TRANSMIT        # Windows: `size` bytes of a file, from `position` on, to a socket; `events` is the file's handle
+    NAME            # Linux: a change in a directory, one of NAME_*, in `events`; the paths are in the op's own buffer
 
 cdef enum:
     FSYNC_DATA = 1       # FSYNC, `events`: only the attributes that a later read needs, fdatasync(2)
+    NAME_UNLINK = 0      # NAME, `events`: unlink(2), and so on; of two paths, each ends with a null
+    NAME_RMDIR = 1
+    NAME_RENAME = 2
     # READ, WRITE: so many bytes at a time.  What the page cache has is copied by the thread that submits, which is the
     # loop's: 1 MiB takes it 0.1 ms.
     FILE_STEP = 1 << 20

@@ -40,6 +40,8 @@ ROWS = (
     "smallfiles/1",
     "smallfiles/64",
     "writesync/16",
+    "names/1",
+    "names/16",
     "lines/1",
     "sequential/1",
     "direct/32",
@@ -108,6 +110,10 @@ class Plain:
             file.write(data)
             os.fsync(file.fileno())
 
+    async def rename_and_remove(self, path, other):
+        os.rename(path, other)
+        os.remove(other)
+
     async def count_lines(self, path):
         with open(path) as file:  # noqa: ASYNC230
             return sum(1 for _ in file)
@@ -133,6 +139,10 @@ class Executor(Plain):
 
         await self._run(write)
 
+    async def rename_and_remove(self, path, other):
+        await self._run(os.rename, path, other)
+        await self._run(os.remove, other)
+
     async def count_lines(self, path):
         count = 0
         with open(path) as file:  # noqa: ASYNC230
@@ -144,6 +154,7 @@ class Executor(Plain):
 class Aiofiles:
     def __init__(self):
         import aiofiles
+        import aiofiles.os
 
         self.files = aiofiles
 
@@ -165,6 +176,10 @@ class Aiofiles:
         async with self.files.open(path, "wb", buffering=0) as handle:
             await handle.write(data)
             await asyncio.to_thread(os.fsync, handle.fileno())
+
+    async def rename_and_remove(self, path, other):
+        await self.files.os.rename(path, other)
+        await self.files.os.remove(other)
 
     async def count_lines(self, path):
         count = 0
@@ -212,6 +227,9 @@ class Turbofile(Aiofiles):
             await handle.write(data)
             await asyncio.to_thread(os.fsync, await handle.fileno())
 
+    async def rename_and_remove(self, path, other):
+        raise NotImplementedError
+
     async def count_lines(self, path):
         raise NotImplementedError
 
@@ -239,6 +257,9 @@ class Aiofile(Aiofiles):
             await handle.write_bytes(data)
             await handle.fsync()
 
+    async def rename_and_remove(self, path, other):
+        raise NotImplementedError
+
     async def count_lines(self, path):
         raise NotImplementedError
 
@@ -260,6 +281,9 @@ class Urio(Aiofiles):
             await handle.write(data)
             await handle.flush()
             await handle.fsync()
+
+    async def rename_and_remove(self, path, other):
+        raise NotImplementedError
 
     async def count_lines(self, path):
         raise NotImplementedError
@@ -356,7 +380,13 @@ async def sample(library, row: str, folder: Path) -> float:
     handles = [await library.open(big) for _ in range(workers)] if kind in ("randread", "cold") else []
     if kind == "cold":
         drop_from_cache(big)
-    total = {"randread": 6000 if workers == 1 else 20000, "cold": 8000, "smallfiles": SMALL_FILES, "writesync": 480}
+    total = {
+        "randread": 6000 if workers == 1 else 20000,
+        "cold": 8000,
+        "smallfiles": SMALL_FILES,
+        "writesync": 480,
+        "names": 600,
+    }
     jobs = iter(places(total[kind], BIG) if handles else range(total.get(kind, 0)))
     # Made here: joining a path takes longer than reading such a file.
     small = [str(folder / "small" / str(i)) for i in range(SMALL_FILES)] if kind == "smallfiles" else []
@@ -365,6 +395,9 @@ async def sample(library, row: str, folder: Path) -> float:
         for n in jobs:
             if handles:
                 data = await library.read_at(handles[i], n * BLOCK)
+            elif kind == "names":
+                await library.rename_and_remove(f"{folder}/name{n}", f"{folder}/other{n}")
+                continue
             elif kind == "smallfiles":
                 data = await library.read_file(small[n])
             else:
@@ -373,6 +406,9 @@ async def sample(library, row: str, folder: Path) -> float:
             if int.from_bytes(data[:8], "little") != n:
                 raise RuntimeError("wrong bytes")
 
+    if kind == "names":
+        for n in range(total[kind]):
+            (folder / f"name{n}").touch()
     begun = time.perf_counter()
     if kind == "lines":
         done = await library.count_lines(str(folder / "lines"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import io
 import os
 import subprocess
@@ -50,6 +51,60 @@ async def test_os_as_posix_has_it(aio: Any, path: Path, tmp_path: Path) -> None:
     await aio.os.symlink(path, link)
     assert await aio.os.readlink(link) == str(path)
     await aio.os.unlink(link)
+
+
+async def test_names_that_are_changed_many_times(aio: Any, tmp_path: Path) -> None:
+    """As bytes, as paths and as text, relative ones too; what is wrong is said as ``os`` says it."""
+    for _ in range(3):
+        for i in range(40):
+            (tmp_path / f"{i}").write_bytes(b"%d" % i)
+        await asyncio.gather(*(aio.os.rename(tmp_path / f"{i}", os.fsencode(tmp_path / f"n{i}")) for i in range(40)))
+        assert sorted(os.listdir(tmp_path)) == sorted(f"n{i}" for i in range(40))
+        await asyncio.gather(*(aio.os.replace(str(tmp_path / f"n{i}"), str(tmp_path / "one")) for i in range(40)))
+        assert os.listdir(tmp_path) == ["one"]
+        (tmp_path / "link").symlink_to("one")
+        await aio.os.unlink(os.path.relpath(tmp_path / "link"))
+        await aio.os.remove(tmp_path / "one")
+        (tmp_path / "folder").mkdir()
+        for call in (
+            (aio.os.remove, tmp_path / "nothing"),
+            (aio.os.unlink, b"nothing/at all"),
+            (aio.os.rmdir, tmp_path / "nothing"),
+            (aio.os.rename, tmp_path / "nothing", "other"),
+            (aio.os.remove, tmp_path / "folder"),
+            (aio.os.rename, tmp_path / "folder", tmp_path / "folder/inside"),
+            (aio.os.remove, "a\0b"),
+            (aio.os.remove, ""),
+            (aio.os.remove, 1.5),
+            (aio.os.rename, "a"),
+        ):
+            function, *args = call
+            with pytest.raises(Exception) as expected:
+                getattr(os, function.__name__)(*args)
+            with pytest.raises(expected.type) as caught:
+                await function(*args)
+            assert str(caught.value) == str(expected.value)
+        await aio.os.rmdir(tmp_path / "folder")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_cancelled_change_of_a_name_happens_or_not(tmp_path: Path) -> None:
+    await files.os.rmdir(await _made(tmp_path / "first"))
+    for turns in range(4):
+        path = tmp_path / f"a{turns}"
+        path.write_bytes(b"x")
+        task = asyncio.ensure_future(files.os.rename(path, tmp_path / f"b{turns}"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert sorted(name[1:] for name in os.listdir(tmp_path)) == ["0", "1", "2", "3"]
+
+
+async def _made(path: Path) -> Path:
+    await files.os.mkdir(path)
+    return path
 
 
 async def test_ospath(aio: Any, path: Path) -> None:

@@ -157,6 +157,8 @@ enum px_opcode {
     PX_OP_WRITE = 23,
     PX_OP_SEND = 26,
     PX_OP_RECV = 27,
+    PX_OP_RENAMEAT = 35,
+    PX_OP_UNLINKAT = 36,
     PX_OP_WAITID = 50,
 };
 

@@ -25,12 +25,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 from posix.unistd cimport close, read
 from proactorx.drivers.driver cimport Driver
+from proactorx.drivers.io_uring.entries cimport arm_file
 from proactorx.drivers.io_uring.ring cimport *
 from proactorx.drivers.readiness cimport perform_call
 from proactorx.port.op cimport (
-    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, NEW, OPEN, Op, PACKET_BUFFER,
-    PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
-    WAIT_CHILD, WRITE, queue_count,
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NAME, NEW, OPEN, Op, PACKET_BUFFER, PACKET_MORE,
+    PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
+    WRITE, queue_count,
 )
 
 import logging
@@ -71,7 +72,6 @@ cdef extern from "<poll.h>":
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP, POLLPRI
 
 cdef enum:
-    NEW_FILE_MODE = 0o666  # OPEN: less the umask
     BY_RECEIVE = 0       # Op.mode: multishot receive with the buffer ring
     BY_POLL = 1          # multishot poll and recv(2)
     CALM_BYTES = 8192    # a read of at most this much is calm
@@ -108,7 +108,7 @@ cdef class UringDriver(Driver):
     cdef bint shared             # by many threads: see ring.h
     cdef object owner
     cdef uint32_t entries, cq_entries, buffer_count, buffer_size
-    cdef int file_ops            # READ, WRITE, FSYNC, OPEN in the kernel
+    cdef int file_ops            # READ, WRITE, FSYNC, OPEN, NAME in the kernel
     cdef readonly int rebuilds
     cdef readonly int starved    # how often a receive ended for want of buffers
 
@@ -349,7 +349,8 @@ cdef class UringDriver(Driver):
             entry.len = P_PID
             entry.file_index = WEXITED | WNOWAIT
         elif kind >= READ:
-            self._arm_file(op, entry)
+            self.file_ops += 1
+            arm_file(op, entry)
         elif (kind == ACCEPT or kind == ACCEPT_ONE) and op.mode == BY_POLL:
             entry.opcode = PX_OP_POLL_ADD
             entry.op_flags = POLLIN
@@ -370,23 +371,6 @@ cdef class UringDriver(Driver):
         op.cancel_sent = False
         return 0
 
-    cdef void _arm_file(self, Op op, px_sqe *entry) noexcept:
-        self.file_ops += 1
-        if op.kind == FSYNC:
-            entry.opcode = PX_OP_FSYNC
-            entry.op_flags = op.events
-            return
-        if op.kind == OPEN:
-            entry.opcode = PX_OP_OPENAT
-            entry.addr = <uint64_t><uintptr_t>op.buffer()
-            entry.op_flags = op.events
-            entry.len = NEW_FILE_MODE
-            return
-        entry.opcode = PX_OP_READ if op.kind == READ else PX_OP_WRITE
-        entry.addr = <uint64_t><uintptr_t>op.buffer()
-        entry.len = <uint32_t>min(op.want(), FILE_STEP)
-        entry.off = <uint64_t>op.position
-
     cdef void _arm_datagrams(self, Op op, px_sqe *entry) noexcept:
         if op.kind == RECV_FROM and op.buffer() != NULL:
             entry.opcode = PX_OP_RECVMSG
@@ -406,7 +390,7 @@ cdef class UringDriver(Driver):
     cdef int submit(self, Op op) except -1:
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
-        if op.fd < 0 and op.kind != OPEN:
+        if op.fd < 0 and op.kind != OPEN and op.kind != NAME:
             raise ValueError(f"Invalid file descriptor: {op.fd}")
         if (op.kind == READ or op.kind == WRITE) and op.position < 0 and px_has_position(op.fd):
             # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18).

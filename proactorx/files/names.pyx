@@ -1,0 +1,90 @@
+"""Names in directories, changed by ops of the ring: that is faster than an IO thread; others are not, or have no op.
+
+Only in directories that the kernel has cached, of file systems that are known to be local: a server of files would keep
+the kernel's few threads.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport int64_t
+from posix.fcntl cimport AT_FDCWD
+from proactorx.files.access cimport Access, FileOp
+from proactorx.port.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
+
+import os
+import sys
+
+from proactorx.files import window as _window
+from proactorx.files.handles import in_thread
+
+cdef extern from "fileio.h":
+    ctypedef struct px_file_facts:
+        int kind
+        int64_t size
+        unsigned long long device
+    int px_look_now(const char *path, px_file_facts *facts) nogil
+    int px_file_is_remote(int fd) nogil
+
+UNLINK = NAME_UNLINK
+RMDIR = NAME_RMDIR
+RENAME = NAME_RENAME
+cdef dict local_devices = _window.local_devices
+
+
+def _look_at_file_system(folder):
+    """Note whether another machine or process answers for the files in `folder`; may wait for it."""
+    try:
+        fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # the call will say what is wrong
+    try:
+        local_devices[os.fstat(fd).st_dev] = not px_file_is_remote(fd)
+    finally:
+        os.close(fd)
+
+
+async def _is_local(Access access, bytes folder):
+    cdef px_file_facts facts
+    if px_look_now(folder, &facts) < 0:
+        return False
+    if facts.device not in local_devices:
+        await in_thread(access, _look_at_file_system, folder)
+    return local_devices.get(facts.device, False)
+
+
+async def change(Access access not None, int what, str event, tuple paths):
+    """Whether the ring has made this change; else nothing has happened, and a thread has to try, or say what is wrong.
+
+    Args:
+        access: of the loop that waits.
+        what: ``UNLINK`` or ``RMDIR``, of one path; ``RENAME``, of two.
+        event: what ``sys.audit`` is told.
+        paths: of the caller.
+    """
+    cdef FileOp op
+    cdef bytes names = b"", folder, before = None
+    if len(paths) != (2 if what == RENAME else 1) or not access.has_ring():
+        return False
+    for path in paths:
+        try:
+            name = os.fsencode(path)
+        except TypeError:
+            return False
+        if not name or b"\0" in name:
+            return False
+        folder = os.path.dirname(name) or b"."
+        if folder != before and not await _is_local(access, folder):
+            return False
+        before = folder
+        names += name + b"\0"
+    sys.audit(event, *paths, *(-1,) * len(paths))
+    op = access.new_op(NAME, AT_FDCWD, -1)
+    op.events = what
+    op.view = names
+    op.memory = PyBytes_AS_STRING(names)
+    access.start(op, True)
+    try:
+        await op.future
+    except BaseException:
+        op.leave()
+        raise
+    return not op.error
