@@ -102,6 +102,26 @@ def test_a_loop_whose_ring_cannot_be_opened_goes_on(monkeypatch: pytest.MonkeyPa
     named.close()
 
 
+@needs_io_uring
+def test_a_loop_whose_first_operation_is_one_on_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from proactorx import files
+    from proactorx.drivers.io_uring.driver import UringDriver
+
+    async def write(name: str) -> None:
+        async with files.open(tmp_path / name, "wb") as handle:
+            await handle.write(b"x")
+            await handle.fsync()
+
+    with asyncio.Runner(loop_factory=proactorx.new_event_loop) as runner:
+        runner.run(write("first"))  # the file system is known to be local now
+    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(buffers=3))
+    with asyncio.Runner(loop_factory=proactorx.new_event_loop) as runner:
+        runner.run(write("second"))
+        info = runner.get_loop().backend_info()  # type: ignore[attr-defined]
+        assert info.name == "epoll"
+    assert (tmp_path / "second").read_bytes() == b"x"
+
+
 async def _talk() -> bytes:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readexactly(4))

@@ -261,6 +261,9 @@ async def test_copy(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError, match="enough"):
         await files.copy(source, target, progress=refuse)
+    source.write_bytes(b"of one piece")
+    with pytest.raises(KeyError, match="enough"):
+        await files.copy(source, target, progress=refuse)
 
 
 async def test_a_cancelled_copy_ends(tmp_path: Path) -> None:
@@ -390,6 +393,37 @@ async def test_a_watch_that_is_closed_or_cancelled(tmp_path: Path) -> None:
     changes.close()
     changes.close()
     await asyncio.wait_for(waiting, LIMIT)
+
+
+async def test_a_watch_that_is_not_read_in_time(tmp_path: Path) -> None:
+    """There is a limit to what the kernel keeps: inotify(7)."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    names = [tmp_path / "a", tmp_path / "b"]
+    names[0].touch()
+    async with files.watch(tmp_path) as changes:
+        for i in range(limit // 2 + 1):
+            os.rename(names[i % 2], names[(i + 1) % 2])
+        kinds = []
+        async for change in changes:
+            kinds.append(change.kind)
+            if change.kind == "overflow":
+                assert change.path == str(tmp_path)
+                break
+        assert len(kinds) == limit + 1
+        (tmp_path / "c").touch()
+        while (await asyncio.wait_for(anext(changes), LIMIT)).kind != "created":
+            continue
+
+
+async def test_a_forgotten_watch_warns_and_is_closed(tmp_path: Path) -> None:
+    changes = files.watch(tmp_path)
+    await changes.start()
+    before = len(os.listdir("/proc/self/fd"))
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(changes._fd)  # it has a reference
+    with pytest.warns(ResourceWarning, match="unclosed watch"):
+        del changes
+    assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
 async def _rest(changes: Any) -> list[Any]:

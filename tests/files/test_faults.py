@@ -119,6 +119,43 @@ async def test_an_error_of_the_device_is_raised_and_the_file_goes_on(
         assert await handle.pread(5, here[0]) == here[1]
 
 
+@pytest.mark.parametrize("buffering", [0, -1])
+async def test_a_write_that_the_device_refuses(aio: Any, buffering: int) -> None:
+    address, _data = ctypes_address()
+    handle = await aio.open("/proc/self/mem", "r+b", buffering)
+    await handle.seek(16)  # nothing is there
+    with pytest.raises(OSError) as caught:
+        await handle.write(b"12345")
+        await handle.flush()
+    assert caught.value.errno == errno.EIO
+    if buffering:
+        with pytest.raises(OSError) as caught:  # it is still in the buffer
+            await handle.close()
+        assert caught.value.errno == errno.EIO
+    else:
+        assert await handle.seek(address) == address
+        assert await handle.write(b"HELLO") == 5
+        assert ctypes.string_at(address, 5) == b"HELLO"
+        await handle.close()
+    assert handle.closed
+
+
+async def test_a_sync_that_fails() -> None:
+    async with files.open("/dev/null", "wb") as handle:
+        await handle.write(b"x")
+        for sync in (handle.fsync, handle.fdatasync):
+            with pytest.raises(OSError) as caught:
+                await sync()
+            assert caught.value.errno == errno.EINVAL
+
+
+async def test_a_copy_to_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(2 * ROOM))
+    with pytest.raises(OSError, match="No space left"):
+        await files.copy(tmp_path / "source", small_disk / "target")
+    assert (small_disk / "target").stat().st_size <= ROOM
+
+
 def ctypes_address() -> tuple[int, bytes]:
     """Where some bytes of this process are."""
     buffer = ctypes.create_string_buffer(b"hello")
@@ -147,6 +184,15 @@ async def test_no_descriptors_are_left(aio: Any, path: Path) -> None:
             with pytest.raises(OSError) as caught:
                 await files.read_bytes(str(path))
             assert (caught.value.errno, caught.value.filename) == (errno.EMFILE, str(path))
+            for other in (
+                files.write_bytes(path, b"x", atomic=True),
+                files.copy(path, path.with_name("other")),
+                files.watch(path.parent).start(),
+                anext(files.scandir(path.parent)),
+            ):
+                with pytest.raises(OSError) as caught:
+                    await other
+                assert caught.value.errno == errno.EMFILE
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in held:

@@ -119,6 +119,36 @@ async def test_ospath(aio: Any, path: Path) -> None:
     assert await aio.os.path.abspath("x") == os.path.abspath("x")
 
 
+def test_on_uvloop(tmp_path: Path) -> None:
+    """On a loop that is not ours, and not the standard library's either."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        path = tmp_path / "f"
+        async with files.open(path, "w+b") as handle, files.watch(tmp_path) as changes:
+            await handle.write(b"one\ntwo\n")
+            await handle.fsync()
+            assert await handle.pread(3, 4) == b"two"
+            await handle.seek(0)
+            assert [line async for line in handle] == [b"one\n", b"two\n"]
+            assert (await anext(changes)).kind == "modified"
+        async with files.open(path) as text:
+            assert await asyncio.gather(*(text.readline() for _ in range(3))) == ["one\n", "two\n", ""]
+        assert await files.read_bytes(path) == b"one\ntwo\n"
+        await files.write_bytes(path, b"new", atomic=True, durable=True)
+        assert await files.copy(path, tmp_path / "g") == 3
+        await files.os.rename(tmp_path / "g", tmp_path / "h")
+        assert sorted([entry.name async for entry in files.scandir(tmp_path)]) == ["f", "h"]
+        os.mkfifo(tmp_path / "pipe")
+        opening = asyncio.ensure_future(files.read_bytes(tmp_path / "pipe"))
+        await asyncio.sleep(0.01)  # it goes on meanwhile
+        await files.write_bytes(tmp_path / "pipe", b"through")
+        assert await opening == b"through"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
 async def test_an_executor_of_the_users(aio: Any, path: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(1, "mine") as executor:
         assert await aio.os.stat(path, executor=executor)

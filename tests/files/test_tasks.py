@@ -168,6 +168,25 @@ async def test_a_pipe_that_is_opened_for_writing_waits_for_its_reader(fifo: Fifo
     os.close(reader)
 
 
+@pytest.mark.parametrize("buffering", [0, -1])
+async def test_short_writes_to_a_pipe_are_continued(fifo: Fifo, buffering: int) -> None:
+    opening = asyncio.ensure_future(_opened(fifo.path, "wb", buffering=buffering))
+    reader = await asyncio.to_thread(os.open, fifo.path, os.O_RDONLY)
+    data = os.urandom(300_000)
+    reading = asyncio.ensure_future(asyncio.to_thread(_read_all, reader))
+    async with await asyncio.wait_for(opening, LIMIT) as handle:
+        assert await handle.write(data) == len(data)
+    assert await reading == data
+
+
+def _read_all(fd: int) -> bytes:
+    got = b""
+    while piece := os.read(fd, 50_000):
+        got += piece
+    os.close(fd)
+    return got
+
+
 async def test_text_from_a_pipe_comes_line_by_line(fifo: Fifo) -> None:
     handle, writer = await fifo.open("r", encoding="utf-8")
     async with handle:
@@ -264,6 +283,50 @@ async def test_a_cancelled_write_says_how_much_it_has_written(tmp_path: Path) ->
                 written = getattr(exc, "characters_written", 0)
             assert await handle.tell() == written
         assert path.read_bytes() == data[:written]
+
+
+async def test_a_buffer_that_is_being_filled_is_locked(tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    path.write_bytes(b"x" * (1 << 20))
+    buffer = bytearray(1 << 20)
+    async with files.open(path, "rb", 0) as handle:
+        for method in (handle.readinto, lambda into: handle.pread_into(into, 0)):
+            _drop_from_cache(path)
+            task = asyncio.ensure_future(method(buffer))
+            await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(BufferError):
+                buffer.append(1)
+                del buffer[-1]
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    buffer.append(1)  # the file is closed: nobody fills it any more
+
+
+async def test_appending(aio: Any, tmp_path: Path) -> None:
+    """Each write goes to the end, whoever wrote there before, and the position is behind it."""
+    path = tmp_path / "log"
+    path.write_bytes(b"begun ")
+    async with aio.open(path, "ab", 0) as one, aio.open(path, "a+b", 0) as two:
+        assert await one.write(b"one ") == 4
+        assert await two.write(b"two ") == 4
+        assert await one.write(b"three ") == 6
+        assert await one.tell() == 20
+        await two.seek(0)
+        assert await two.read(6) == b"begun "
+        assert await two.write(b"four") == 4
+        assert await two.tell() == 24
+    assert path.read_bytes() == b"begun one two three four"
+
+
+async def test_a_positional_write_in_append_mode_goes_to_the_end(tmp_path: Path) -> None:
+    """As pwrite(2) has it on Linux."""
+    path = tmp_path / "log"
+    async with files.open(path, "ab", 0) as handle:
+        await handle.write(b"12345")
+        assert await handle.pwrite(b"67", 0) == 2
+        await asyncio.gather(*(handle.pwrite(b"x" * 1000, 0) for _ in range(20)))
+    assert path.read_bytes() == b"1234567" + b"x" * 20_000
 
 
 async def test_a_cancelled_buffered_write_was_taken_whole(tmp_path: Path) -> None:
