@@ -114,12 +114,12 @@ cdef class AsyncBinary(AsyncBase):
 
     async def _fill(self, buffer):
         """``readinto`` without a copy."""
-        cdef FileOp op = self.access.new_op(READ, self.window.fd, self.window.position())
+        cdef FileOp op = self.access.new_op(READ, self.window.io, self.window.position())
         op.set_buffer(buffer, True)
         await self._moved(op)
         if op.error and not op.offset:
             raise error_of(op, self.window)
-        px_file_seek(op.fd, op.offset, SEEK_CUR)
+        px_file_seek(self.window.fd, op.offset, SEEK_CUR)
         return op.offset
 
     cdef object now(self, str name, tuple args):
