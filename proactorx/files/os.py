@@ -46,19 +46,19 @@ __all__ = [
 def _by_ring(func: Callable[..., Any], word: str) -> Callable[..., Coroutine[Any, Any, Any]]:
     """`func` as an op of the ring; on an IO thread where that will not do."""
     on_thread = wrap(func)
-    if sys.platform != "linux":
-        return on_thread
-    what, event = getattr(names, word.upper()), f"os.{'remove' if word == 'unlink' else word}"
+    if sys.platform == "linux":
+        what, event = getattr(names, word.upper()), f"os.{'remove' if word == 'unlink' else word}"
 
-    @wraps(func)
-    async def run(
-        *args: Any, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None, **kwargs: Any
-    ) -> Any:
-        if not kwargs and await names.change(access_for(loop, executor), what, event, args):
-            return None
-        return await on_thread(*args, loop=loop, executor=executor, **kwargs)
+        @wraps(func)
+        async def run(
+            *args: Any, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None, **kwargs: Any
+        ) -> Any:
+            if not kwargs and await names.change(access_for(loop, executor), what, event, args):
+                return None
+            return await on_thread(*args, loop=loop, executor=executor, **kwargs)
 
-    return run
+        return run
+    return on_thread
 
 
 access = wrap(os.access)
