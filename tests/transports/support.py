@@ -154,6 +154,23 @@ def listening(host: str = "127.0.0.1", *, backlog: int = 128, receive_buffer: in
     return listener
 
 
+def pipe_of_files() -> tuple[Any, Any]:
+    """A pipe as ``connect_read_pipe`` and ``connect_write_pipe`` take it: the ends to read and to write."""
+    if sys.platform == "win32":
+        from asyncio import windows_utils
+
+        read, write = windows_utils.pipe(duplex=True, overlapped=(True, True))
+        return windows_utils.PipeHandle(read), windows_utils.PipeHandle(write)
+    read, write = os.pipe()
+    return open(read, "rb", 0), open(write, "wb", 0)
+
+
+#: A program that copies its input to its output.
+CAT = ("cat",)
+if sys.platform == "win32":
+    CAT = (sys.executable, "-S", "-c", "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())")
+
+
 def dial(address: Any, *, receive_buffer: int | None = None) -> socket.socket:
     """A raw blocking client."""
     if isinstance(address, (str, bytes)):

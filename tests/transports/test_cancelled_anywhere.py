@@ -14,7 +14,7 @@ from typing import IO, Any
 import pytest
 
 from .certs import Certificates
-from .support import LIMIT, open_fds
+from .support import CAT, LIMIT, open_fds, pipe_of_files
 
 #: After so many turns, and, where threads and children take their time, after so many seconds.
 TURNS = range(100)
@@ -177,8 +177,7 @@ async def files(world: World) -> None:
 
 @scenario
 async def pipes(world: World) -> None:
-    read, write = os.pipe()
-    source, target = open(read, "rb", 0), open(write, "wb", 0)  # noqa: ASYNC230, SIM115
+    source, target = pipe_of_files()
     with source, target:
         reader = asyncio.StreamReader()
         incoming, _ = await running().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
@@ -194,7 +193,7 @@ async def pipes(world: World) -> None:
 
 @scenario
 async def children(world: World) -> None:
-    process = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+    process = await asyncio.create_subprocess_exec(*CAT, stdin=-1, stdout=-1)
     try:
         assert await process.communicate(b"hello") == (b"hello", None)
     finally:

@@ -11,12 +11,12 @@ import sys
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from .certs import Certificates
-from .support import backend_of
+from .support import CAT, backend_of, pipe_of_files
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 12), reason="tracemalloc of Python 3.11 finds no object of a Python class"
@@ -27,10 +27,6 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 def running() -> Any:
     return asyncio.get_running_loop()
-
-
-def _file(fd: int, mode: str) -> IO[Any]:
-    return open(fd, mode, 0)
 
 
 async def stream(certificates: Certificates) -> list[Any]:
@@ -56,21 +52,19 @@ async def datagrams(certificates: Certificates) -> list[Any]:
 
 
 async def read_pipe(certificates: Certificates) -> list[Any]:
-    read, write = os.pipe()
-    transport, _ = await running().connect_read_pipe(asyncio.Protocol, _file(read, "rb"))
-    return [transport, _file(write, "wb")]
+    read, write = pipe_of_files()
+    transport, _ = await running().connect_read_pipe(asyncio.Protocol, read)
+    return [transport, write]
 
 
 async def write_pipe(certificates: Certificates) -> list[Any]:
-    read, write = os.pipe()
-    transport, _ = await running().connect_write_pipe(asyncio.Protocol, _file(write, "wb"))
-    return [transport, _file(read, "rb")]
+    read, write = pipe_of_files()
+    transport, _ = await running().connect_write_pipe(asyncio.Protocol, write)
+    return [transport, read]
 
 
 async def subprocess(certificates: Certificates) -> list[Any]:
-    transport, _ = await running().subprocess_exec(
-        asyncio.SubprocessProtocol, "sleep", "60", stdin=None, stdout=None, stderr=None
-    )
+    transport, _ = await running().subprocess_exec(asyncio.SubprocessProtocol, *CAT, stdout=None, stderr=None)
     return [transport]
 
 
@@ -112,7 +106,7 @@ def test_a_transport(
     loop.close()
     del kept, other
     gc.collect()
-    if pid is not None:
+    if pid is not None and sys.platform != "win32":
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
     found = [lines for text, lines in shown if text.startswith("unclosed transport")]
