@@ -106,6 +106,9 @@ cdef class FileOp(Overlapped):
                 # Without a position it may be a pipe, whose next bytes may be far away.
                 if self.offset >= self.size or (self.kind == READ and self.position < 0):
                     break
+            if self.move_to == SEEK_END:
+                px_file_seek(self.place, 0, SEEK_END)  # here: another machine may be asked where that is
+                self.move_to = -1
         if n < 0:
             self.error = <int>-n
 
@@ -213,7 +216,7 @@ cdef class Access:
         """Whether the kernel executes ops on files; the driver is open then, and stays the one it is."""
         if self.port is None or self.executor is not None or not self.port.driver.native_files:
             return False
-        if not self.port.driver.opened and not self.port.driver.closed:
+        if not (self.port.driver.opened or self.port.driver.closed or self.port.driver.forked):
             self.port.open()
         return self.port.driver.native_files
 

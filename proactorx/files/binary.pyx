@@ -268,7 +268,7 @@ cdef class AsyncBinary(AsyncBase):
         """Execute a read at a position.  A cancelled one is as if it had never been."""
         self.flying += 1
         try:
-            self.access.start(op, self.window is not None and self.window.seekable)
+            self.access.start(op, self.window is not None and self.window.by_kernel())
         except BaseException:
             self.landed()
             raise

@@ -109,14 +109,26 @@ static inline int px_file_kind(mode_t mode) {
     return S_ISREG(mode) ? 'r' : S_ISBLK(mode) ? 'b' : S_ISFIFO(mode) || S_ISSOCK(mode) ? 'p' : 'o';
 }
 
-/* What an open file is.  Of one that another machine or process answers for, that may take time. */
+/* What an open file is.  Unlike fstat(2) it asks no other machine: of a file there the size may be an older one. */
 static inline int px_file_look(int fd, px_file_facts *facts) {
-    struct stat st;
     memset(facts, 0, sizeof *facts);
-    if (fstat(fd, &st) < 0) return -errno;
-    facts->kind = px_file_kind(st.st_mode);
-    facts->size = (int64_t)st.st_size;
-    facts->device = (uint64_t)st.st_dev;
+#ifdef STATX_TYPE
+    {
+        struct statx st;
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &st) < 0) return -errno;
+        facts->kind = px_file_kind(st.stx_mode);
+        facts->size = (int64_t)st.stx_size;
+        facts->device = (uint64_t)makedev(st.stx_dev_major, st.stx_dev_minor);
+    }
+#else
+    {
+        struct stat st;
+        if (fstat(fd, &st) < 0) return -errno;
+        facts->kind = px_file_kind(st.st_mode);
+        facts->size = (int64_t)st.st_size;
+        facts->device = (uint64_t)st.st_dev;
+    }
+#endif
     return 0;
 }
 
@@ -182,20 +194,7 @@ static inline int px_look_now(const char *path, px_file_facts *facts) {
     int fd = px_open_now(path, O_PATH, PX_RESOLVE_CACHED), error;
     memset(facts, 0, sizeof *facts);
     if (fd < 0) return fd;
-#ifdef STATX_TYPE
-    {
-        struct statx st;
-        /* Unlike fstat(2) it asks no other machine. */
-        error = statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &st) < 0 ? -errno : 0;
-        if (error == 0) {
-            facts->kind = px_file_kind(st.stx_mode);
-            facts->size = (int64_t)st.stx_size;
-            facts->device = (uint64_t)makedev(st.stx_dev_major, st.stx_dev_minor);
-        }
-    }
-#else
     error = px_file_look(fd, facts);
-#endif
     close(fd);
     return error;
 #else

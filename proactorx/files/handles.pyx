@@ -283,7 +283,7 @@ cdef class AsyncBase:
             op.make_buffer()
         self.flying += 1
         try:
-            self.access.start(op, window.seekable)
+            self.access.start(op, window.by_kernel())
         except BaseException:
             self.landed()
             raise
@@ -396,7 +396,7 @@ cdef class AsyncBase:
         self.flying += 1
         self.unsynced = True
         try:
-            self.access.start(op, self.window is not None and self.window.seekable)
+            self.access.start(op, self.window is not None and self.window.by_kernel())
         except BaseException:
             self.landed()
             raise

@@ -32,12 +32,16 @@ cdef dict local_devices = _window.local_devices
 
 def _look_at_file_system(folder):
     """Note whether another machine or process answers for the files in `folder`; may wait for it."""
+    cdef bint remote
+    cdef int fd
     try:
         fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return  # the call will say what is wrong
     try:
-        local_devices[os.fstat(fd).st_dev] = not px_file_is_remote(fd)
+        with nogil:
+            remote = px_file_is_remote(fd)
+        local_devices[os.fstat(fd).st_dev] = not remote
     finally:
         os.close(fd)
 

@@ -125,11 +125,15 @@ def _read_file(path):
 
 def _look_at_root():
     global root
+    cdef bint remote
+    cdef int fd
     try:
         fd = os.open(b"/", getattr(os, "O_PATH", os.O_RDONLY))
     except OSError:
         return  # there is no descriptor left, say: another time
-    root = REMOTE if px_file_is_remote(fd) else LOCAL
+    with nogil:
+        remote = px_file_is_remote(fd)
+    root = REMOTE if remote else LOCAL
     os.close(fd)
 
 

@@ -25,6 +25,7 @@ cdef class Window:
     cdef Py_ssize_t left(self) noexcept
     cdef char *bytes_left(self) noexcept
     cdef ssize_t now(self, char *buffer, Py_ssize_t n) except -2
+    cdef bint by_kernel(self) noexcept
     cdef int64_t position(self) except -1
     cdef int64_t size(self) except -1
     cdef int let_go(self) except -1

@@ -207,6 +207,10 @@ cdef class Window:
             self.told = self.eof = False
         return self.starved
 
+    cdef bint by_kernel(self) noexcept:
+        """Whether an op may keep one of the kernel's few threads: it is sure to end soon."""
+        return self.seekable and self.local
+
     cdef int64_t position(self) except -1:
         """Of the file in the kernel."""
         cdef int64_t n = px_file_seek(self.fd, 0, SEEK_CUR)
@@ -215,6 +219,7 @@ cdef class Window:
         return n
 
     cdef int64_t size(self) except -1:
+        """About how long the file is: of one that another machine has, it may be longer by now."""
         cdef px_file_facts facts
         cdef int error = px_file_look(self.fd, &facts)
         if error < 0:
@@ -248,7 +253,10 @@ cdef class Window:
     def look_at_file_system(self):
         """Find out whether another machine or process answers for this file; may itself wait."""
         cdef px_file_facts facts
-        self.local = not px_file_is_remote(self.fd)
+        cdef bint remote
+        with nogil:
+            remote = px_file_is_remote(self.fd)
+        self.local = not remote
         if px_file_look(self.fd, &facts) == 0:
             local_devices[facts.device] = self.local
 

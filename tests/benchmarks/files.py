@@ -90,6 +90,12 @@ def drop_from_cache(path: str) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+@functools.cache
+def small_paths(folder: Path) -> list[str]:
+    """Made once: joining a path takes longer than reading such a file."""
+    return [str(folder / "small" / str(i)) for i in range(SMALL_FILES)]
+
+
 class Plain:
     """Blocking calls in the loop's thread: the floor, not something to use."""
 
@@ -388,8 +394,7 @@ async def sample(library, row: str, folder: Path) -> float:
         "names": 600,
     }
     jobs = iter(places(total[kind], BIG) if handles else range(total.get(kind, 0)))
-    # Made here: joining a path takes longer than reading such a file.
-    small = [str(folder / "small" / str(i)) for i in range(SMALL_FILES)] if kind == "smallfiles" else []
+    small = small_paths(folder) if kind == "smallfiles" else []
 
     async def work(i: int) -> None:
         for n in jobs:
