@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,35 @@ async def test_what_another_writer_appends_is_read_after_the_end(aio: Any, tmp_p
                 writer.flush()
                 assert await handle.readline() == ("more\n" if mode == "r" else b"more\n")
                 assert await handle.readline() == empty
+
+
+async def test_descriptors_and_openers(aio: Any, path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    async with aio.open(fd, "rb", closefd=False) as handle:
+        assert await handle.read(3) == b"\0\1\2"
+        assert handle.name == handle.fileno() == fd
+    os.lseek(fd, 10, os.SEEK_SET)
+    async with aio.open(fd, "rb") as handle:
+        assert await handle.read(2) == b"\x0a\x0b"
+    with pytest.raises(OSError):
+        os.fstat(fd)
+    seen = []
+
+    def opener(name: str, flags: int) -> int:
+        seen.append(name)
+        return os.open(path, flags)
+
+    async with aio.open("another name", "r+b", opener=opener) as handle:
+        assert len(await handle.read()) == 256
+        assert handle.name == "another name"
+    assert seen == ["another name"]
+    with pytest.raises(ValueError, match="closefd"):
+        await aio.open(path, "rb", closefd=False)
+    with pytest.raises(ValueError, match="invalid mode"):
+        await aio.open(path, "q")
+    async with aio.open(path, "w", 1) as handle:
+        await handle.write("a line\nand")
+        assert path.read_bytes().startswith(b"a line")
 
 
 async def test_a_closed_file(aio: Any, path: Path) -> None:

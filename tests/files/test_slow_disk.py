@@ -43,7 +43,7 @@ class SlowDisk:
         """The outcome of an operation, each of whose requests is answered when the loop has been seen to go on."""
         assert self.server.stdin is not None
         task = asyncio.ensure_future(awaitable)
-        asked = 0
+        self.asked = 0
         while not task.done():
             request = asyncio.ensure_future(self.requests.get())
             await asyncio.wait({task, request}, return_when=asyncio.FIRST_COMPLETED, timeout=2 * LIMIT)
@@ -53,10 +53,10 @@ class SlowDisk:
             for _ in range(3):
                 await asyncio.sleep(0.001)
             assert not task.done()  # or else the loop had stood still until the server had lost its patience
-            asked += 1
+            self.asked += 1
             self.server.stdin.write(b"x")
             self.server.stdin.flush()
-        assert asked
+        assert self.asked
         return await task
 
     async def close(self) -> None:
@@ -104,8 +104,10 @@ async def test_the_loop_goes_on_while_all_is_read(disk: SlowDisk) -> None:
     assert await disk.serve(handle.read()) == slow_disk.DATA
     assert await disk.serve(handle.seek(-10, 2)) == len(slow_disk.DATA) - 10
     assert await disk.serve(handle.readlines()) == [slow_disk.DATA[-10:]]
-    await handle.seek(0)
+    await handle.close()
+    handle = await disk.serve(files.open(disk.path, "rb"))
     assert await disk.serve(_lines(handle)) == slow_disk.DATA.split(b"\n")
+    assert disk.asked <= 4  # for 41 lines: once for each buffer
     await handle.close()
 
 

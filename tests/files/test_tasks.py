@@ -11,7 +11,7 @@ import sys
 import threading
 import tracemalloc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -424,6 +424,44 @@ async def test_a_coroutine_that_nobody_awaits_warns(path: Path) -> None:
         with pytest.warns(RuntimeWarning, match="never awaited"):
             handle.read()
         assert await handle.tell() == 0
+
+
+@pytest.mark.ours
+async def test_what_is_in_the_page_cache_takes_no_turn(path: Path) -> None:
+    if not _says_what_it_has(path):
+        pytest.skip("this file system cannot say what the page cache has: RWF_NOWAIT, preadv2(2)")
+    await files.read_bytes(path)  # the file system is known now
+    assert len(await _at_once(files.read_bytes(path))) == 256
+    for buffering in (0, -1):
+        handle = await _at_once(files.open(path, "rb", buffering))
+        assert await _at_once(handle.pread(10, 5)) == bytes(range(5, 15))
+        assert await _at_once(handle.pread_into(bytearray(10), 5)) == 10
+        assert await _at_once(handle.read(5)) == bytes(range(5))
+        assert await _at_once(handle.readline()) == bytes(range(5, 11))
+        assert await _at_once(handle.readinto(bytearray(5))) == 5
+        assert await _at_once(anext(handle)) == bytes(range(16, 256))
+        await _at_once(handle.close())
+    text = await _at_once(files.open(path, encoding="latin-1"))
+    assert await _at_once(text.readline()) == bytes(range(11)).decode()
+    await _at_once(text.close())
+
+
+async def _at_once(awaitable: Awaitable[Any]) -> Any:
+    """Its result; nothing else has had a turn meanwhile."""
+    turns: list[int] = []
+    await asyncio.sleep(0)  # this turn's share of time has not been spent yet
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    result = await awaitable
+    assert not turns
+    return result
+
+
+def _says_what_it_has(path: Path) -> bool:
+    with open(path, "rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+        except (AttributeError, OSError):
+            return False
 
 
 async def test_a_timer_is_not_kept_waiting_by_a_file_in_the_cache(path: Path) -> None:
