@@ -96,6 +96,11 @@ def small_paths(folder: Path) -> list[str]:
     return [str(folder / "small" / str(i)) for i in range(SMALL_FILES)]
 
 
+def make_files(folder: Path, count: int) -> None:
+    for n in range(count):
+        (folder / f"name{n}").touch()
+
+
 class Plain:
     """Blocking calls in the loop's thread: the floor, not something to use."""
 
@@ -412,8 +417,7 @@ async def sample(library, row: str, folder: Path) -> float:
                 raise RuntimeError("wrong bytes")
 
     if kind == "names":
-        for n in range(total[kind]):
-            (folder / f"name{n}").touch()
+        await asyncio.to_thread(make_files, folder, total[kind])
     begun = time.perf_counter()
     if kind == "lines":
         done = await library.count_lines(str(folder / "lines"))
