@@ -12,7 +12,7 @@ cdef class Driver:
     cdef bint hears_changes          # a `sleep` notices what another thread submits meanwhile; else it must be woken
     cdef bint edge                   # READY packets report edges: bytes left behind must be asked for again
     cdef public int64_t spin_ns      # how long a wait may look for packets before it sleeps; 0: not at all
-    cdef readonly bint native_files  # it takes READ, WRITE, FSYNC, OPEN; else blocking bodies are run on IO threads
+    cdef readonly unsigned int native_files  # a bit for each kind of op on files that it takes; else IO threads do it
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
     cdef object __weakref__
@@ -37,6 +37,7 @@ cdef class Driver:
     cdef int prefer_direct(self, Op op) except -1
     cdef int forget(self, int fd) except -1
     cdef int settle(self) except -1
+    cdef bint adopt_file(self, int fd) except -1
 
     cdef int more_data(self, Op op, int res) except -1
 

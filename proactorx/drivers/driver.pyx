@@ -99,6 +99,10 @@ cdef class Driver:
         """`fd`, on which no op is in flight, is about to be closed."""
         return 0
 
+    cdef bint adopt_file(self, int fd) except -1:
+        """Whether reads and writes of this file may be submitted; asked once, before the first."""
+        return True
+
     cdef int settle(self) except -1:
         """Have the kernel act on what was asked of it now, without waiting and without dispatching anything."""
         return 0

@@ -36,6 +36,7 @@ cdef class Access:
     cdef bint tired(self) noexcept
     cdef object rest(self)
     cdef int spend(self, Py_ssize_t size) except -1
+    cdef bint takes(self, int fd) except -1
     cdef object call(self, fn, tuple args)
 
 cdef Access access_of(object loop, object executor)

@@ -205,7 +205,7 @@ cdef class Access:
         the kernel's few threads.
         """
         op.future = self.loop.create_future()
-        if native and self.has_ring():
+        if native and self.has_ring() and self.port.driver.native_files >> op.kind & 1:
             self.port.submit(op)
         else:
             # A future between: cancelling the pool's own would hide when the body has ended.
@@ -218,7 +218,11 @@ cdef class Access:
             return False
         if not (self.port.driver.opened or self.port.driver.closed or self.port.driver.forked):
             self.port.open()
-        return self.port.driver.native_files
+        return self.port.driver.native_files != 0
+
+    cdef bint takes(self, int fd) except -1:
+        """Whether reads and writes of this file are the driver's; asked once for each file and loop."""
+        return self.has_ring() and self.port.driver.adopt_file(fd)
 
     cdef object call(self, fn, tuple args):
         """A future of the blocking ``fn(*args)``, on an IO thread."""

@@ -164,8 +164,10 @@ cdef class AsyncBase:
             self.held = self.deferred = False
             self.line = None
             self.flying = 0
-            if self.window is not None and (access.port is None or not self.window.local):
-                self.window.read_now = self.window.write_now = False
+            if self.window is not None and self.window.fd >= 0:
+                self.window.native = self.window.seekable and access.takes(self.window.io)
+                if access.port is None or not self.window.local:
+                    self.window.read_now = self.window.write_now = False
         return access
 
     def __repr__(self):

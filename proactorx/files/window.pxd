@@ -12,6 +12,7 @@ cdef class Window:
     cdef bint read_now       # the kernel can say whether a read would wait
     cdef bint write_now
     cdef bint seekable       # positions are the file's: a read at one can be done again
+    cdef bint native         # reads and writes at a position are ops of this loop's driver
     cdef readonly bint local  # no other machine or process answers for the file
     cdef bint direct         # O_DIRECT: aligned memory, and no page cache
     cdef bint readable

@@ -209,7 +209,7 @@ cdef class Window:
 
     cdef bint by_kernel(self) noexcept:
         """Whether an op may keep one of the kernel's few threads: it is sure to end soon."""
-        return self.seekable and self.local
+        return self.native and self.local
 
     cdef int64_t position(self) except -1:
         """Of the file in the kernel."""

@@ -180,31 +180,6 @@ static int px_take(px_port *port, OVERLAPPED_ENTRY *entries, int room, DWORD lim
 
 /* ------------------------------------------------------------------------------------------------------ operations */
 
-static void px_set_place(px_flight *flight, int64_t position) {
-    px_clear(flight);
-    if (position < 0) return;
-    flight->overlapped.Offset = (DWORD)position;
-    flight->overlapped.OffsetHigh = (DWORD)(position >> 32);
-}
-
-/* As the C library says it of a file that was not opened for this. */
-static int px_file_result(int started) { return started == -EACCES ? -EBADF : started; }
-
-static int px_begin_read_at(int fd, px_flight *flight, char *buffer, size_t size, int64_t position) {
-    int started;
-    px_set_place(flight, position);
-    started = px_file_started(
-        ReadFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped));
-    if (started == -EIO && GetLastError() == ERROR_HANDLE_EOF) return PX_NO_PACKET;
-    return px_file_result(started);
-}
-
-static int px_begin_write_at(int fd, px_flight *flight, const char *buffer, size_t size, int64_t position) {
-    px_set_place(flight, position);
-    return px_file_result(
-        px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped)));
-}
-
 static int px_begin_send(int fd, px_flight *flight, const char *buffer, size_t size) {
     WSABUF memory = {(ULONG)px_clamp(size), (char *)buffer};
     px_clear(flight);
@@ -223,7 +198,6 @@ static DWORD px_answer_it(px_port *port, px_flight *flight, int n) {
 static int px_outcome(const px_flight *flight, int is_file) {
     if (flight->posted) return -(int)flight->flags;
     switch ((ULONG)flight->overlapped.Internal) {
-    case 0xC0000011u: /* END_OF_FILE */ return 0;
     case 0x80000005u: /* BUFFER_OVERFLOW: the rest is lost, or still in the pipe */ return 0;
     case 0xC0000022u: /* ACCESS_DENIED */ return is_file ? -EBADF : -EACCES;
     default: return px_ended(flight->overlapped.Internal);

@@ -119,7 +119,7 @@ cdef class UringDriver(Driver):
         self.name = "io_uring"
         self.edge = True
         self.hears_changes = True
-        self.native_files = True
+        self.native_files = 0xFFFFFFFF
 
     def __init__(self, *, uint32_t entries=256, uint32_t cq_entries=0, uint32_t buffers=64,
                  uint32_t buffer_size=16384, bint multishot=True, bint shared=False):

@@ -26,8 +26,9 @@ from proactorx.drivers.overlapped cimport *
 from proactorx.drivers.readiness cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
 from proactorx.port.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EWOULDBLOCK
 from proactorx.port.op cimport (
-    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE, PACKET_READY,
-    POLL, Packet, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, queue_count,
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, FILE_STEP, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE,
+    PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT,
+    WRITE, queue_count,
 )
 
 import ctypes
@@ -50,6 +51,9 @@ cdef extern from "pollthread.h":
     int px_ended(size_t internal) nogil
     int px_begin_read(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
     int px_begin_write(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
+    int px_begin_read_at(int fd, px_flight_t *flight, char *buffer, size_t size, int64_t position) nogil
+    int px_begin_write_at(int fd, px_flight_t *flight, const char *buffer, size_t size, int64_t position) nogil
+    int px_adopt(HANDLE port, int fd, int skip) nogil
     int px_begin_serve(int fd, px_flight_t *flight) nogil
     int px_begin_transmit(const px_calls *calls, int fd, px_flight_t *flight, uint32_t file, size_t size,
                           int64_t position) nogil
@@ -105,6 +109,7 @@ cdef class IocpDriver(ReadinessDriver):
 
     def __cinit__(self, *args, **kwargs):
         self.name = "iocp"
+        self.native_files = 1 << READ | 1 << WRITE
         self.waiting = []
         self.asking = []
         self.afds = []
@@ -186,6 +191,8 @@ cdef class IocpDriver(ReadinessDriver):
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
         op.mode = BY_READINESS
+        if op.kind == READ or op.kind == WRITE:
+            return self.start_packet(op)
         if op.fd < 0 or op.fd > LARGEST_FD or op.kind == RECV_DGRAMS or (
                 op.kind == POLL and (op.direct or not px_is_file(op.fd))):
             return ReadinessDriver.submit(self, op)
@@ -198,17 +205,27 @@ cdef class IocpDriver(ReadinessDriver):
             # Not by WSASend: one that is cancelled half-way leaves the stream in an unknown state.  As transports do
             # it, a send is made when there is room for it, so that nbytes is right whatever happens.
             return ReadinessDriver.submit(self, op)
+        return self.start_packet(op)
+
+    cdef bint adopt_file(self, int fd) except -1:
+        return self.binds and px_adopt(self.port, fd, self.skip)
+
+    cdef int start_packet(self, Op op) except -1:
         op.mode = BY_PACKET
         op.quiet = op.pending_ready = False
         self.track(op)
         return self.begin(op)
+
+    cdef bint skips(self, Op op) noexcept:
+        """Whether no packet comes when it succeeds at once."""
+        return self.skip if op.kind == READ or op.kind == WRITE else self.bound[op.fd] & PX_SKIPS
 
     cdef int begin(self, Op op) except -1:
         """Give `op` to the kernel; what it answers at once is queued."""
         cdef px_flight_t *flight = flight_of(op)
         cdef int started = self.call(op, flight), tries = ACCEPTS_IN_A_ROW
         op.armed = True
-        while started == PX_AT_ONCE and self.bound[op.fd] & PX_SKIPS:
+        while started == PX_AT_ONCE and self.skips(op):
             self.ended(op, <uint32_t>_transferred(&flight.overlapped))
             if op.armed or op.kind != ACCEPT:
                 return 0
@@ -252,6 +269,10 @@ cdef class IocpDriver(ReadinessDriver):
             if file:
                 return px_begin_read(fd, flight, op.buffer(), op.want())
             return px_begin_recv(fd, flight, op.buffer(), op.want())
+        if kind == READ:
+            return px_begin_read_at(fd, flight, op.buffer(), min(op.want(), <ssize_t>FILE_STEP), op.position)
+        if kind == WRITE:
+            return px_begin_write_at(fd, flight, op.buffer(), min(op.want(), <ssize_t>FILE_STEP), op.position)
         if kind == SEND:
             return px_begin_write(fd, flight, op.buffer(), op.want())
         if kind == RECV_FROM:
@@ -298,6 +319,13 @@ cdef class IocpDriver(ReadinessDriver):
             return self.push(op, error, PACKET_LATE)
         if kind == TRANSMIT:
             op.took(count)  # also of one that failed half-way
+            return self.push(op, error or <int>count, PACKET_LATE)
+        if kind == READ or kind == WRITE:
+            if op.took(count) and count and not error and op.state == IN_FLIGHT:
+                # In the next turn: what the cache has was copied by this thread.
+                op.armed = False
+                self.waiting.append(op)
+                return 0
             return self.push(op, error or <int>count, PACKET_LATE)
         if kind == SEND or kind == SEND_TO or kind == RECV_INTO:
             if not error and op.took(count) and op.state == IN_FLIGHT and count:
@@ -408,7 +436,7 @@ cdef class IocpDriver(ReadinessDriver):
             self.begin_waiting()
         if self.asking:
             self.ask_polls()
-        return self.reap(0 if queue_count(&self.queue) else timeout_ns)
+        return self.reap(0 if queue_count(&self.queue) or self.waiting else timeout_ns)
 
     cdef int begin_waiting(self) except -1:
         cdef list waiting = self.waiting

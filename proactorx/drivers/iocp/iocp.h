@@ -54,6 +54,7 @@ static int px_ended(ULONG_PTR internal) {
     if (status < 0x80000000u) return 0;
     switch (status) {
     case 0x80000005u: /* BUFFER_OVERFLOW */ return -WSAEMSGSIZE;
+    case 0xC0000011u: /* END_OF_FILE */ return 0;
     case 0xC0000120u: /* CANCELLED */
     case 0xC0000128u: /* FILE_CLOSED */ return -ECANCELED;
     case 0xC0000008u: /* INVALID_HANDLE */
@@ -194,6 +195,34 @@ static int px_begin_write(int fd, px_flight *flight, const char *buffer, size_t 
     return px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped));
 }
 
+/* Files, at a position; < 0: they have none. */
+static void px_set_place(px_flight *flight, int64_t position) {
+    px_clear(flight);
+    if (position < 0) return;
+    flight->overlapped.Offset = (DWORD)position;
+    flight->overlapped.OffsetHigh = (DWORD)(position >> 32);
+}
+
+/* As the C library says it of a file that was not opened for this. */
+static int px_file_result(int result) {
+    return result == -EACCES && GetLastError() == ERROR_ACCESS_DENIED ? -EBADF : result;
+}
+
+static int px_begin_read_at(int fd, px_flight *flight, char *buffer, size_t size, int64_t position) {
+    int started;
+    px_set_place(flight, position);
+    started = px_file_started(
+        ReadFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped));
+    if (started == -EIO && GetLastError() == ERROR_HANDLE_EOF) return PX_NO_PACKET;
+    return px_file_result(started);
+}
+
+static int px_begin_write_at(int fd, px_flight *flight, const char *buffer, size_t size, int64_t position) {
+    px_set_place(flight, position);
+    return px_file_result(
+        px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped)));
+}
+
 /* Wait for a client of this end of a named pipe; one may be there already. */
 static int px_begin_serve(int fd, px_flight *flight) {
     px_clear(flight);
@@ -258,6 +287,15 @@ static int px_bind(HANDLE port, int fd, int skip) {
             handle, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS | FILE_SKIP_SET_EVENT_ON_HANDLE))
         bits |= PX_SKIPS;
     return bits;
+}
+
+/* Whether a file's second handle (px_reopen) is bound to this port now, and posts no packet for what succeeds at once,
+ * where that is wanted. */
+static int px_adopt(HANDLE port, int fd, int skip) {
+    HANDLE handle = PX_FILE_HANDLE(fd);
+    return CreateIoCompletionPort(handle, port, PX_KEY_OP, 0) != NULL &&
+           (!skip || SetFileCompletionNotificationModes(
+                         handle, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS | FILE_SKIP_SET_EVENT_ON_HANDLE));
 }
 
 static int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) {
