@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import struct
+import sys
 import warnings
 from collections import deque
 from types import TracebackType
@@ -36,7 +37,8 @@ class Change(NamedTuple):
     """One change in a watched directory."""
 
     kind: str
-    """``created``, ``deleted``, ``modified``, ``written`` (closed after writing), ``attributes``, ``moved_from`` and
+    """``created``, ``deleted``, ``modified``, ``written`` (closed after writing), ``attributes`` (on Windows these two
+    are ``modified``), ``moved_from`` and
     ``moved_to`` (a rename within the directory gives both, with one `cookie`), ``gone`` (the directory itself; the last
     change), ``overflow`` (there were more than the kernel keeps: look at the directory again)."""
     path: str
@@ -72,21 +74,26 @@ class DirectoryWatch:
         if self._starting is None:
             self._starting = asyncio.Lock()
         async with self._starting:
-            if self._fd >= 0 or self._closed:
-                return
-            fd: int = await in_thread(access_for(), watch_directory, self._path, orphan=os.close)
-            if self._closed:
-                os.close(fd)
-                return
-            self._loop = asyncio.get_running_loop()
-            self._fd = fd
-            self._loop.add_reader(fd, self._readable)
+            if not self._begun() and not self._closed:
+                await self._begin()
+
+    async def _begin(self) -> None:
+        fd: int = await in_thread(access_for(), watch_directory, self._path, orphan=os.close)
+        if self._closed:
+            os.close(fd)
+            return
+        self._loop = asyncio.get_running_loop()
+        self._fd = fd
+        self._loop.add_reader(fd, self._readable)
+
+    def _begun(self) -> bool:
+        return self._fd >= 0
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Change:
-        if self._fd < 0 and not self._closed:
+        if not self._begun() and not self._closed:
             await self.start()
         while not self._changes:
             if self._closed:
@@ -103,6 +110,9 @@ class DirectoryWatch:
     def _readable(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._take(os.read(self._fd, 1 << 16))
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done() and (self._changes or self._closed):
             self._waiter.set_result(None)
 
@@ -123,13 +133,16 @@ class DirectoryWatch:
     def close(self) -> None:
         """End it: the iteration stops after the changes that were seen. Twice is allowed."""
         self._closed = True
+        self._end()
+        if self._waiter is not None and not self._waiter.done() and not self._loop.is_closed():
+            self._waiter.set_result(None)
+
+    def _end(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             if not self._loop.is_closed():
                 self._loop.remove_reader(fd)
             os.close(fd)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -141,7 +154,7 @@ class DirectoryWatch:
         self.close()
 
     def __del__(self) -> None:
-        if self._fd >= 0:
+        if self._begun():
             warnings.warn(f"unclosed watch of {self._path!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
@@ -157,6 +170,10 @@ def watch(path: Any) -> DirectoryWatch:
 
     Raises:
         OSError: when it begins: `path` is no directory, or there are too many watches, inotify(7). ENOSYS: this system
-            has no inotify.
+            has no inotify. On Windows the system's own, of ReadDirectoryChangesW.
     """
+    if sys.platform == "win32":
+        from proactorx.files.winwatching import WindowsDirectoryWatch
+
+        return WindowsDirectoryWatch(path)
     return DirectoryWatch(path)

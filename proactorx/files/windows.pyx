@@ -1,13 +1,23 @@
-"""What Windows has of its own for files: moving one durably, and reserving room."""
+"""What Windows has of its own for files: moving one durably, reserving room, watching a directory."""
 
 from libc.stddef cimport wchar_t
 from libc.stdint cimport int64_t
+
+from libc.stdlib cimport calloc, free
 
 import ctypes
 import os
 
 cdef extern from "winfileio.h":
     int px_file_reserve(int fd, int64_t size) nogil
+    ctypedef struct px_watch:
+        unsigned int buffer[1]
+    unsigned long px_watch_open(px_watch *watch, const wchar_t *path) nogil
+    unsigned long px_watch_begin(px_watch *watch) nogil
+    long px_watch_end(px_watch *watch) nogil
+    void px_watch_stop(px_watch *watch) nogil
+    void px_watch_close(px_watch *watch) nogil
+    enum: ERROR_OPERATION_ABORTED
     unsigned long px_move_through(const wchar_t *source, const wchar_t *target) nogil
 
 cdef extern from "Python.h":
@@ -51,3 +61,65 @@ def replace_durably(source, target):
         PyMem_Free(after)
     if error:
         raise OSError(0, ctypes.FormatError(error), source, error, target)
+
+
+cdef class FolderChanges:
+    """Changes in a directory, ReadDirectoryChangesW; for one thread, which must live as long as it wants to hear them.
+
+    Args:
+        path: of the directory.
+
+    Raises:
+        OSError: it cannot be opened, or is none.
+    """
+
+    cdef px_watch *watch
+    cdef object path
+
+    def __init__(self, path):
+        cdef wchar_t *name
+        cdef unsigned long error
+        self.path = path
+        self.watch = <px_watch *>calloc(1, sizeof(px_watch))
+        if self.watch == NULL:
+            raise MemoryError
+        name = PyUnicode_AsWideCharString(path, NULL)
+        with nogil:
+            error = px_watch_open(self.watch, name)
+        PyMem_Free(name)
+        self.check(error)
+
+    cdef int check(self, unsigned long error) except -1:
+        if error:
+            raise OSError(0, ctypes.FormatError(error), self.path, error)
+        return 0
+
+    def begin(self):
+        """What changes from now on is told by ``end``."""
+        cdef unsigned long error
+        with nogil:
+            error = px_watch_begin(self.watch)
+        self.check(error)
+
+    def end(self):
+        """Wait for changes: FILE_NOTIFY_INFORMATION records; b"": more than the system has kept; None: stopped.
+
+        Raises:
+            OSError: the directory is gone.
+        """
+        cdef long n
+        with nogil:
+            n = px_watch_end(self.watch)
+        if n == -ERROR_OPERATION_ABORTED:
+            return None
+        self.check(0 if n >= 0 else <unsigned long>-n)
+        return (<char *>self.watch.buffer)[:n]
+
+    def stop(self):
+        """Have ``end`` return None, now or later; any thread may do this."""
+        px_watch_stop(self.watch)
+
+    def __dealloc__(self):
+        if self.watch != NULL:
+            px_watch_close(self.watch)
+            free(self.watch)

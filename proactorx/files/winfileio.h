@@ -158,4 +158,56 @@ static inline unsigned long px_move_through(const wchar_t *source, const wchar_t
     return MoveFileExW(source, target, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) ? 0 : GetLastError();
 }
 
+/* A directory that one thread watches. */
+typedef struct {
+    HANDLE folder, heard, stop;
+    int pending; /* the system has `place` and `buffer` */
+    OVERLAPPED place;
+    DWORD buffer[1 << 14]; /* 64 KiB: the most that file servers take */
+} px_watch;
+
+/* 0 or a system error; also then px_watch_close is to be called. */
+static inline unsigned long px_watch_open(px_watch *watch, const wchar_t *path) {
+    FILE_STANDARD_INFO facts;
+    watch->folder = CreateFileW(path, FILE_LIST_DIRECTORY, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                                OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OVERLAPPED, NULL);
+    if (watch->folder == INVALID_HANDLE_VALUE) return GetLastError();
+    if (!GetFileInformationByHandleEx(watch->folder, FileStandardInfo, &facts, sizeof facts)) return GetLastError();
+    if (!facts.Directory) return ERROR_DIRECTORY;
+    watch->heard = CreateEventW(NULL, TRUE, FALSE, NULL);
+    watch->stop = CreateEventW(NULL, TRUE, FALSE, NULL);
+    return watch->heard == NULL || watch->stop == NULL ? GetLastError() : 0;
+}
+
+static inline unsigned long px_watch_begin(px_watch *watch) {
+    memset(&watch->place, 0, sizeof watch->place);
+    watch->place.hEvent = watch->heard;
+    watch->pending = ReadDirectoryChangesW(
+        watch->folder, watch->buffer, sizeof watch->buffer, FALSE,
+        FILE_NOTIFY_CHANGE_FILE_NAME | FILE_NOTIFY_CHANGE_DIR_NAME | FILE_NOTIFY_CHANGE_SIZE |
+            FILE_NOTIFY_CHANGE_LAST_WRITE | FILE_NOTIFY_CHANGE_ATTRIBUTES, NULL, &watch->place, NULL);
+    return watch->pending ? 0 : GetLastError();
+}
+
+/* Wait for what px_watch_begin has begun: how many bytes came, or -(system error); ERROR_OPERATION_ABORTED: stopped. */
+static inline long px_watch_end(px_watch *watch) {
+    HANDLE both[2] = {watch->heard, watch->stop};
+    DWORD n = 0;
+    if (WaitForMultipleObjects(2, both, FALSE, INFINITE) != WAIT_OBJECT_0) CancelIoEx(watch->folder, &watch->place);
+    watch->pending = 0;
+    return GetOverlappedResult(watch->folder, &watch->place, &n, TRUE) ? (long)n : -(long)GetLastError();
+}
+
+static inline void px_watch_stop(px_watch *watch) { SetEvent(watch->stop); }
+
+static inline void px_watch_close(px_watch *watch) {
+    if (watch->pending) {
+        px_watch_stop(watch);
+        px_watch_end(watch);
+    }
+    if (watch->folder != INVALID_HANDLE_VALUE) CloseHandle(watch->folder);
+    if (watch->heard != NULL) CloseHandle(watch->heard);
+    if (watch->stop != NULL) CloseHandle(watch->stop);
+}
+
 #endif
