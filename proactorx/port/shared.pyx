@@ -543,11 +543,11 @@ cdef class SharedPort(Operations):
     cdef bint has_native_files(self) except -1:
         """Whether the driver has operations on files: the one that it gives way to if it cannot be opened."""
         if not self.inner.driver.native_files or not self._enter_driver():
-            return self.inner.driver.native_files
+            return self.inner.driver.native_files != 0
         try:
             if not self.inner.driver.opened and not self.closed:
                 self.inner.open()
-            return self.inner.driver.native_files
+            return self.inner.driver.native_files != 0
         finally:
             self._leave_driver()
 
