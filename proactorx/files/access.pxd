@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.port.op cimport Overlapped
 from proactorx.port.port cimport Port
 
@@ -32,6 +32,7 @@ cdef class Access:
     cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)
     cdef int start(self, FileOp op, bint native) except -1
+    cdef FileOp start_by_path(self, int kind, bytes path, uint32_t events)
     cdef bint has_ring(self) except -1
     cdef bint tired(self) noexcept
     cdef object rest(self)

@@ -4,10 +4,10 @@ The same op serves both: on io_uring the kernel executes it, elsewhere an IO thr
 """
 
 from proactorx.port.errnos cimport EAGAIN, ECANCELED, EINTR, EOPNOTSUPP
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.port.op cimport FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
 from proactorx.port.port cimport Port
 
@@ -26,6 +26,7 @@ cdef extern from "fileio.h":
     int px_file_open(const char *path, int flags) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
     int px_file_close(int fd) nogil
+    enum: AT_FDCWD
 
 cdef extern from "../loop/inbox.h":
     double px_monotonic() nogil
@@ -211,6 +212,15 @@ cdef class Access:
             # A future between: cancelling the pool's own would hide when the body has ended.
             self.call(op.run, ()).add_done_callback(op._ran)
         return 0
+
+    cdef FileOp start_by_path(self, int kind, bytes path, uint32_t events):
+        """Have an OPEN or a NAME executed, as ``start`` does."""
+        cdef FileOp op = self.new_op(kind, AT_FDCWD, -1)
+        op.view = path
+        op.memory = PyBytes_AS_STRING(path)
+        op.events = events
+        self.start(op, True)
+        return op
 
     cdef bint has_ring(self) except -1:
         """Whether the kernel executes ops on files; the driver is open then, and stays the one it is."""

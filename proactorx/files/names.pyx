@@ -4,10 +4,9 @@ Only in directories that the kernel has cached, of file systems that are known t
 the kernel's few threads.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t
-from posix.fcntl cimport AT_FDCWD
 from proactorx.files.access cimport Access, FileOp
+from proactorx.files.window cimport kernel_name
 from proactorx.port.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
 
 import os
@@ -69,11 +68,8 @@ async def change(Access access not None, int what, str event, tuple paths):
     if len(paths) != (2 if what == RENAME else 1) or not access.has_ring():
         return False
     for path in paths:
-        try:
-            name = os.fsencode(path)
-        except TypeError:
-            return False
-        if not name or b"\0" in name:
+        name = kernel_name(access, path)
+        if not name:
             return False
         folder = os.path.dirname(name) or b"."
         if folder != before and not await _is_local(access, folder):
@@ -81,11 +77,7 @@ async def change(Access access not None, int what, str event, tuple paths):
         before = folder
         names += name + b"\0"
     sys.audit(event, *paths, *(-1,) * len(paths))
-    op = access.new_op(NAME, AT_FDCWD, -1)
-    op.events = what
-    op.view = names
-    op.memory = PyBytes_AS_STRING(names)
-    access.start(op, True)
+    op = access.start_by_path(NAME, names, what)
     try:
         await op.future
     except BaseException:

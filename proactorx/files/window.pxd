@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t
+from proactorx.files.access cimport Access
 
 cdef class Window:
     cdef bytes data          # what was read ahead: data[start:]
@@ -44,3 +45,4 @@ cdef class Window:
     cdef bint end(self) noexcept
 
 cdef int number_of(int fd) except -1
+cdef bytes kernel_name(Access access, path)

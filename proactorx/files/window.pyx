@@ -44,7 +44,7 @@ cdef extern from "fileio.h":
     int px_file_set_flags(int fd, int flags) nogil
     int px_file_second(int fd, int appends, int direct) nogil
     enum: PX_BY_HANDLE, PX_RESOLVE_CACHED
-    enum: AT_FDCWD, O_CLOEXEC, O_NONBLOCK, O_RDONLY
+    enum: O_CLOEXEC, O_NONBLOCK, O_RDONLY
 
 cdef extern from *:
     """
@@ -470,7 +470,7 @@ class RawFile(io.FileIO):
 
 
 cdef bytes kernel_name(Access access, path):
-    """`path` for the kernel; None where a thread must open the file, whose own error is the better one."""
+    """`path` for the kernel; None where a thread must do what is to be done, whose own error is the better one."""
     if access.port is None or access.executor is not None:
         return None
     try:
@@ -536,11 +536,7 @@ async def open_by_op(Access access not None, path, int flags):
     cdef int fd
     if name is None or not may_open_by_op(name):
         return -1
-    op = access.new_op(OPEN, AT_FDCWD, -1)
-    op.view = name
-    op.memory = PyBytes_AS_STRING(name)
-    op.events = flags | O_CLOEXEC | O_NONBLOCK
-    access.start(op, True)
+    op = access.start_by_path(OPEN, name, flags | O_CLOEXEC | O_NONBLOCK)
     try:
         await op.future
     except BaseException:
