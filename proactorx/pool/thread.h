@@ -4,8 +4,13 @@
 
 #if defined(_WIN32)
 #include <windows.h>
-/* QueryPerformanceCounter would be finer; waits are told in milliseconds. */
-static double px_pool_clock(void) { return (double)GetTickCount64() * 1e-3; }
+/* GetTickCount64 steps by 10 to 16 ms (MSDN): a packet that waits would be told to have waited for no time. */
+static double px_pool_clock(void) {
+    LARGE_INTEGER ticks, frequency;
+    QueryPerformanceFrequency(&frequency); /* neither can fail since Windows XP (MSDN) */
+    QueryPerformanceCounter(&ticks);
+    return (double)ticks.QuadPart / (double)frequency.QuadPart;
+}
 static void px_name_thread(const char *name) { (void)name; }
 #else
 #include <time.h>

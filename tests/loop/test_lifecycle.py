@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from contract.support import descriptors
 
 from .helpers import Factory, run_script, socket_pair, step
 
@@ -23,13 +24,6 @@ CLOSED = r"^Event loop is closed$"
 
 class Thing:
     """Something a weak reference can watch."""
-
-
-def open_fds() -> int | None:
-    for folder in ("/proc/self/fd", "/dev/fd"):
-        if os.path.isdir(folder):
-            return len(os.listdir(folder))
-    return None
 
 
 async def nothing() -> None:
@@ -229,7 +223,7 @@ def test_a_closed_loop_is_collected_with_all_it_held(loop_factory: Factory) -> N
 
 
 def test_an_unclosed_loop_is_closed_when_collected(loop_factory: Factory) -> None:
-    before = open_fds()
+    before = descriptors()
     loop = loop_factory()
     loop.call_later(1000, print, loop)
     loop.run_until_complete(nothing())
@@ -244,17 +238,17 @@ def test_an_unclosed_loop_is_closed_when_collected(loop_factory: Factory) -> Non
     assert watched() is None
     assert category is ResourceWarning
     assert "closed=False" in text
-    assert open_fds() == before
+    assert descriptors() == before
 
 
 def test_a_loop_that_was_never_run_is_closed_when_collected(loop_factory: Factory) -> None:
-    before = open_fds()
+    before = descriptors()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         for _ in range(20):
             loop_factory()
         gc.collect()
-    assert open_fds() == before
+    assert descriptors() == before
 
 
 def test_repr(loop: asyncio.AbstractEventLoop) -> None:
@@ -298,7 +292,7 @@ def _use(loop: asyncio.AbstractEventLoop, work: bool) -> None:
     loop.close()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the descriptors are listed on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="the descriptors are listed on Linux only")
 def test_programs_that_are_started_inherit_no_descriptor(loop_factory: Factory) -> None:
     before = set(os.listdir("/proc/self/fd"))
     loop = loop_factory()
@@ -317,17 +311,17 @@ def test_200_loops_leave_nothing_behind(loop_factory: Factory) -> None:
     for i in range(4):
         _use(loop_factory(), bool(i % 2))
     gc.collect()
-    fds, threads, blocks = open_fds(), threading.active_count(), sys.getallocatedblocks()
+    fds, threads, blocks = descriptors(), threading.active_count(), sys.getallocatedblocks()
     for i in range(200):
         _use(loop_factory(), i % 4 == 0)
     gc.collect()
-    assert open_fds() == fds
+    assert descriptors() == fds
     assert threading.active_count() == threads
     assert sys.getallocatedblocks() - blocks < 10_000
 
 
 def test_many_loops_open_at_once(loop_factory: Factory) -> None:
-    before = open_fds()
+    before = descriptors()
     loops = [loop_factory() for _ in range(20)]
     for loop in loops:
         loop.run_until_complete(asyncio.sleep(0))
@@ -336,7 +330,7 @@ def test_many_loops_open_at_once(loop_factory: Factory) -> None:
     for loop in loops[1::2]:
         loop.run_until_complete(asyncio.sleep(0.001))
         loop.close()
-    assert open_fds() == before
+    assert descriptors() == before
 
 
 def test_a_loop_left_open_at_the_end_of_the_program(loop_factory: Factory) -> None:

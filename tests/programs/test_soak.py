@@ -29,7 +29,7 @@ def _nothing_grew(*argv: str | Path) -> list[dict[str, Any]]:
     assert last["fds"] == early["fds"], held
     assert last["threads"] <= early["threads"], held
     assert last["objects"] - early["objects"] < 500, held
-    assert last["rss"] - early["rss"] < 4 << 20, held
+    assert last["rss"] - early["rss"] < 1 << 20, held
     return held
 
 
