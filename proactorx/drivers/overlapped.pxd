@@ -36,5 +36,6 @@ cdef extern from "proactorx/drivers/iocp/iocp.h":
     int px_begin_sendto(int fd, px_flight_t *flight, const px_message *message) nogil
     int px_begin_accept(const px_calls *calls, int fd, px_flight_t *flight, char *room) nogil
     int px_begin_connect(const px_calls *calls, int fd, px_flight_t *flight, const sockaddr *address, int size) nogil
+    int px_begin_disconnect(const px_calls *calls, int fd, px_flight_t *flight) nogil
     int px_accepted(int fd, px_flight_t *flight) nogil
     int px_connected(int fd) nogil

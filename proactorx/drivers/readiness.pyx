@@ -12,8 +12,8 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
 from proactorx.port.op cimport (
-    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, READ,
-    RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY,
+    POLL, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
 )
 
 cdef extern from "sockio.h":
@@ -29,6 +29,7 @@ cdef extern from "sockio.h":
     ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size_t size) nogil
     ssize_t px_sendmsg(int fd, const msghdr *header) nogil
     int px_accept(int fd) nogil
+    int px_disconnect(int fd) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_socket_error(int fd) nogil
     int px_sleep_on(int fd, int64_t timeout_ns) nogil
@@ -43,7 +44,7 @@ cdef extern from *:
 cdef inline bint waits_to_write(Op op) noexcept:
     if op.kind == POLL:
         return not op.events & POLLIN
-    return op.kind == SEND or op.kind == CONNECT or op.kind == SEND_TO
+    return op.kind == SEND or op.kind == CONNECT or op.kind == SEND_TO or op.kind == DISCONNECT
 
 
 cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
@@ -87,6 +88,9 @@ cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
         packet.flags = 0
     elif kind == SEND_TO:
         n = px_sendmsg(op.fd, &(<px_message *>op.message()).header)
+        packet.flags = 0
+    elif kind == DISCONNECT:
+        n = px_disconnect(op.fd)
         packet.flags = 0
     elif kind == ACCEPT:
         n = px_accept(op.fd)

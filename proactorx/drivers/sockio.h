@@ -30,6 +30,8 @@
 
 static inline int px_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 
+static inline int px_disconnect(int fd) { return shutdown(fd, SHUT_RDWR) < 0 ? -errno : 0; }
+
 static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
     ssize_t n;
     do n = recv(fd, buffer, size, MSG_DONTWAIT); while (n < 0 && errno == EINTR);

@@ -52,6 +52,7 @@ static inline int px_errno(int winsock) {
 static inline int px_socket_failure(void) { return -px_errno(WSAGetLastError()); }
 
 static inline int px_close(int fd) { return closesocket(PX_SOCKET(fd)) ? px_socket_failure() : 0; }
+static inline int px_disconnect(int fd) { return shutdown(PX_SOCKET(fd), SD_BOTH) ? px_socket_failure() : 0; }
 
 static inline int px_clamp(size_t size) { return (int)(size < PX_LARGEST_CALL ? size : PX_LARGEST_CALL); }
 

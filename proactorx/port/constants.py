@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 
 POLL, RECV_STREAM, RECV, RECV_INTO, SEND, ACCEPT, ACCEPT_ONE, CONNECT, RECV_DGRAMS, RECV_FROM, SEND_TO = range(11)
-WAIT_CHILD, READ, WRITE, FSYNC, OPEN, TRANSMIT, NAME = range(11, 18)
+DISCONNECT, WAIT_CHILD, READ, WRITE, FSYNC, OPEN, TRANSMIT, NAME = range(11, 19)
 
 POLLIN: int = getattr(select, "POLLIN", 1)
 POLLOUT: int = getattr(select, "POLLOUT", 4)

@@ -21,8 +21,8 @@ from libc.stdlib cimport free, malloc
 from proactorx.drivers.overlapped cimport *
 from proactorx.port.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
 from proactorx.port.op cimport (
-    ACCEPT_ONE, CANCELLING, CONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM, RECV_INTO,
-    SEND, SEND_TO, WRITE,
+    ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM,
+    RECV_INTO, SEND, SEND_TO, WRITE,
 )
 from proactorx.port.handles cimport HandleBinding, bind, binding_of, family_of, is_disk, let_go, rebind, unbind
 from proactorx.port.operations cimport Binding, Operations, Overlapped, most_running, nanoseconds
@@ -486,6 +486,8 @@ cdef class CompletionPort(Operations):
                 started = px_begin_write_at(fd, flight, place, size, position)
             elif kind == CONNECT:
                 started = px_begin_connect(&calls, fd, flight, <const sockaddr *>place, <int>size)
+            elif kind == DISCONNECT:
+                started = px_begin_disconnect(&calls, fd, flight)
             else:
                 started = px_begin_accept(&calls, fd, flight, flight.buffer)
         if started == PX_PENDING or started == PX_AT_ONCE:

@@ -12,6 +12,7 @@ cdef enum Kind:
     RECV_DGRAMS     # multishot: a PACKET_READY each time that datagrams are there, which the owner takes
     RECV_FROM       # one datagram and its address, into the op's own buffer or as a new bytes object
     SEND_TO         # one datagram, the op's own buffer, to an address or to the peer of the socket
+    DISCONNECT      # a stream, both ways, behind the sends before it
     WAIT_CHILD      # until the child process whose pid is in the place of the fd has ended; it is not reaped
     READ            # of a file, at `position`: at most `size` bytes, as a new bytes object or into the op's own buffer
     WRITE           # to a file, at `position`: the whole of the op's own buffer

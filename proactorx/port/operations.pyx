@@ -7,8 +7,8 @@ Windows.  Operations that the system cannot do run as blocking bodies on IO thre
 from libc.stdint cimport int64_t
 from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM
 from proactorx.port.op cimport (
-    ACCEPT_ONE, CONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
-    WRITE,
+    ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM, RECV_INTO,
+    SEND, SEND_TO, WRITE,
 )
 from proactorx.port.op cimport Overlapped as Op
 
@@ -29,8 +29,8 @@ cdef extern from "atomics.h":
     int px_see(int *place) nogil
 
 cdef tuple KIND_NAMES = (
-    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "", "read",
-    "write", "fsync",
+    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "disconnect", "",
+    "read", "write", "fsync",
 )
 
 cdef enum Body:
@@ -172,7 +172,7 @@ cdef class Overlapped(Op):
 
         Bytes (``recv``, ``read``), bytes and an address (``recvfrom``), a connected socket and an address (``accept``),
         a count of bytes (``recv_into``, ``send``, ``sendto``, ``read_into``, ``write``), or None (``connect``,
-        ``fsync``).  The address of an accepted connection is None where the peer has gone already.
+        ``disconnect``, ``fsync``).  The address of an accepted connection is None where the peer has gone already.
 
         Raises:
             OSError: the operation failed; ``errno`` is ECANCELED when it was cancelled in time.
@@ -186,7 +186,7 @@ cdef class Overlapped(Op):
             return self._connection()
         if self.kind == RECV_FROM:
             return self.value, self.address
-        return None if self.kind == CONNECT or self.kind == FSYNC else self.value
+        return None if self.kind == CONNECT or self.kind == DISCONNECT or self.kind == FSYNC else self.value
 
     def _connection(self):
         with connection_lock:  # two threads may ask
@@ -373,6 +373,19 @@ cdef class Operations:
         """
         cdef Overlapped op = self.new_operation(CONNECT, sock)
         op.set_buffer(self._packed(sock, op.fd, address), False)
+        self.submit(op)
+        return op
+
+    def disconnect(self, sock):
+        """End a connection both ways, behind the sends before it (DisconnectEx; shutdown(2) with SHUT_RDWR elsewhere).
+
+        The peer gets what was sent, and then the end.  Receives that wait here end too, on Windows perhaps not before
+        the peer's end.  What comes from the peer after that is answered by a reset, which may cost it what it has not
+        read yet.  The socket stays open, and bound.
+
+        The result is None, or the error ENOTCONN where there is no connection.  Errors as ``recv``.
+        """
+        cdef Overlapped op = self.new_operation(DISCONNECT, sock)
         self.submit(op)
         return op
 

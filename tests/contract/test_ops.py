@@ -10,7 +10,7 @@ import time
 import pytest
 from support.ports import unused_port
 
-from proactorx.port.constants import ACCEPT, ACCEPT_ONE, POLL, POLLIN, POLLOUT, RECV, RECV_INTO, SEND
+from proactorx.port.constants import ACCEPT, ACCEPT_ONE, DISCONNECT, POLL, POLLIN, POLLOUT, RECV, RECV_INTO, SEND
 from proactorx.port.op import Overlapped, Watch
 from proactorx.port.port import Port
 
@@ -100,6 +100,61 @@ def test_a_receive_of_nothing_takes_nothing(port: Port, sockets: Sockets, kind: 
     op = Overlapped(kind, a.fileno(), data=bytearray() if kind == RECV_INTO else None)
     assert not perform(port, op)
     assert drain(a) == b"hello"
+
+
+@EACH_TCP_OR_UNIX
+def test_disconnect_ends_a_stream_behind_what_was_sent(port: Port, sockets: Sockets, kind: str) -> None:
+    a, b = getattr(sockets, kind)(send_buffer=1 << 16)
+    before = fill(a)
+    send = port.start(Overlapped(SEND, a.fileno(), data=bytes(1 << 20)))
+    receive = port.start(Overlapped(RECV, a.fileno(), size=10))
+    op = port.start(Overlapped(DISCONNECT, a.fileno()))
+    quiet(port)
+    assert not op.done
+    got = bytearray()
+    while piece := perform(port, Overlapped(RECV, b.fileno(), size=1 << 16)):
+        got += piece
+    done(port, send, op)
+    assert (send.result(), op.result(), len(got)) == (1 << 20, 0, before + (1 << 20))
+    late = port.start(Overlapped(SEND, a.fileno(), data=b"late"))
+    done(port, late)
+    assert error_of(late) in ("EPIPE", "ESHUTDOWN")
+    b.close()
+    done(port, receive)  # with the end, or an error: as the system has it; Windows may wait for the other end
+    assert error_of(receive) in ("", "ESHUTDOWN", "ECONNABORTED", "ECONNRESET", "ENOTCONN")
+
+
+@EACH_TCP_OR_UNIX
+def test_both_ends_may_disconnect(port: Port, sockets: Sockets, kind: str) -> None:
+    a, b = getattr(sockets, kind)()
+    assert perform(port, Overlapped(SEND, a.fileno(), data=b"bye")) == 3
+    assert perform(port, Overlapped(DISCONNECT, a.fileno())) == 0
+    assert perform(port, Overlapped(RECV, b.fileno(), size=10)) == b"bye"
+    assert perform(port, Overlapped(RECV, b.fileno(), size=10)) == b""
+    assert perform(port, Overlapped(DISCONNECT, b.fileno())) == 0
+    assert port.driver.inflight == []
+
+
+def test_disconnect_can_be_cancelled_while_it_waits(port: Port, sockets: Sockets) -> None:
+    a, b = sockets.tcp_pair(send_buffer=1 << 16)
+    fill(a)
+    send = port.start(Overlapped(SEND, a.fileno(), data=bytes(1 << 20)))
+    op = port.start(Overlapped(DISCONNECT, a.fileno()))
+    quiet(port)
+    port.stop(op)
+    done(port, op)
+    assert error_of(op) == "ECANCELED"
+    while not send.done:
+        drain(b)
+        port.run(0)
+    assert perform(port, Overlapped(SEND, b.fileno(), data=b"still there")) == 11
+    assert perform(port, Overlapped(RECV, a.fileno(), size=100)) == b"still there"
+
+
+def test_disconnect_wants_a_connection(port: Port, sockets: Sockets) -> None:
+    op = port.start(Overlapped(DISCONNECT, sockets.new().fileno()))
+    done(port, op)
+    assert error_of(op) == "ENOTCONN"
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytearray(b"xy"), memoryview(b"xyz"), memoryview(b"abcdef")[1:3]])

@@ -137,6 +137,40 @@ def test_accept_and_connect(port: CompletionPort, pairs: Pairs) -> None:
         assert sorted(packet.nbytes for packet in (port.get(LIMIT), port.get(LIMIT))) == [2, 2]
 
 
+def test_disconnect(port: CompletionPort, pairs: Pairs) -> None:
+    """Behind the sends before it, and nothing of them is lost."""
+    one, other = pairs.connected()
+    port.bind(one, "one")
+    port.bind(other, "other")
+    data = os.urandom(3_000_000)
+    sends = [port.send(one, data), port.send(one, b"the last")]
+    ended = port.disconnect(one)
+    assert repr(ended).startswith("<Overlapped disconnect fd=")
+    received = bytearray()
+    op = port.recv(other, 1 << 16)
+    left: list[Overlapped] = [*sends, ended]
+    while left or op is not None:
+        packet = port.get(LIMIT)
+        if packet.overlapped is op:
+            received += op.result()
+            op = port.recv(other, 1 << 16) if op.result() else None
+        else:
+            left.remove(packet.overlapped)
+            assert packet == Packet("one", packet.overlapped, packet.overlapped.nbytes, 0)
+    assert received == data + b"the last"
+    assert ended.result() is None
+    late = port.send(one, b"late")
+    assert finish(port, late)[0].error
+    assert one.getsockname()  # it is open: its owner closes it
+
+
+def test_disconnect_without_a_connection(port: CompletionPort, pairs: Pairs) -> None:
+    sock = pairs.tcp()
+    port.bind(sock)
+    op = port.disconnect(sock)
+    assert port.get(LIMIT) == Packet(None, op, 0, errno.ENOTCONN)
+
+
 def test_several_accepts(port: CompletionPort, pairs: Pairs) -> None:
     listener = pairs.listener()
     port.bind(listener)

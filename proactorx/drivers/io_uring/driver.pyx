@@ -29,9 +29,9 @@ from proactorx.drivers.io_uring.entries cimport arm_file
 from proactorx.drivers.io_uring.ring cimport *
 from proactorx.drivers.readiness cimport perform_call
 from proactorx.port.op cimport (
-    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DONE, IN_FLIGHT, NAME, NEW, OPEN, Op, PACKET_BUFFER, PACKET_MORE,
-    PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
-    WRITE, queue_count,
+    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, IN_FLIGHT, NAME, NEW, OPEN, Op, PACKET_BUFFER,
+    PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
+    WAIT_CHILD, WRITE, queue_count,
 )
 
 import logging
@@ -58,6 +58,7 @@ cdef extern from "../sockio.h":
     msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
     ssize_t px_sendmsg(int fd, const msghdr *header) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
+    int px_disconnect(int fd) nogil
     int px_is_nonblocking(int fd) nogil
     int px_is_unix(int fd) nogil
     int px_pollable(int fd) nogil
@@ -93,7 +94,7 @@ cdef uint32_t READ_ON = POLLIN | POLLRDHUP
 
 cdef inline object line_of(Op op):
     """Which line (see _in_line) an op belongs to."""
-    return 2 * op.fd + (op.kind == SEND or op.kind == CONNECT or op.kind == SEND_TO)
+    return 2 * op.fd + (op.kind == SEND or op.kind == CONNECT or op.kind == SEND_TO or op.kind == DISCONNECT)
 
 
 cdef class UringDriver(Driver):
@@ -463,6 +464,8 @@ cdef class UringDriver(Driver):
             n = px_sendmsg(op.fd, &(<px_message *>op.message()).header)
             if n == -EAGAIN:
                 return False
+        elif op.kind == DISCONNECT:
+            n = px_disconnect(op.fd)  # IORING_OP_SHUTDOWN takes a thread of the kernel's for a call that does not wait
         elif op.kind != SEND and op.kind != CONNECT:
             return False
         elif op.kind == SEND:

@@ -27,6 +27,7 @@ typedef struct {
     LPFN_ACCEPTEX accept;
     LPFN_CONNECTEX connect;
     LPFN_TRANSMITFILE transmit;
+    LPFN_DISCONNECTEX disconnect;
 } px_calls;
 
 static int px_extension(SOCKET sock, GUID id, void *call) {
@@ -36,12 +37,13 @@ static int px_extension(SOCKET sock, GUID id, void *call) {
 
 /* The calls that are found at run time; 0 or -errno. */
 static int px_load_calls(px_calls *calls) {
-    GUID accept = WSAID_ACCEPTEX, connect = WSAID_CONNECTEX, transmit = WSAID_TRANSMITFILE;
+    GUID accept = WSAID_ACCEPTEX, connect = WSAID_CONNECTEX, transmit = WSAID_TRANSMITFILE,
+         disconnect = WSAID_DISCONNECTEX;
     SOCKET sock = WSASocketW(AF_INET, SOCK_STREAM, IPPROTO_TCP, NULL, 0, WSA_FLAG_OVERLAPPED);
     int error = 0;
     if (sock == INVALID_SOCKET) return px_socket_failure();
     if (px_extension(sock, accept, &calls->accept) || px_extension(sock, connect, &calls->connect) ||
-        px_extension(sock, transmit, &calls->transmit))
+        px_extension(sock, transmit, &calls->transmit) || px_extension(sock, disconnect, &calls->disconnect))
         error = px_socket_failure();
     closesocket(sock);
     return error;
@@ -172,6 +174,12 @@ static int px_begin_connect(
 
 static int px_connected(int fd) {
     return setsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) ? px_socket_failure() : 0;
+}
+
+/* Not to be used again (TF_REUSE_SOCKET): such a socket waits in TIME_WAIT first. */
+static int px_begin_disconnect(const px_calls *calls, int fd, px_flight *flight) {
+    px_clear(flight);
+    return px_started(!calls->disconnect(PX_SOCKET(fd), &flight->overlapped, 0, 0));
 }
 
 /* `size` bytes of a file, and not 0, which would be all of it. */
