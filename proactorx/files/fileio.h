@@ -109,26 +109,27 @@ static inline int px_file_kind(mode_t mode) {
     return S_ISREG(mode) ? 'r' : S_ISBLK(mode) ? 'b' : S_ISFIFO(mode) || S_ISSOCK(mode) ? 'p' : 'o';
 }
 
-/* What an open file is.  Unlike fstat(2) it asks no other machine: of a file there the size may be an older one. */
+/* What an open file is.  Unlike fstat(2), statx(2) asks no other machine: of a file there the size may be an older one. */
 static inline int px_file_look(int fd, px_file_facts *facts) {
+    struct stat st;
     memset(facts, 0, sizeof *facts);
 #ifdef STATX_TYPE
     {
-        struct statx st;
-        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &st) < 0) return -errno;
-        facts->kind = px_file_kind(st.stx_mode);
-        facts->size = (int64_t)st.stx_size;
-        facts->device = (uint64_t)makedev(st.stx_dev_major, st.stx_dev_minor);
-    }
-#else
-    {
-        struct stat st;
-        if (fstat(fd, &st) < 0) return -errno;
-        facts->kind = px_file_kind(st.st_mode);
-        facts->size = (int64_t)st.st_size;
-        facts->device = (uint64_t)st.st_dev;
+        struct statx now;
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &now) == 0) {
+            facts->kind = px_file_kind(now.stx_mode);
+            facts->size = (int64_t)now.stx_size;
+            facts->device = (uint64_t)makedev(now.stx_dev_major, now.stx_dev_minor);
+            return 0;
+        }
+        /* Filters that are older than it (seccomp(2), of containers) answer so.  What else there is may ask them. */
+        if (errno != EPERM && errno != ENOSYS) return -errno;
     }
 #endif
+    if (fstat(fd, &st) < 0) return -errno;
+    facts->kind = px_file_kind(st.st_mode);
+    facts->size = (int64_t)st.st_size;
+    facts->device = (uint64_t)st.st_dev;
     return 0;
 }
 

@@ -295,7 +295,11 @@ class RawFile(io.FileIO):
     def __init__(self, file, mode="r", closefd=True, opener=None):
         cdef Window window
         FileIO.__init__(self, file, mode, closefd, opener)
-        self._window = window = Window(number_of(FileIO.fileno(self)))
+        try:
+            self._window = window = Window(number_of(FileIO.fileno(self)))
+        except BaseException:
+            FileIO.close(self)  # not by the finalizer, which would call a close() that needs the window
+            raise
         window.readable = FileIO.readable(self)
         window.writable = FileIO.writable(self)
         window.appends = "a" in mode

@@ -1,10 +1,11 @@
 """Run a command to which the kernel refuses io_uring, as a container's seccomp profile does.
 
-    python tests/support/refuse_io_uring.py [--answer EPERM] COMMAND [ARGUMENT...]
+    python tests/support/refuse_io_uring.py [--answer EPERM] [--also 332,437] COMMAND [ARGUMENT...]
 
 A seccomp filter answers the three io_uring system calls with the errno, or kills the process that makes one (SIGSYS,
-as the strictest sandboxes do).  The command and all its children inherit it and nobody can take it off again.  Needs no
-privilege: Linux on x86-64, aarch64 or riscv64.  See seccomp(2).
+as the strictest sandboxes do).  So with other calls too, where their numbers are given.  The command and all its
+children inherit it and nobody can take it off again.  Needs no privilege: Linux on x86-64, aarch64 or riscv64.  See
+seccomp(2).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ctypes
 import errno
 import os
 import platform
+from collections.abc import Sequence
 
 ANSWERS = ("EPERM", "ENOSYS", "ENOMEM", "SIGSYS")
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}  # linux/audit.h
@@ -51,13 +53,17 @@ def _prctl(option: int, *arguments: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
-def refuse(answer: str = "EPERM") -> None:
-    """From now on the kernel answers so to every io_uring call of this thread, and of what it starts."""
+def refuse(answer: str = "EPERM", also: Sequence[int] = ()) -> None:
+    """From now on the kernel answers so to every io_uring call of this thread, and of what it starts.
+
+    And to calls with the numbers ``also``.
+    """
     verdict = ANSWER_KILL if answer == "SIGSYS" else ANSWER_ERRNO | getattr(errno, answer)
     steps = [
         (LOAD_WORD, 0, 0, ARCH_OFFSET),
-        (JUMP_EQUAL, 0, 4, AUDIT_ARCH[platform.machine()]),
+        (JUMP_EQUAL, 0, 4 + len(also), AUDIT_ARCH[platform.machine()]),
         (LOAD_WORD, 0, 0, NUMBER_OFFSET),
+        *((JUMP_EQUAL, len(also) - place + 1, 0, number) for place, number in enumerate(also)),
         (JUMP_GREATER_OR_EQUAL, 0, 2, IO_URING_SETUP),
         (JUMP_GREATER, 1, 0, IO_URING_REGISTER),
         (RETURN, 0, 0, verdict),
@@ -69,14 +75,20 @@ def refuse(answer: str = "EPERM") -> None:
     _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
+def numbers(text: str) -> list[int]:
+    """What is separated by commas."""
+    return [int(number) for number in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run a command to which the kernel refuses io_uring.")
     parser.add_argument("--answer", choices=ANSWERS, default="EPERM")
+    parser.add_argument("--also", type=numbers, default=(), metavar="NUMBER,...", help="other calls to refuse")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND [ARGUMENT...]")
     options = parser.parse_args()
     if not options.command:
         parser.error("a command is needed")
-    refuse(options.answer)
+    refuse(options.answer, options.also)
     os.execvp(options.command[0], options.command)
 
 
