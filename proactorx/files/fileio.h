@@ -109,7 +109,7 @@ static inline int px_file_kind(mode_t mode) {
     return S_ISREG(mode) ? 'r' : S_ISBLK(mode) ? 'b' : S_ISFIFO(mode) || S_ISSOCK(mode) ? 'p' : 'o';
 }
 
-/* What an open file is.  Unlike fstat(2), statx(2) asks no other machine: of a file there the size may be an older one. */
+/* What an open file is.  Unlike fstat(2), statx(2) asks no other machine: a size that another one knows may be old. */
 static inline int px_file_look(int fd, px_file_facts *facts) {
     struct stat st;
     memset(facts, 0, sizeof *facts);

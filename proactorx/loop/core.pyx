@@ -535,15 +535,18 @@ cdef class LoopCore:
 
     cdef int compact_timers(self) except -1:
         """Drop the cancelled timers: they are never more than half of all, and so cost O(1) each."""
-        cdef Py_ssize_t i, count = 0
-        cdef TimerHandle handle
-        cdef list garbage = []
+        cdef Py_ssize_t i, count = 0, dropped = 0
+        cdef void *item
+        # Freed at the end: what they refer to may have finalizers, which schedule timers.
+        cdef void **garbage = <void **>malloc(self.timer_count * sizeof(void *))
+        if garbage == NULL:
+            return 0  # another time
         for i in range(self.timer_count):
-            handle = <TimerHandle>self.timers[i].handle
-            if handle._cancelled:
-                handle._scheduled = False
-                garbage.append(handle)
-                Py_DECREF(handle)
+            item = self.timers[i].handle
+            if (<TimerHandle>item)._cancelled:
+                (<TimerHandle>item)._scheduled = False
+                garbage[dropped] = item
+                dropped += 1
             else:
                 self.timers[count] = self.timers[i]
                 count += 1
@@ -551,6 +554,9 @@ cdef class LoopCore:
         self.timer_cancelled = 0
         for i in range(count // 2 - 1, -1, -1):
             sift_down(self.timers, count, i)
+        for i in range(dropped):
+            Py_DECREF(<object>garbage[i])
+        free(garbage)
         return 0
 
     cdef int due_timers(self) except -1:

@@ -70,13 +70,13 @@ class EventLoop(
         self._choice = drivers.Choice(backend)
         self._spin_ns = self._choice.driver.spin_ns = round(spin * 1e9)
         self._set_port(Port(self._choice.driver, self._fall_back))
-        asyncio.BaseEventLoop.__init__(self)
         self._init_connections()
         self._init_sockets()
         self._init_pipes()
         self._init_processes()
         self._init_readers()
         self._init_signals()
+        asyncio.BaseEventLoop.__init__(self)  # last: from here on it is not closed, and close() needs all of that
 
     def backend_info(self) -> drivers.BackendInfo:
         """What runs underneath, and why it was chosen."""

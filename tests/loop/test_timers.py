@@ -207,6 +207,27 @@ def test_cancelling_every_timer_in_any_order_leaves_none(loop: asyncio.AbstractE
     assert seen == []
 
 
+@pytest.mark.ours
+def test_cancelling_timers_where_there_is_no_memory(loop: asyncio.AbstractEventLoop) -> None:
+    """What is swept was freed twice."""
+    testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
+    seen: list[int] = []
+    handles = [loop.call_later(0.01, seen.append, i) for i in range(400)]
+    doomed = iter(handles[:300])
+    testcapi.set_nomemory(0)  # every allocation fails
+    try:
+        for handle in doomed:
+            handle.cancel()
+    finally:
+        testcapi.remove_mem_hooks()
+    del handles, handle
+    more = [loop.call_later(0.005, seen.append, i) for i in range(400, 500)]
+    loop.call_later(0.02, loop.stop)
+    loop.run_forever()
+    assert seen == [*range(400, 500), *range(300, 400)]
+    assert not any(handle.cancelled() for handle in more)
+
+
 def _growth(work: Callable[[], None]) -> tuple[int, int]:
     """Blocks that Python allocated and did not free, and bytes by which the process's highest size grew."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
