@@ -25,11 +25,14 @@ from pathlib import Path
 import proactorx
 
 
+#: glibc's: freed blocks that it keeps for later are no leak; how many they are depends on what ran side by side.
+TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
 def holdings() -> dict[str, int]:
     gc.collect()
-    with contextlib.suppress(AttributeError):  # glibc has it
-        # Freed blocks that libc keeps for later are no leak; how many they are depends on what ran side by side.
-        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+    if TRIM is not None:
+        TRIM(ctypes.c_size_t(0))
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "fds": len(os.listdir("/proc/self/fd")),
