@@ -24,7 +24,6 @@ from pathlib import Path
 
 import proactorx
 
-
 #: glibc's: freed blocks that it keeps for later are no leak; how many they are depends on what ran side by side.
 TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
