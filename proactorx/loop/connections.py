@@ -38,11 +38,19 @@ def no_delay(sock: socket.socket) -> None:
             return
 
 
+def _name_of(sock: socket.socket) -> str | None:
+    """The path of a Unix socket; None where its user has closed it."""
+    try:
+        return sock.getsockname()  # type: ignore[no-any-return]
+    except (OSError, AttributeError):  # the latter from a wrapper
+        return None
+
+
 class Connections(asyncio.BaseEventLoop):
     """The connection family of ``AbstractEventLoop``."""
 
     _port: Port
-    _listeners: dict[int, Listener]
+    _listeners: dict[int, Listener]  # by the number of the socket, which the socket may have lost since
     _unix_server_sockets: dict[socket.socket, int]
 
     def _init_connections(self) -> None:
@@ -205,18 +213,24 @@ class Connections(asyncio.BaseEventLoop):
         no_delay(sock)
         # Python 3.15 gives the context that the server was made in.
         listener = Listener(self, self._port, sock, protocol_factory, server, make_tls, context)
+        number = sock.fileno()
+        before = self._listeners.pop(number, None)
+        if before is not None:
+            # A socket is served by the last who asks.  Or its user has closed it, and the number is another's now.
+            before.close(keep=True)
         listener.start()
-        self._listeners[sock.fileno()] = listener
+        self._listeners[number] = listener
 
     def _stop_serving(self, sock: socket.socket) -> None:
         # `create_unix_server` notes the sockets whose files go with them (3.13 and later).
         inode = self._unix_server_sockets.pop(sock, None)
-        path = sock.getsockname() if inode is not None else None
-        listener = self._listeners.pop(sock.fileno(), None)
-        if listener is None:
+        path = _name_of(sock) if inode is not None else None
+        # Not by its number: the socket has lost that where the user has closed it.
+        number = next((number for number, listener in self._listeners.items() if listener.sock is sock), None)
+        if number is None:
             sock.close()
         else:
-            listener.close()
+            self._listeners.pop(number).close()
         if path is None:
             return
         try:

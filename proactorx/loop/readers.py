@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVarTuple
 
 from proactorx.loop.core import Handle
 from proactorx.port.constants import POLLIN, POLLOUT
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
 _Ts = TypeVarTuple("_Ts")
+
+
+class _Watched(NamedTuple):
+    file: FileDescriptorLike  # as it was given: what is left to know an object by once it is closed
+    watch: Watch
+    handle: Handle
 
 
 def _fileno(file: FileDescriptorLike) -> int:
@@ -41,7 +47,7 @@ class Readers(asyncio.BaseEventLoop):
     _add_callback: Callable[[Handle], None]
 
     def _init_readers(self) -> None:
-        self._watches: dict[tuple[int, int], tuple[Watch, Handle]] = {}
+        self._watches: dict[tuple[int, int], _Watched] = {}
 
     def add_reader(  # type: ignore[override]  # asyncio's returns a handle too, typeshed says None
         self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts
@@ -52,44 +58,65 @@ class Readers(asyncio.BaseEventLoop):
             ValueError: `fd` is not a descriptor.
             OSError: the descriptor cannot be waited for (a regular file, for one).
         """
-        return self._watch(_fileno(fd), POLLIN, callback, args)
+        return self._watch(fd, POLLIN, callback, args)
 
     def remove_reader(self, fd: FileDescriptorLike) -> bool:
-        """Undo ``add_reader``; whether there was a callback."""
+        """Undo ``add_reader``; whether there was a callback.
+
+        Raises:
+            ValueError: `fd` is not a descriptor, nor an object that was given to ``add_reader`` before it was closed.
+        """
         return self._remove(fd, POLLIN)
 
     def add_writer(  # type: ignore[override]
         self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts
     ) -> Handle:
         """Call `callback` in each turn in which `fd` can be written; see ``add_reader``."""
-        return self._watch(_fileno(fd), POLLOUT, callback, args)
+        return self._watch(fd, POLLOUT, callback, args)
 
     def remove_writer(self, fd: FileDescriptorLike) -> bool:
-        """Undo ``add_writer``; whether there was a callback."""
+        """Undo ``add_writer``; whether there was a callback.  See ``remove_reader``."""
         return self._remove(fd, POLLOUT)
 
     def _remove(self, file: FileDescriptorLike, events: int) -> bool:
-        fd = _fileno(file)
+        try:
+            fd = _fileno(file)
+        except ValueError:
+            if self.is_closed():
+                return False
+            # A file that was closed since.
+            known = (fd for (fd, asked), watched in self._watches.items() if asked == events and watched.file is file)
+            number = next(known, None)
+            if number is None:
+                raise
+            return self._unwatch(number, events)
         self._ensure_fd_no_transport(fd)
         return self._unwatch(fd, events)
 
-    def _watch(self, fd: int, events: int, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
+    def _watch(
+        self, file: FileDescriptorLike, events: int, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> Handle:
+        fd = _fileno(file)
         self._check_closed()
         self._ensure_fd_no_transport(fd)
         # Always a new op: the number may belong to another file by now.
         self._unwatch(fd, events)
+        if isinstance(file, int):
+            # As on stock asyncio: a descriptor is known by the object that the other direction was asked for with.
+            other = self._watches.get((fd, POLLIN + POLLOUT - events))
+            file = file if other is None else other.file
         handle = self._make_handle(callback, args)
         watch = Watch(fd, events, lambda: self._add_callback(handle))
         self._port.start(watch)
-        self._watches[fd, events] = (watch, handle)
+        self._watches[fd, events] = _Watched(file, watch, handle)
         return handle
 
     def _unwatch(self, fd: int, events: int) -> bool:
         if self.is_closed():
             return False
-        watch, handle = self._watches.pop((fd, events), (None, None))
-        if watch is None or handle is None:
+        watched = self._watches.pop((fd, events), None)
+        if watched is None:
             return False
-        handle.cancel()
-        self._port.stop(watch)
+        watched.handle.cancel()
+        self._port.stop(watched.watch)
         return True

@@ -15,6 +15,7 @@ from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
 )
 from proactorx.port.port cimport Port
+from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport UNLOCKED_SEND
 
 import asyncio
@@ -204,7 +205,7 @@ cdef class SocketTable:
     async def turn(self, dict ops, sock, int fd):
         """Wait for the ops on `sock` that others have asked for before; then ``start`` one at once, or do without."""
         cdef SocketOp before = ops[fd]
-        if before.sock.fileno() != fd:
+        if not holds(before.sock, fd):
             # Closed under its op, and the number is another socket's now.
             self.port.cancel(before)
             del ops[fd]
@@ -241,7 +242,7 @@ cdef class SocketTable:
         return 0
 
     cdef int keep_connection(self, sock, int fd, int accepted) except -1:
-        if self.loop._closed or sock.fileno() != fd:
+        if self.loop._closed or not holds(sock, fd):
             px_close(accepted)
             return 0
         if sock not in self.accepted:

@@ -43,8 +43,8 @@ cdef class _Binding(Binding):
             if self.file is not None and not stat.S_ISSOCK(self.identity[2]):
                 return False  # it has gone, and so is closed; a socket may have been detached
             return identity_of(self.fd) == self.identity
-        except (OSError, ValueError):
-            return False  # closed
+        except Exception:
+            return False  # closed; a wrapper of the user's may say so in any way
 
     cdef bint is_of(self, object file, SharedPort port) except -1:
         """Whether `file`, which has this number, is bound to `port`."""

@@ -25,3 +25,5 @@ cdef class BaseTransport(Flushable):
     cdef bint stranded(self) except -1
     cdef int release_fd(self) except -1
     cdef list states(self)
+
+cdef bint holds(object sock, int fd) except -1

@@ -134,7 +134,7 @@ cdef class BaseTransport(Flushable):
         if fd < 0 or not self.connection_lost_called or self.busy():
             return 0
         self.fd = -1
-        if self.given and self.sock.fileno() != fd:
+        if self.given and not holds(self.sock, fd):
             self.port.disown(fd, <void *>self)
             return 0  # closed by its other owner: the number is not ours any more
         self.port.driver.forget(fd)
@@ -160,6 +160,17 @@ cdef class BaseTransport(Flushable):
             self.sock.close()
         else:
             px_close(fd)
+
+
+cdef bint holds(object sock, int fd) except -1:
+    """Whether `sock`, which may have been closed behind our back, still has `fd`.
+
+    A wrapper of the user's may raise what it likes once it is closed: it is asked here only, and has nothing then.
+    """
+    try:
+        return sock.fileno() == fd
+    except Exception:
+        return False
 
 
 # The methods of those that read.  Not in the class, because a transport that only writes has none.

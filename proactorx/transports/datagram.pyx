@@ -18,6 +18,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_DGRAMS
 from proactorx.port.port cimport Port
+from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
 
 import asyncio
@@ -224,7 +225,7 @@ cdef class DatagramTransport(SendingTransport):
         cdef int n, late
         if self.closing or self.fd < 0:
             return 0
-        if self.sock.fileno() != self.fd:
+        if not holds(self.sock, self.fd):
             self.stop_reading()  # the user has closed the socket, and its number may be another file's
             return 0
         if self.plain:
@@ -510,7 +511,7 @@ cdef class DatagramTransport(SendingTransport):
         cdef uint32_t left = self.count
         cdef int n
         self.dirty = False
-        if self.count and self.sock.fileno() != self.fd:
+        if self.count and not holds(self.sock, self.fd):
             self._fatal_error(OSError(EBADF, strerror(EBADF)), "Fatal write error on datagram transport")
         while self.count and self.writable is None and self.retry is None:
             n = self.send_batch()
@@ -564,7 +565,7 @@ cdef class DatagramTransport(SendingTransport):
     cdef int send_plain(self, object data, object address) except? -1:
         """Send one datagram through the socket module: 1, or -EAGAIN.  Errors are dealt with."""
         try:
-            if self.sock.fileno() != self.fd:
+            if not holds(self.sock, self.fd):
                 raise OSError(EBADF, strerror(EBADF))
             if self.connected:
                 self.sock.send(data)

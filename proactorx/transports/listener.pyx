@@ -3,6 +3,7 @@
 from proactorx.port.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
 from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet
 from proactorx.port.port cimport Port
+from proactorx.transports.base cimport holds
 from proactorx.transports.stream cimport StreamTransport
 
 import socket
@@ -32,6 +33,7 @@ cdef class Listener(Op):
     cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol, context), or None
     cdef object retry            # the timer of a pause for want of descriptors
     cdef bint closed
+    cdef bint kept               # the socket is not ours to close
     cdef int error               # why accepting has stopped, where that is known before the op ends
     cdef bint starved            # said already that there are no descriptors
 
@@ -49,15 +51,16 @@ cdef class Listener(Op):
     def start(self):
         """Accept from now on."""
         self.retry = None
-        if self.closed or self.sock.fileno() != self.fd:
+        if self.closed or not holds(self.sock, self.fd):
             return
         self.state = NEW
         self.port.submit(self)
 
-    def close(self):
-        """Accept no more; the socket is closed when the kernel has let go of it."""
+    def close(self, bint keep=False):
+        """Accept no more; the socket is closed when the kernel has let go of it, unless it is to be kept."""
         if self.closed:
             return
+        self.kept = keep
         self.closed = True
         if self.retry is not None:
             self.retry.cancel()
@@ -70,7 +73,7 @@ cdef class Listener(Op):
             self._release()
 
     def _release(self):
-        if self.sock.fileno() == self.fd:
+        if not self.kept and holds(self.sock, self.fd):
             self.port.driver.forget(self.fd)
             self.sock.close()
 

@@ -17,7 +17,7 @@ from libc.stdint cimport uint32_t
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, POLL, Packet, RECV_STREAM
 from proactorx.port.port cimport Port
-from proactorx.transports.base cimport BaseTransport
+from proactorx.transports.base cimport BaseTransport, holds
 from proactorx.transports.sending cimport SendingTransport, iovec
 
 import asyncio
@@ -68,11 +68,8 @@ cdef class PipeFile:
         self.pipe = pipe
 
     def fileno(self):
-        """Its descriptor; -1 once it is closed, by whomever."""
-        try:
-            return self.pipe.fileno()
-        except ValueError:
-            return -1  # what io's objects say of it
+        """Its descriptor; once it is closed, by whomever, what the file object does: an error."""
+        return self.pipe.fileno()
 
     def close(self):
         """Close it.  Where what it had buffered of its own is refused, that is reported, and it is closed too."""
@@ -177,7 +174,7 @@ cdef class ReadPipeTransport(BaseTransport):
             return 0
         room = PyByteArray_GET_SIZE(self.memory)
         # The file object may have been closed behind our back, and the number given to another file.
-        n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room) if self.sock.fileno() == self.fd else -EBADF
+        n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room) if holds(self.sock, self.fd) else -EBADF
         if n > 0:
             if self.receive is not None:
                 self.receive.again = True
@@ -326,7 +323,7 @@ cdef class WritePipeTransport(SendingTransport):
 
     cdef int peer_event(self) except -1:
         cdef ssize_t n = 0
-        if self.closing or self.fd < 0 or self.sock.fileno() != self.fd:
+        if self.closing or self.fd < 0 or not holds(self.sock, self.fd):
             return 0
         if self.is_socket:
             n = px_peek(self.fd)

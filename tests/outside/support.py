@@ -266,9 +266,11 @@ def listening(host: str = "127.0.0.1", *, port: int = 0, backlog: int = 128) -> 
 def dial(address: Any, limit: float = LIMIT) -> Peer:
     """A peer that has connected to this address, TCP or Unix."""
     if isinstance(address, str):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(limit)
-        sock.connect(address)
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(limit)
+            sock.connect(address)
+            undo.pop_all()
         return Peer(sock, limit)
     return Peer(socket.create_connection(address[:2], limit), limit)
 

@@ -154,6 +154,40 @@ def test_anyio_unix_sockets(driver_name: str, short_path: Path) -> None:
     assert anyio_run(driver_name, main) == text
 
 
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+def test_anyio_closes_a_unix_socket_under_a_receive(driver_name: str, short_path: Path, kind: str) -> None:
+    """anyio closes the socket first, and then has the loop forget it."""
+    anyio = pytest.importorskip("anyio")
+    path = short_path / f"anyio.{driver_name}.{kind}"
+
+    async def receive(sock: Any, ends: list[type[BaseException]]) -> None:
+        try:
+            await sock.receive()
+        except anyio.ClosedResourceError as exc:
+            ends.append(type(exc))
+
+    async def use(sock: Any, ends: list[type[BaseException]]) -> None:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(receive, sock, ends)
+                await anyio.wait_all_tasks_blocked()
+                await sock.aclose()
+
+    async def main() -> list[type[BaseException]]:
+        ends: list[type[BaseException]] = []
+        for _ in range(3):  # the numbers of the sockets come again
+            if kind == "datagram":
+                await use(await anyio.create_unix_datagram_socket(local_path=path), ends)
+                path.unlink()
+                continue
+            async with await anyio.create_unix_listener(path):
+                await use(await anyio.connect_unix(path), ends)
+            path.unlink(missing_ok=True)
+        return ends
+
+    assert anyio_run(driver_name, main) == [anyio.ClosedResourceError] * 3
+
+
 def test_anyio_scopes_threads_and_signals(driver_name: str) -> None:
     anyio = pytest.importorskip("anyio")
 

@@ -1,0 +1,88 @@
+"""Real gunicorn, whose workers run uvicorn on the loop: a graceful stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outside.support import LIMIT, dial, environment, eventually
+
+pytest.importorskip("gunicorn")
+pytest.importorskip("uvicorn")
+pytestmark = pytest.mark.programs
+
+
+class Gunicorn:
+    """gunicorn with this application, and what it has printed so far."""
+
+    def __init__(self, word: str, folder: Path, *options: str) -> None:
+        self.gate = folder / "gate"
+        self.gate.touch()
+        self._log = folder / "log"
+        env = environment(word) | {"LOOP_WORD": word, "GATE": str(self.gate)}
+        here = str(Path(__file__).parent)
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [here, env.get("PYTHONPATH")]))
+        argv = [sys.executable, "-m", "gunicorn", "-k", "gunicorn_app.Worker", "--bind", "127.0.0.1:0"]
+        argv += ["--no-control-socket", "--graceful-timeout", "20", *options, "gunicorn_app:app"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(argv, env=env, cwd=folder, stdout=log, stderr=log)
+
+    @property
+    def printed(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def find(self, pattern: str) -> re.Match[str]:
+        """The first match in what it prints."""
+        eventually(lambda: re.search(pattern, self.printed) or self.process.poll() is not None, pattern)
+        found = re.search(pattern, self.printed)
+        assert found is not None, self.printed
+        return found
+
+    @property
+    def address(self) -> tuple[str, int]:
+        found = self.find(r"Listening at: http://(.+):(\d+)")
+        return found[1], int(found[2])
+
+
+@contextlib.contextmanager
+def gunicorn(word: str, folder: Path, *options: str) -> Iterator[Gunicorn]:
+    """Killed at the end, if it runs still."""
+    program = Gunicorn(word, folder, *options)
+    try:
+        yield program
+    finally:
+        if program.process.poll() is None:
+            program.process.send_signal(signal.SIGQUIT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                program.process.wait(LIMIT)
+            program.process.kill()
+            program.process.wait()
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+
+def test_a_graceful_stop_answers_the_request_in_flight(word: str, tmp_path: Path) -> None:
+    with gunicorn(word, tmp_path) as server:
+        with dial(server.address) as client, dial(server.address) as other:
+            other.send(get("/pid"))
+            assert other.take_all().startswith(b"HTTP/1.1 200")
+            client.send(get("/slow"))
+            server.find("in flight")
+            server.process.send_signal(signal.SIGTERM)
+            server.find("Handling signal: term")
+            assert client.silent(0.5)
+            server.gate.unlink()
+            assert client.take_all().startswith(b"HTTP/1.1 200")
+        assert server.process.wait(LIMIT) == 0, server.printed
+        assert "exited with code" not in server.printed
+        assert "Traceback" not in server.printed
