@@ -28,7 +28,9 @@ cdef extern from "sockio.h":
         msghdr header
     ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size_t size) nogil
     ssize_t px_sendmsg(int fd, const msghdr *header) nogil
-    int px_accept(int fd) nogil
+    ctypedef struct px_client:
+        pass
+    int px_accept(int fd, px_client *client) nogil
     int px_disconnect(int fd) nogil
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_socket_error(int fd) nogil
@@ -93,10 +95,12 @@ cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
         n = px_disconnect(op.fd)
         packet.flags = 0
     elif kind == ACCEPT:
-        n = px_accept(op.fd)
+        n = px_accept(op.fd, <px_client *>hot)
+        packet.data = hot
         packet.flags = PACKET_MORE if n >= 0 else 0
     elif kind == ACCEPT_ONE:
-        n = px_accept(op.fd)
+        n = px_accept(op.fd, <px_client *>hot)
+        packet.data = hot
         packet.flags = 0
     else:  # CONNECT
         n = px_socket_error(op.fd)

@@ -118,12 +118,23 @@ static inline ssize_t px_sendmsg(int fd, const struct msghdr *header) {
     return n < 0 ? -errno : n;
 }
 
-static inline int px_accept(int fd) {
+/* Who has connected.  Only accept(2) can tell it of a client that was reset before it was accepted. */
+typedef struct {
+    socklen_t size;
+    struct sockaddr_storage name;
+} px_client;
+
+static inline int px_accept(int fd, px_client *client) {
+    struct sockaddr *name = (struct sockaddr *)&client->name;
     int n;
+    do {
+        client->size = sizeof client->name;
 #ifdef __linux__
-    do n = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); while (n < 0 && errno == EINTR);
+        n = accept4(fd, name, &client->size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    } while (n < 0 && errno == EINTR);
 #else
-    do n = accept(fd, NULL, NULL); while (n < 0 && errno == EINTR);
+        n = accept(fd, name, &client->size);
+    } while (n < 0 && errno == EINTR);
     if (n >= 0) {
         (void)fcntl(n, F_SETFD, FD_CLOEXEC);
         (void)fcntl(n, F_SETFL, fcntl(n, F_GETFL) | O_NONBLOCK);

@@ -136,8 +136,16 @@ static inline void px_own_manners(SOCKET sock) {
     SetHandleInformation((HANDLE)sock, HANDLE_FLAG_INHERIT, 0);
 }
 
-static inline int px_accept(int fd) {
-    SOCKET sock = accept(PX_SOCKET(fd), NULL, NULL);
+/* Who has connected.  Only accept can tell it of a client that was reset before it was accepted. */
+typedef struct {
+    int size;
+    struct sockaddr_storage name;
+} px_client;
+
+static inline int px_accept(int fd, px_client *client) {
+    SOCKET sock;
+    client->size = sizeof client->name;
+    sock = accept(PX_SOCKET(fd), (struct sockaddr *)&client->name, &client->size);
     if (sock == INVALID_SOCKET) return px_socket_failure();
     px_own_manners(sock);
     return (int)sock;

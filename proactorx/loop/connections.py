@@ -196,13 +196,14 @@ class Connections(asyncio.BaseEventLoop):
         make_tls = None
         if sslcontext is not None:
 
-            def make_tls(conn: socket.socket, protocol: asyncio.BaseProtocol, context: Context) -> None:
+            def make_tls(conn: socket.socket, protocol: asyncio.BaseProtocol, context: Context, peername: Any) -> None:
                 conn.setblocking(False)
                 self._make_ssl_transport(
                     conn,
                     protocol,
                     sslcontext,
                     server_side=True,
+                    extra=None if peername is None else {"peername": peername},
                     server=server,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,

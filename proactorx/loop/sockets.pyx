@@ -13,12 +13,15 @@ from proactorx.loop.core cimport LoopCore
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
+    client_of,
 )
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport UNLOCKED_SEND
 
 import asyncio
+import contextlib
+import errno
 import socket
 import ssl
 import weakref
@@ -49,6 +52,7 @@ cdef class SocketOp(Overlapped):
     cdef SocketTable table
     cdef object future
     cdef object sock
+    cdef bytes client        # of an accepted connection: its address, where the driver knows
     cdef list line           # the futures of those who wait behind this one, or None
 
     cdef int on_packet(self, Packet *packet) except -1:
@@ -63,6 +67,7 @@ cdef class SocketOp(Overlapped):
             self.error = ECANCELED  # half-way
         elif kind == ACCEPT_ONE or kind == RECV_FROM or kind == SEND_TO:
             self.value = res
+            self.client = client_of(packet) if kind == ACCEPT_ONE else None
         elif kind == RECV_INTO:
             self.value = self.offset
         if self.future.done() or self.table.loop._closed:
@@ -80,7 +85,7 @@ cdef class SocketOp(Overlapped):
         if value is None:
             return 0
         if self.kind == ACCEPT_ONE:
-            self.table.keep_connection(self.sock, self.fd, <int>value)
+            self.table.keep_connection(self.sock, self.fd, <int>value, self.client)
         elif self.kind == RECV or self.kind == RECV_INTO or self.kind == RECV_FROM:
             if self.memory != NULL:
                 value = bytes(self.view.cast("B")[:value])
@@ -99,15 +104,15 @@ cdef class SocketOp(Overlapped):
 
 
 cdef class Accepted:
-    """Descriptors that cancelled accepts on one listening socket have brought; closed with that socket or the loop."""
+    """Connections that cancelled accepts on one listening socket have brought; closed with that socket or the loop."""
 
-    cdef list fds
+    cdef list waiting        # (descriptor, address or None)
 
     def __cinit__(self):
-        self.fds = []
+        self.waiting = []
 
     def __dealloc__(self):
-        for fd in self.fds:
+        for fd, _ in self.waiting:
             px_close(<int>fd)
 
 
@@ -241,22 +246,19 @@ cdef class SocketTable:
             self.received[sock] = data, name  # the first one: no receive is started while something is kept
         return 0
 
-    cdef int keep_connection(self, sock, int fd, int accepted) except -1:
+    cdef int keep_connection(self, sock, int fd, int accepted, bytes client) except -1:
         if self.loop._closed or not holds(sock, fd):
             px_close(accepted)
             return 0
         if sock not in self.accepted:
             self.accepted[sock] = Accepted.__new__(Accepted)
-        (<Accepted>self.accepted[sock]).fds.append(accepted)
+        (<Accepted>self.accepted[sock]).waiting.append((accepted, client))
         return 0
 
-    cdef int kept_connection(self, sock) except -2:
-        """The descriptor of a connection that a cancelled accept has brought, or -1."""
-        cdef Accepted kept
-        if not self.accepted:
-            return -1
-        kept = self.accepted.get(sock)
-        return kept.fds.pop(0) if kept is not None and kept.fds else -1
+    cdef tuple kept_connection(self, sock):
+        """A connection that a cancelled accept has brought: (descriptor, address or None), or None."""
+        cdef Accepted kept = self.accepted.get(sock) if self.accepted else None
+        return kept.waiting.pop(0) if kept is not None and kept.waiting else None
 
     cdef tuple left_over(self, sock, Py_ssize_t nbytes):
         """At most `nbytes` of what a cancelled receive has brought: (bytes, struct sockaddr)."""
@@ -404,42 +406,63 @@ class Sockets:
         cdef SocketOp op
         cdef int fd = table.check(sock)
         family = sock.family
-        if family in (socket.AF_INET, socket.AF_INET6):
+        if family in INTERNET:
             resolved = await self._ensure_resolved(address, family=family, type=sock.type, proto=sock.proto, loop=self)
             address = resolved[0][4]
             fd = table.check(sock)
-        op = table.start(CONNECT, fd, sock, 0, names.pack(family, address))
+        name = _packed(family, address)
+        if name is None:
+            try:
+                return sock.connect(address)
+            except (BlockingIOError, InterruptedError):
+                return await self._connected(sock, address)
+        op = table.start(CONNECT, fd, sock, 0, name)
         try:
             await op.future
         except OSError as exc:
-            raise OSError(exc.errno, f"Connect call failed {address}") from None
+            if exc.errno != errno.EALREADY:
+                raise OSError(exc.errno, f"Connect call failed {address}") from None
         except BaseException:
             op.left()
             raise
+        else:
+            return None
+        # An earlier call was given up, or the user has made one: its attempt goes on.
+        await self._connected(sock, address)
+
+    async def _connected(self, sock, address):
+        """Wait for the outcome of an attempt to connect that goes on in the kernel."""
+        await (<SocketTable>self._socket_table).poll(sock, POLLOUT)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, f"Connect call failed {address}")
 
     async def sock_accept(self, sock):
         """Accept one connection: (its non-blocking socket, the peer's address), accept(2)."""
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
-        cdef int fd = table.check(sock), accepted
-        while True:
-            if fd in table.accepting:
-                await table.turn(table.accepting, sock, fd)
-            accepted = table.kept_connection(sock)
-            if accepted < 0:
-                op = table.start(ACCEPT_ONE, table.check(sock), sock, 0)
-                try:
-                    accepted = await op.future
-                except BaseException:
-                    op.left()
-                    raise
-                table.ended(op)
-            conn = Socket(fileno=accepted)
-            conn.setblocking(False)
+        cdef int fd = table.check(sock)
+        if fd in table.accepting:
+            await table.turn(table.accepting, sock, fd)
+        kept = table.kept_connection(sock)
+        if kept is None:
+            op = table.start(ACCEPT_ONE, table.check(sock), sock, 0)
             try:
-                return conn, conn.getpeername()
-            except OSError:
-                conn.close()  # reset before it was accepted: accept(2) would have said ECONNABORTED
+                accepted = await op.future
+            except BaseException:
+                op.left()
+                raise
+            kept = accepted, op.client
+            table.ended(op)
+        accepted, client = kept
+        conn = Socket(fileno=accepted)
+        conn.setblocking(False)
+        address = None if client is None else names.parse(client)
+        if address is None:
+            # The driver does not know it, or only the socket module can tell what it says.
+            with contextlib.suppress(OSError):
+                address = conn.getpeername()
+        return conn, address
 
     # --------------------------------------------------------------------------------------------------- datagrams
 
@@ -499,7 +522,7 @@ class Sockets:
                 return sock.sendto(data, address)
             except (BlockingIOError, InterruptedError):
                 pass
-            name = _numeric(sock.family, address)
+            name = _packed(sock.family, address) if sock.family in INTERNET else None
             if name is None:
                 # A Unix socket that is not connected is said to be writable while its receiver is full, unix(7) has
                 # no event for that: what the poll does not bring, a timer must.
@@ -516,11 +539,10 @@ class Sockets:
                 raise
 
 
-cdef bytes _numeric(family, address):
-    """The kernel's form of an address; None where only the socket module can tell (a name, another family)."""
-    if family not in INTERNET:
-        return None
+cdef bytes _packed(family, address):
+    """The kernel's form of an address; None where only the socket module can tell, or has to say what is wrong: a name,
+    another family, a port that is none."""
     try:
         return names.pack(family, address)
-    except (ValueError, OSError, TypeError, IndexError, AttributeError):
+    except Exception:
         return None

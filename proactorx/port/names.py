@@ -34,7 +34,8 @@ def pack(family: int, address: Any) -> bytes:
     """The ``struct sockaddr`` of a numeric address.
 
     Raises:
-        ValueError: the family is unknown, or a Unix path is too long.
+        ValueError: the family is unknown.
+        OSError: a Unix path is too long.
     """
     if family == socket.AF_INET:
         rest = int(address[1]).to_bytes(2, "big") + socket.inet_pton(family, address[0]) + bytes(8)
@@ -46,10 +47,11 @@ def pack(family: int, address: Any) -> bytes:
         flow = address[2] if len(address) > 2 else 0
         rest = struct.pack("!HI", address[1], flow) + socket.inet_pton(family, host) + scope.to_bytes(4, sys.byteorder)
     elif _AF_UNIX is not None and family == _AF_UNIX:
-        path = address if isinstance(address, bytes) else os.fsencode(address)
-        if len(path) > 107:
+        path = bytes(address) if isinstance(address, (bytes, bytearray)) else os.fsencode(address)
+        # "": unnamed, unix(7).  An abstract name may fill all of the space, a path ends with a null.
+        rest = path if path[:1] in (b"", b"\0") else path + b"\0"
+        if len(rest) > 108:
             raise OSError("AF_UNIX path too long")
-        rest = path if path[:1] in (b"", b"\0") else path + b"\0"  # "": unnamed, unix(7)
     else:
         raise ValueError(f"unsupported address family: {family}")
     if _HAS_LENGTH:

@@ -44,7 +44,7 @@ cdef enum:
 
 cdef struct Packet:
     void *op             # a reference of its own
-    char *data
+    char *data           # what was received; ACCEPT, ACCEPT_ONE: a px_client, see drivers/sockio.h, or NULL
     int res              # bytes, a descriptor, a poll mask; or -errno
     uint32_t flags
     uint32_t buffer      # PACKET_BUFFER: which
@@ -61,6 +61,9 @@ cdef int queue_grow(PacketQueue *queue) except -1
 
 cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
     return queue.tail - queue.head
+
+
+cdef bytes client_of(Packet *packet)
 
 
 cdef extern from "proactorx/port/flight.h":

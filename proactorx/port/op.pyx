@@ -33,6 +33,9 @@ cdef extern from "../drivers/sockio.h":
     ctypedef struct px_message:
         msghdr header
         sockaddr_storage name
+    ctypedef struct px_client:
+        unsigned int size
+        sockaddr_storage name
     msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
     int px_close(int fd) nogil
 
@@ -72,6 +75,14 @@ cdef int queue_grow(PacketQueue *queue) except -1:
     queue.head = 0
     queue.tail = count
     return 0
+
+
+cdef bytes client_of(Packet *packet):
+    """The ``struct sockaddr`` of the client that a packet of ACCEPT or ACCEPT_ONE has brought; None: not known."""
+    cdef px_client *client = <px_client *>packet.data
+    if client == NULL or packet.res < 0:
+        return None
+    return (<char *>&client.name)[:min(client.size, sizeof(client.name))]
 
 
 cdef class Op:

@@ -19,6 +19,7 @@ cdef class Overlapped(Op):
     cdef object file         # kept open until the last packet
     cdef int finished        # its packet has been queued; what is above was written before
     cdef int descriptor      # an accepted one that nobody has taken
+    cdef bytes client        # its address, where the driver knows
     cdef object connection   # made of it
     cdef int body            # of a blocking body: see Body
     cdef bint is_finished(self) noexcept

@@ -8,10 +8,11 @@ from libc.stdint cimport int64_t
 from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM
 from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM, RECV_INTO,
-    SEND, SEND_TO, WRITE,
+    SEND, SEND_TO, WRITE, client_of,
 )
 from proactorx.port.op cimport Overlapped as Op
 
+import contextlib
 import os
 import socket
 import threading
@@ -126,6 +127,8 @@ cdef class Overlapped(Op):
 
     cdef int on_packet(self, Packet *packet) except -1:
         try:
+            if self.kind == ACCEPT_ONE:
+                self.client = client_of(packet)
             Op.on_packet(self, packet)
         except BaseException:  # no memory for the bytes
             self.error = ENOMEM
@@ -172,7 +175,8 @@ cdef class Overlapped(Op):
 
         Bytes (``recv``, ``read``), bytes and an address (``recvfrom``), a connected socket and an address (``accept``),
         a count of bytes (``recv_into``, ``send``, ``sendto``, ``read_into``, ``write``), or None (``connect``,
-        ``disconnect``, ``fsync``).  The address of an accepted connection is None where the peer has gone already.
+        ``disconnect``, ``fsync``).  The address of an accepted connection is None where the peer has gone already and
+        the driver does not know it.
 
         Raises:
             OSError: the operation failed; ``errno`` is ECANCELED when it was cancelled in time.
@@ -194,10 +198,10 @@ cdef class Overlapped(Op):
                 made = socket.socket(fileno=self.descriptor)
                 self.descriptor = -1
                 made.setblocking(False)
-                try:
-                    address = made.getpeername()
-                except OSError:
-                    address = None
+                address = None if self.client is None else names.parse(self.client)
+                if address is None:
+                    with contextlib.suppress(OSError):
+                        address = made.getpeername()
                 self.connection = made, address
             return self.connection
 

@@ -2,6 +2,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextvars import Context
+from typing import Any
 
 from proactorx.port.op import Op
 from proactorx.port.port import Port
@@ -14,7 +15,7 @@ class Listener(Op):
         sock: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
         server: asyncio.Server | None,
-        make_tls: Callable[[socket.socket, asyncio.BaseProtocol, Context], object] | None = None,
+        make_tls: Callable[[socket.socket, asyncio.BaseProtocol, Context, Any], object] | None = None,
         context: Context | None = None,
     ) -> None: ...
     @property

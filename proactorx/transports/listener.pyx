@@ -1,7 +1,7 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
 from proactorx.port.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
-from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet
+from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
 from proactorx.transports.stream cimport StreamTransport
@@ -10,6 +10,7 @@ import socket
 from asyncio import constants, trsock
 
 from proactorx.port.errors import strerror
+from proactorx.port.names import parse as parse_name
 
 cdef extern from "../drivers/sockio.h":
     int px_close(int fd) nogil
@@ -30,7 +31,7 @@ cdef class Listener(Op):
     cdef object factory
     cdef object server
     cdef object context
-    cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol, context), or None
+    cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol, context, peername), or None
     cdef object retry            # the timer of a pause for want of descriptors
     cdef bint closed
     cdef bint kept               # the socket is not ours to close
@@ -84,7 +85,7 @@ cdef class Listener(Op):
                 px_close(res)
             else:
                 self.starved = False
-                self.accepted(res)
+                self.accepted(res, client_of(packet))
         elif packet.flags & PACKET_MORE:
             self.error = -res
         if not packet.flags & PACKET_MORE:
@@ -96,7 +97,7 @@ cdef class Listener(Op):
                 self._failed(res)
         return 0
 
-    cdef int accepted(self, int fd) except -1:
+    cdef int accepted(self, int fd, bytes peer) except -1:
         cdef StreamTransport transport
         context = PyContext_Copy(self.context)
         PyContext_Enter(context)
@@ -105,9 +106,10 @@ cdef class Listener(Op):
             if self.make_tls is not None:
                 sock = socket.socket(fileno=fd)
                 fd = -1
-                self.make_tls(sock, protocol, context)
+                self.make_tls(sock, protocol, context, None if peer is None else parse_name(peer))
                 return 0
-            transport = StreamTransport(self.loop, self.port, fd, protocol, server=self.server, context=context)
+            transport = StreamTransport(
+                self.loop, self.port, fd, protocol, server=self.server, context=context, peer=peer)
             fd = -1
             transport._connection_made()
         except (SystemExit, KeyboardInterrupt):

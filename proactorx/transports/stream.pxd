@@ -23,6 +23,7 @@ cdef class StreamTransport(SendingTransport):
     cdef _remember(self, name, value)
     cdef _name(self, bint peer)
     cdef int remember_name(self, bint peer) except -1
+    cdef int keep_name(self, bint peer, unsigned char *name, int size) except -1
     cdef int get_buffer(self, Py_buffer *view) except -1
     cdef int buffer_updated(self, Py_ssize_t size) except -1
     cdef _eof(self)

@@ -19,6 +19,7 @@ from proactorx.transports.reader cimport feed, is_plain
 from proactorx.transports.sending cimport SendingTransport
 
 import asyncio
+import contextlib
 import socket
 import sys
 from asyncio import constants, transports, trsock
@@ -96,7 +97,8 @@ cdef class StreamTransport(SendingTransport):
     _start_tls_compatible = True
     max_size = 256 * 1024
 
-    def __init__(self, loop, Port port not None, int fd, protocol, *, sock=None, extra=None, server=None, context=None):
+    def __init__(self, loop, Port port not None, int fd, protocol, *, sock=None, extra=None, server=None, context=None,
+                 bytes peer=None):
         self._loop = loop
         self.port = port
         self.fd = fd
@@ -107,7 +109,10 @@ cdef class StreamTransport(SendingTransport):
         self.context = PyContext_CopyCurrent() if context is None else context
         port.own(fd, self)
         self.set_protocol(protocol)
-        self.remember_name(True)
+        if peer is None:
+            self.remember_name(True)
+        else:
+            self.keep_name(True, <unsigned char *>PyBytes_AS_STRING(peer), <int>PyBytes_GET_SIZE(peer))
         if server is not None:
             attach(server, self)
 
@@ -151,20 +156,30 @@ cdef class StreamTransport(SendingTransport):
         if self.fd < 0 or self.name_sizes[peer]:
             return 0
         size = px_name(self.fd, peer, storage, sizeof(storage))
-        if size < 0:
-            return 0
+        if 0 <= size <= <int>sizeof(storage):
+            self.keep_name(peer, storage, size)
+        return 0
+
+    cdef int keep_name(self, bint peer, unsigned char *name, int size) except -1:
         if size <= <int>sizeof(self.names[peer]):
-            memcpy(self.names[peer], storage, size)
+            memcpy(self.names[peer], name, size)
             self.name_sizes[peer] = <uint8_t>size
-        elif size <= <int>sizeof(storage):
-            self._remember("peername" if peer else "sockname", parse_name((<char *>storage)[:size]))
+        else:
+            self._remember("peername" if peer else "sockname", parse_name((<char *>name)[:size]))
         return 0
 
     cdef _name(self, bint peer):
         self.remember_name(peer)
-        if self.name_sizes[peer]:
-            return parse_name((<char *>self.names[peer])[:self.name_sizes[peer]])
-        return self.extra.get("peername" if peer else "sockname") if self.extra is not None else None
+        name = "peername" if peer else "sockname"
+        if not self.name_sizes[peer]:
+            return self.extra.get(name) if self.extra is not None else None
+        value = parse_name((<char *>self.names[peer])[:self.name_sizes[peer]])
+        if value is None and self.fd >= 0:
+            # Of a family that only the socket module knows.
+            sock = self.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                value = getattr(sock, f"get{name}")()
+        return value
 
     def _family(self):
         return int.from_bytes((<char *>self.names[0])[:2], sys.byteorder) if self.name_sizes[0] else socket.AF_INET
