@@ -31,7 +31,7 @@ cdef class Listener(Op):
     cdef object factory
     cdef object server
     cdef object context
-    cdef object make_tls         # makes the transport of a TLS connection from (sock, protocol, context, peername), or None
+    cdef object make_tls         # makes a TLS connection of (sock, protocol, context, peername); or None
     cdef object retry            # the timer of a pause for want of descriptors
     cdef bint closed
     cdef bint kept               # the socket is not ours to close
