@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import subprocess
 from asyncio import base_subprocess
 from collections.abc import Callable
@@ -17,8 +18,13 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     _exit_waiters: Any
     _check_proc: Callable[[], None]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Every callback runs in the context of the call that started the child, whoever hears of its end.
+        self._context = contextvars.copy_context()
+        super().__init__(*args, **kwargs)
+
     def _process_exited(self, returncode: int) -> None:
-        super()._process_exited(returncode)
+        self._context.run(super()._process_exited, returncode)
         # Who waits for the child waits for no more than that, also where a grandchild keeps its pipes open.  Newer
         # Pythons do this themselves.
         for waiter in self._exit_waiters or ():

@@ -27,3 +27,4 @@ cdef class BaseTransport(Flushable):
     cdef list states(self)
 
 cdef bint holds(object sock, int fd) except -1
+cdef bint enter(object context) except -1

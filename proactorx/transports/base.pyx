@@ -10,6 +10,9 @@ from proactorx.port.port cimport Flushable, Port
 
 import warnings
 
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+
 cdef extern from "../drivers/sockio.h":
     int px_close(int fd) nogil
 
@@ -171,6 +174,15 @@ cdef bint holds(object sock, int fd) except -1:
         return sock.fileno() == fd
     except Exception:
         return False
+
+
+cdef bint enter(object context) except -1:
+    """Enter a connection's context, which the caller then exits; False: one of its callbacks is running in it."""
+    try:
+        PyContext_Enter(context)
+    except RuntimeError:
+        return False
+    return True
 
 
 # The methods of those that read.  Not in the class, because a transport that only writes has none.

@@ -604,13 +604,6 @@ cdef class DatagramTransport(SendingTransport):
         self._loop.call_soon(self._error_received, OSError(error, strerror(error)), context=self.context)
         return 0
 
-    def _resume_protocol(self):
-        self.protocol_paused = False
-        try:
-            self.context.run(self._tell, "resume_writing")
-        except RuntimeError:
-            self._tell("resume_writing")  # a callback of the protocol's is running in that context
-
     # ------------------------------------------------------------------------------------------------------ ending
 
     def abort(self):

@@ -10,12 +10,15 @@ from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport Op, POLL, Packet
-from proactorx.transports.base cimport BaseTransport, holds
+from proactorx.transports.base cimport BaseTransport, enter, holds
 
 import logging
 from asyncio import constants
 
 from proactorx.port.errors import strerror
+
+cdef extern from "Python.h":
+    int PyContext_Exit(object context) except -1
 
 cdef extern from "../drivers/sockio.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
@@ -140,7 +143,7 @@ cdef class SendingTransport(BaseTransport):
             self.more.append(data)
         self.buffered += size
         if self.writable is None:
-            if self.buffered >= SEND_AT_ONCE or (self.eager and not self.in_callback):
+            if self.buffered >= SEND_AT_ONCE or self.buffered > self.high or (self.eager and not self.in_callback):
                 self.flush()
             elif self.in_callback:
                 self.dirty = True
@@ -349,12 +352,16 @@ cdef class SendingTransport(BaseTransport):
         self._tell("resume_writing")
 
     def _tell(self, str name):
+        cdef bint entered = enter(self.context)
         try:
             getattr(self._protocol, name)()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self._report(f"protocol.{name}() failed", exc)
+        finally:
+            if entered:
+                PyContext_Exit(self.context)
 
     # ------------------------------------------------------------------------------------- for ``loop.sendfile``
 

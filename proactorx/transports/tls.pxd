@@ -9,6 +9,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef object face             # the user's transport, until the connection is lost
     cdef object lower            # the transport underneath, while there is one
     cdef StreamTransport stream  # the same, where it is one of ours
+    cdef object context          # what callbacks run in
     cdef object waiter
     cdef dict extra
     # The ssl module's side, and its methods that run per packet.

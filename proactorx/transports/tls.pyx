@@ -17,6 +17,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 from proactorx.port.port cimport Port
+from proactorx.transports.base cimport enter
 from proactorx.transports.reader cimport grow, grown, is_plain, reader_of
 from proactorx.transports.stream cimport RawProtocol, StreamTransport
 
@@ -26,6 +27,8 @@ import ssl
 from asyncio import constants
 
 cdef extern from "Python.h":
+    int PyContext_Exit(object context) except -1
+    object PyContext_CopyCurrent()
     object PyMemoryView_FromMemory(char *memory, Py_ssize_t size, int flags)
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
     enum: PyBUF_READ, PyBUF_WRITE
@@ -116,6 +119,7 @@ cdef class TLSProtocol(RawProtocol):
             sslcontext = _default_context(server_side, server_hostname)
         self._loop = loop
         self.port = port
+        self.context = PyContext_CopyCurrent()
         self.waiter = waiter
         self.server_side = server_side
         self.extra = {"sslcontext": sslcontext}
@@ -168,6 +172,11 @@ cdef class TLSProtocol(RawProtocol):
         self.lower = transport
         # Not isinstance: a transport says that it is one of asyncio's.
         self.stream = transport if type(transport) is StreamTransport else None
+        below = getattr(transport, "_ssl_protocol", None)
+        if self.stream is not None:
+            self.context = self.stream.context
+        elif isinstance(below, TLSProtocol):
+            self.context = (<TLSProtocol>below).context  # TLS in TLS: the callbacks come from there
         self.started = None
         if self._loop.get_debug():
             logger.debug("%r starts SSL handshake", self)
@@ -499,7 +508,7 @@ cdef class TLSProtocol(RawProtocol):
         if self.app_paused:
             self.app_paused = False
             # From the loop, as every packet: the caller may be inside a callback of the protocol.
-            self._loop.call_soon(self._resumed)
+            self._loop.call_soon(self._resumed, context=self.context)
         return 0
 
     def _resumed(self):
@@ -601,6 +610,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef int tell_app(self) except -1:
         """``pause_writing`` or ``resume_writing``, when it is time."""
         cdef Py_ssize_t size = self.unsent() if self.lower_paused else self.backlog_size
+        cdef bint entered
         if self.app is None:
             return 0
         if not self.app_told:
@@ -612,6 +622,7 @@ cdef class TLSProtocol(RawProtocol):
         else:
             return 0
         self.app_told = not self.app_told
+        entered = enter(self.context)
         try:
             getattr(self.app, name)()
         except (SystemExit, KeyboardInterrupt):
@@ -623,6 +634,9 @@ cdef class TLSProtocol(RawProtocol):
                 "transport": self.face,
                 "protocol": self,
             })
+        finally:
+            if entered:
+                PyContext_Exit(self.context)
         return 0
 
     # ----------------------------------------------------------------------------------------------------- closing

@@ -203,7 +203,11 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         self._size += len(piece)
         if self._writing is None:
             self._write()
-        self._maybe_pause_protocol()  # type: ignore[attr-defined]
+        pause = self._maybe_pause_protocol  # type: ignore[attr-defined]
+        try:
+            self._context.run(pause)
+        except RuntimeError:
+            pause()  # one of its callbacks is running in that context
 
     def _write(self) -> None:
         data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)

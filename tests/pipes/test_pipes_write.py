@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import random
@@ -63,6 +64,25 @@ async def test_much_with_flow_control(kind: str) -> None:
         await pipe.protocol.until_event("resume_writing")
         assert pipe.protocol.events == ["connection_made", "pause_writing", "resume_writing"]
         assert pipe.transport.get_write_buffer_size() == 0
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
+
+
+@pytest.mark.ours  # stock asyncio calls pause_writing in the context of whoever writes
+async def test_flow_control_runs_in_the_context_of_the_transport() -> None:
+    seen: list[str] = []
+
+    def note(_: Recorder) -> None:
+        seen.append(variable.get())
+
+    variable.set("connection")
+    async with connected("pipe", Recorder(pause_writing=note, resume_writing=note), reading=False) as pipe:
+        variable.set("writer")
+        pipe.transport.write(bytes(2 * MIB))
+        await pipe.ends.taken(2 * MIB)
+        await pipe.protocol.until_event("resume_writing")
+    assert seen == ["connection", "connection"]
 
 
 async def test_many_pieces_behind_a_full_pipe() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import random
 import signal
@@ -230,3 +231,29 @@ async def test_many_at_once() -> None:
         return out.strip(), process.returncode
 
     assert await asyncio.gather(*[one(n) for n in range(12)]) == [(b"%d" % n, n) for n in range(12)]
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
+
+
+async def test_every_callback_runs_in_the_context_of_the_call() -> None:
+    """Whoever hears of the child's end, and whatever the caller has become by then."""
+    seen: list[tuple[str, str]] = []
+
+    def note(name: str) -> Any:
+        return lambda *_: seen.append((name, variable.get()))
+
+    names = ("connection_made", "data", "lost 1", "process_exited", "connection_lost")
+    log = Log(**{name: note(name) for name in names})
+    loop = asyncio.get_running_loop()
+    variable.set("call")
+    code = "import sys; sys.stdin.read(); print('hello')"
+    transport, _ = await loop.subprocess_exec(lambda: log, *PYTHON, code, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+    variable.set("later")
+    stdin: Any = transport.get_pipe_transport(0)
+    stdin.close()
+    async with asyncio.timeout(PATIENCE):
+        await log.until_event("connection_lost")
+    transport.close()
+    assert {name for name, _ in seen} == set(names)
+    assert {context for _, context in seen} == {"call"}

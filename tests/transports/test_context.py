@@ -82,3 +82,78 @@ async def test_what_a_factory_sets_is_set_in_the_callbacks(certificates: Certifi
         await protocol.until_lost()
     assert log[:2] == ["factory's"] * 2
     assert variable.get() == "nothing"
+
+
+# Who is told to pause is told in the context of the connection, whoever's write was too much.
+
+
+def flow_noting(log: list[tuple[str, str]]) -> Recorder:
+    def note(name: str) -> Any:
+        return lambda *_: log.append((name, variable.get()))
+
+    names = ("connection_made", "data_received", "pause_writing", "resume_writing")
+    return Recorder(**{name: note(name) for name in names})
+
+
+@pytest.mark.ours  # stock asyncio calls pause_writing in the context of whoever writes
+@pytest.mark.parametrize("kind", ["tcp", "tls", "tls in tls"])
+async def test_flow_control_runs_in_the_context_of_the_connection(kind: str, certificates: Certificates) -> None:
+    log: list[tuple[str, str]] = []
+    loop = asyncio.get_running_loop()
+    served, client = Recorder(connection_made=lambda p: p.transport.pause_reading()), flow_noting(log)
+    variable.set("server")
+    options: dict[str, Any] = {} if kind == "tcp" else {"ssl": certificates.server()}
+    async with serving(lambda: served, **options) as (_, address):
+        variable.set("connection")
+        tls = {} if kind == "tcp" else {"ssl": certificates.client(), "server_hostname": "localhost"}
+        transport, _ = await asyncio.wait_for(loop.create_connection(lambda: client, *address, **tls), LIMIT)
+        await served.until_event("connection_made")
+        top = served.transport
+        if kind == "tls in tls":
+            top.resume_reading()
+            upper = Recorder()
+            variable.set("server")
+            accepting = asyncio.ensure_future(loop.start_tls(top, upper, certificates.server(), server_side=True))
+            variable.set("start_tls")
+            client_tls = {"server_hostname": "localhost"}
+            transport = await asyncio.wait_for(
+                loop.start_tls(transport, client, certificates.client(), **client_tls), LIMIT
+            )
+            top = await asyncio.wait_for(accepting, LIMIT)
+            top.pause_reading()
+        variable.set("writer")
+        transport.set_write_buffer_limits(high=1000)
+        while ("pause_writing", "connection") not in log:
+            transport.write(bytes(1 << 20))
+            await asyncio.sleep(0)
+            assert ("pause_writing", "writer") not in log
+        top.resume_reading()
+        await client.until_event("resume_writing")
+        transport.abort()
+        await client.until_lost()
+    assert {context for name, context in log if name != "connection_made"} == {"connection"}
+
+
+@pytest.mark.ours  # on stock asyncio in the context of whoever resumes
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_data_after_resume_reading(certificates: Certificates, secure: bool) -> None:
+    log: list[tuple[str, str]] = []
+    client = flow_noting(log)
+    loop = asyncio.get_running_loop()
+    served = Recorder()
+    options: dict[str, Any] = {"ssl": certificates.server()} if secure else {}
+    async with serving(lambda: served, **options) as (_, address):
+        variable.set("connection")
+        tls: dict[str, Any] = {"ssl": certificates.client(), "server_hostname": "localhost"} if secure else {}
+        transport, _ = await asyncio.wait_for(loop.create_connection(lambda: client, *address, **tls), LIMIT)
+        await served.until_event("connection_made")
+        for number in range(3):
+            transport.pause_reading()
+            served.transport.write(b"data")
+            await asyncio.sleep(0.02)
+            variable.set("resumer")
+            transport.resume_reading()
+            await client.until_received(4 * number + 4)
+        transport.close()
+        await client.until_lost()
+    assert {context for name, context in log if name == "data_received"} == {"connection"}

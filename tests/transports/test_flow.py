@@ -95,6 +95,25 @@ async def test_the_buffer_size_falls_to_nothing() -> None:
         assert sizes == [0]
 
 
+@pytest.mark.parametrize("where", ["task", "callback"])
+async def test_small_writes_with_a_high_limit_of_zero(where: str) -> None:
+    """What is sent in full pauses nobody."""
+
+    def write(protocol: Recorder, *_: Any) -> None:
+        for _ in range(3):
+            protocol.transport.write(b"s")
+        protocol.transport.writelines([b"t", b"u"])
+
+    async with linked("tcp", Recorder(data_received=write)) as link:
+        link.transport.set_write_buffer_limits(high=0)
+        if where == "task":
+            write(link.protocol)
+        else:
+            await link.to_peer_end(b"x")
+        assert await link.from_peer(5) == b"ssstu"
+        assert "pause_writing" not in link.protocol.events
+
+
 async def test_writing_inside_resume_writing() -> None:
     """A protocol that writes as soon as it may: each byte once, in order, no recursion without end."""
 
