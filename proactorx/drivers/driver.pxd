@@ -4,7 +4,6 @@ from proactorx.port.op cimport Op, Packet, PacketQueue
 cdef class Driver:
     cdef PacketQueue queue
     cdef readonly list inflight      # the driver's references: one for each op that is not done
-    cdef int early_wake              # a wake that came before the driver was opened
     cdef bint opened                 # the facility of the operating system has been made
     cdef public bint closed
     cdef public bint forked        # we are a forked child: nothing of this driver may be touched

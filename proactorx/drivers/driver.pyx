@@ -54,7 +54,10 @@ cdef class Driver:
         return ENOSYS
 
     cdef int wake(self) noexcept nogil:
-        """End a `wait` in another thread.  Any thread may call this; 0, or -1 where the wake-up failed."""
+        """End a `wait` in another thread.  Any thread may call this; 0, or -1 where the wake-up failed.
+
+        Before `open` and after `close` nobody waits, and nothing happens.
+        """
         return -1
 
     cdef bint due(self, uint32_t callbacks) noexcept:

@@ -28,6 +28,10 @@ cdef class ReadinessDriver(Driver):
 
 cdef int perform_call(Op op, Packet *packet, char *hot) except -1
 
+cdef extern from "proactorx/drivers/waker.h":
+    ctypedef struct px_waker:
+        pass
+
 cdef class PythonReadinessDriver(ReadinessDriver):
-    cdef int wake_fd
+    cdef px_waker waker      # one end of a socket pair
     cdef int sleep_fd

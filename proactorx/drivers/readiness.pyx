@@ -35,12 +35,14 @@ cdef extern from "sockio.h":
     int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
     int px_socket_error(int fd) nogil
     int px_sleep_on(int fd, int64_t timeout_ns) nogil
-    int px_wake_socket(int *wake_fd, int *early) nogil
+    int px_wake_socket(px_waker *waker) nogil
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP
 
-cdef extern from *:
-    enum: __ATOMIC_SEQ_CST
-    void __atomic_store_n(int *place, int value, int order) nogil
+cdef extern from "proactorx/drivers/waker.h":
+    void px_waker_clear(px_waker *waker) nogil
+    void px_waker_set(px_waker *waker, int fd) nogil
+    int px_waker_close(px_waker *waker) nogil
+    int px_waker_forget(px_waker *waker) nogil
 
 
 cdef inline bint waits_to_write(Op op) noexcept:
@@ -329,7 +331,8 @@ cdef class PythonReadinessDriver(ReadinessDriver):
     """A readiness driver written in Python: subclasses give ``_open``, ``_interest``, ``_poll`` and ``_sleep``."""
 
     def __cinit__(self, *args, **kwargs):
-        self.wake_fd = self.sleep_fd = -1
+        self.sleep_fd = -1
+        px_waker_clear(&self.waker)
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         self._interest(fd, before, after)
@@ -345,7 +348,7 @@ cdef class PythonReadinessDriver(ReadinessDriver):
         return 0
 
     cdef int wake(self) noexcept nogil:
-        return px_wake_socket(&self.wake_fd, &self.early_wake)
+        return px_wake_socket(&self.waker)
 
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
         if self.sleep_fd >= 0:
@@ -361,4 +364,9 @@ cdef class PythonReadinessDriver(ReadinessDriver):
 
     def _wake_through(self, int fd):
         """Other threads send to this socket to end a wait; -1: it is about to be closed."""
-        __atomic_store_n(&self.wake_fd, fd, __ATOMIC_SEQ_CST)
+        if fd >= 0:
+            px_waker_set(&self.waker, fd)
+        elif self.forked:
+            px_waker_forget(&self.waker)
+        else:
+            px_waker_close(&self.waker)

@@ -192,16 +192,13 @@ static inline int px_name(int fd, int peer, void *name, size_t room) {
 
 #endif
 
-/* End a wait of another thread that listens at the other end; see px_wake in epoll/epoll.h for `early`. */
-static inline int px_wake_socket(int *wake_fd, int *early) {
-    int fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
-    ssize_t n;
-    if (fd < 0) {
-        __atomic_store_n(early, 1, __ATOMIC_SEQ_CST);
-        fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
-        if (fd < 0) return 0;
-    }
-    n = px_send(fd, "", 1);
+#include "waker.h"
+
+/* End the wait of who listens at the other end of a socket pair.  0, or -1 where that failed. */
+static inline int px_wake_socket(px_waker *w) {
+    int fd = px_waker_enter(w);
+    long long n = fd >= 0 ? px_send(fd, "", 1) : 1;
+    px_waker_leave(w);
     return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1; /* full: a wake-up is pending */
 }
 

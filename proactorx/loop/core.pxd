@@ -59,6 +59,7 @@ cdef class LoopCore:
     cdef void drop_handles(self) noexcept
     cdef int push_ready(self, Handle handle) except -1
     cdef int add_soon(self, Handle handle) except -1
+    cdef void rouse(self) noexcept
     cdef void post(self, Handle handle) noexcept
     cdef int drain_inbox(self) except -1
     cdef double now(self) except? -1

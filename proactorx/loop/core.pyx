@@ -44,6 +44,7 @@ cdef extern from "inbox.h":
     void px_inbox_push(void **head, void *item, void **next) nogil
     void *px_inbox_take(void **head) nogil
     int px_exchange(int *flag, int value) nogil
+    bint px_is_set(int *flag) nogil
     void *px_peek(void **head) nogil
     double px_monotonic() nogil
 
@@ -310,7 +311,18 @@ cdef class LoopCore:
         Py_INCREF(handle)
         self.ready[self.ready_tail & self.ready_mask] = <void *>handle
         self.ready_tail += 1
+        if px_is_set(&self.sleeping):
+            self.rouse()
         return 0
+
+    cdef void rouse(self) noexcept:
+        """End the loop's sleep, unless somebody has done so already.
+
+        From its own thread too: a finalizer or a signal handler may come in after the decision to sleep and before the
+        system call that does it, where the driver runs bytecode in between.
+        """
+        if px_exchange(&self.sleeping, 0):
+            self._port.wake_driver()
 
     cdef int add_soon(self, Handle handle) except -1:
         # A call from a wrong thread is an error of the caller's (debug mode says so), but must corrupt nothing.
@@ -324,8 +336,7 @@ cdef class LoopCore:
     cdef void post(self, Handle handle) noexcept:
         Py_INCREF(handle)
         px_inbox_push(&self.inbox, <void *>handle, &handle.next)
-        if px_exchange(&self.sleeping, 0):
-            self._port.driver.wake()
+        self.rouse()
 
     cdef int drain_inbox(self) except -1:
         cdef void *item = px_inbox_take(&self.inbox)
@@ -519,6 +530,8 @@ cdef class LoopCore:
         self.timer_order += 1
         self.timer_count += 1
         sift_up(self.timers, self.timer_count - 1)
+        if px_is_set(&self.sleeping):
+            self.rouse()  # it did not know of this one
         return 0
 
     cdef TimerHandle pop_timer(self):

@@ -32,6 +32,7 @@ static inline void *px_inbox_take(void **head) {
 static inline void *px_peek(void **head) { return InterlockedCompareExchangePointer(head, NULL, NULL); }
 
 static inline int px_exchange(int *flag, int value) { return (int)InterlockedExchange((volatile LONG *)flag, value); }
+static inline int px_is_set(int *flag) { return *(volatile int *)flag; }
 
 #else
 
@@ -47,6 +48,9 @@ static inline void *px_inbox_take(void **head) {
 static inline void *px_peek(void **head) { return __atomic_load_n(head, __ATOMIC_SEQ_CST); }
 
 static inline int px_exchange(int *flag, int value) { return __atomic_exchange_n(flag, value, __ATOMIC_SEQ_CST); }
+
+/* For the thread that sets the flag: it need not see at once that another one has cleared it. */
+static inline int px_is_set(int *flag) { return __atomic_load_n(flag, __ATOMIC_RELAXED); }
 
 #endif
 

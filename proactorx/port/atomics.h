@@ -4,6 +4,7 @@
 
 #ifdef _MSC_VER
 #include <intrin.h>
+#include <stddef.h>
 
 static __inline int px_see(int *place) { return _InterlockedOr((volatile long *)place, 0); }
 static __inline void px_show(int *place, int value) { _InterlockedExchange((volatile long *)place, value); }
@@ -12,6 +13,12 @@ static __inline int px_change(int *place, int old, int value) {
 }
 static __inline int px_add(int *place, int change) {
     return _InterlockedExchangeAdd((volatile long *)place, change) + change;
+}
+static __inline void *px_pointed(void **place) {
+    return _InterlockedCompareExchangePointer((void *volatile *)place, NULL, NULL);
+}
+static __inline void px_point(void **place, void *value) {
+    _InterlockedExchangePointer((void *volatile *)place, value);
 }
 
 #else
@@ -27,6 +34,10 @@ static inline int px_change(int *place, int old, int value) {
 
 /* What it is then. */
 static inline int px_add(int *place, int change) { return __atomic_add_fetch(place, change, __ATOMIC_ACQ_REL); }
+
+/* A pointer, read and written in one order that all threads agree on. */
+static inline void *px_pointed(void **place) { return __atomic_load_n(place, __ATOMIC_SEQ_CST); }
+static inline void px_point(void **place, void *value) { __atomic_store_n(place, value, __ATOMIC_SEQ_CST); }
 
 #endif
 #endif

@@ -8,6 +8,9 @@ cdef class Flushable:
 
 cdef class Port:
     cdef readonly Driver driver
+    cdef void *woken         # `driver`, as other threads read it
+    cdef list given_up       # drivers that could not be opened: another thread may still be about to wake one
+    cdef bint waits          # this thread is in the driver's `wait`
     cdef list dirty
     cdef bint closing
     cdef uint64_t turns      # of the loop: who works without waiting looks here whether others have had their turn
@@ -18,6 +21,8 @@ cdef class Port:
     cdef void disown(self, int fd, void *owner) noexcept
     cdef object fallback     # makes another driver when this one cannot be opened, or None
     cdef int open(self) except -1
+    cdef int wake_driver(self) noexcept nogil
+    cdef int changed(self) except -1
     cdef int submit(self, Op op) except -1
     cdef int cancel(self, Op op) except -1
     cdef int resume(self, Op op) except -1

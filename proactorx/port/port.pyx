@@ -18,6 +18,10 @@ from proactorx.port.op cimport (
 import logging
 import time
 
+cdef extern from "atomics.h":
+    void *px_pointed(void **place) nogil
+    void px_point(void **place, void *value) nogil
+
 logger = logging.getLogger("proactorx")
 
 # How long close() waits for packets of cancelled ops before it leaks their memory.
@@ -37,6 +41,8 @@ cdef class Port:
     def __init__(self, Driver driver not None, fallback=None):
         self.driver = driver
         self.fallback = fallback
+        self.given_up = []
+        px_point(&self.woken, <void *>driver)
         self.dirty = []
 
     def __dealloc__(self):
@@ -74,6 +80,7 @@ cdef class Port:
             self._refuse()
         if not self.driver.opened:
             self.open()
+        self.changed()
         return self.driver.submit(op)
 
     def _refuse(self):
@@ -81,13 +88,31 @@ cdef class Port:
 
     cdef int open(self) except -1:
         """Open the driver; where the system refuses, what `fallback` makes of the error."""
-        try:
-            self.driver.open()
-        except OSError as exc:
-            if self.fallback is None:
-                raise
-            self.driver = self.fallback(exc)
-            self.driver.open()
+        cdef Driver other
+        while True:
+            try:
+                self.driver.open()
+                return 0
+            except OSError as exc:
+                if self.fallback is None:
+                    raise
+                other = self.fallback(exc)
+            self.given_up.append(self.driver)
+            self.driver = other
+            px_point(&self.woken, <void *>other)
+
+    cdef int wake_driver(self) noexcept nogil:
+        """End a `wait` in another thread: 0, or -1 where the wake-up failed.  Any thread, also one without the GIL."""
+        return (<Driver>px_pointed(&self.woken)).wake()
+
+    cdef int changed(self) except -1:
+        """Something has been asked of this port, which may not sleep now.
+
+        By a finalizer, or by a signal handler, which came in after the loop had seen that there was nothing to do: a
+        driver that runs bytecode between that and its system call gives them the opportunity.
+        """
+        if self.waits:
+            self.driver.wake()
         return 0
 
     cdef int cancel(self, Op op) except -1:
@@ -95,17 +120,20 @@ cdef class Port:
             return 0
         if isinstance(op, Watch):
             (<Watch>op).callback = None  # also for packets that are queued already
+        self.changed()
         return self.driver.cancel(op)
 
     cdef int resume(self, Op op) except -1:
         op.paused = False
         if op.quiet or op.pending_ready:
+            self.changed()
             self.driver.resume(op)
         return 0
 
     cdef int mark(self, Flushable item) except -1:
         item.dirty = True
         self.dirty.append(item)
+        self.changed()
         return 0
 
     cdef int flush(self) except -1:
@@ -125,11 +153,16 @@ cdef class Port:
         if not self.driver.opened:
             if timeout_ns == 0:
                 return 0  # nothing was ever submitted
+            # A thread that posts while there is nothing to wake has posted before we come back and look: so come
+            # back, this once.  (It may also have found the driver that was given up.)
             self.open()
-            if self.driver.early_wake:
-                self.driver.early_wake = 0
-                return 0
-        return self.driver.wait(timeout_ns)
+            return 0
+        if timeout_ns == 0:
+            return self.driver.wait(0)
+        self.waits = True
+        self.driver.wait(timeout_ns)
+        self.waits = False
+        return 0
 
     cdef int dispatch(self, uint32_t budget) except -1:
         cdef Driver driver = self.driver
@@ -234,7 +267,7 @@ cdef class Port:
 
     def wake(self):
         """End a ``run`` in another thread."""
-        self.driver.wake()
+        self.wake_driver()
 
     def pause(self, Op op not None):
         """Ask a stream for no more packets; what the kernel has already taken still comes."""

@@ -1,4 +1,4 @@
-"""The C core of the port under the sanitizers of gcc or clang: eight threads, no data race, no misuse of memory.
+"""The C core of the port and its wakers under the sanitizers of gcc or clang: no data race, no misuse of memory.
 
 By hand: pytest tests/port/test_races.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,24 @@ def test_the_sanitizer_sees_a_race(tmp_path: Path) -> None:
     done = run(build("thread", source, tmp_path))
     assert done.returncode == 66
     assert "data race" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="eventfd(2) is Linux's")
+@pytest.mark.parametrize("sanitizers", ["thread", "address,undefined"])
+def test_wakers_are_made_given_up_and_closed(sanitizers: str, tmp_path: Path) -> None:
+    """No wake-up is lost, and none goes to another file, while three threads post at any time."""
+    done = run(build(sanitizers, (HERE / "wakes.c").read_text(), tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout.removeprefix("reused ")) > 0  # else nothing was tried
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="eventfd(2) is Linux's")
+def test_a_waker_that_does_not_wait_is_found_out(tmp_path: Path) -> None:
+    """... for who may have read its number: the test above would see that."""
+    header = (SOURCES.parent / "drivers" / "waker.h").read_text()
+    wait = "    while (px_waker_load(&w->users)) px_let_run();\n"
+    assert header.count(wait) == 1
+    (tmp_path / "waker_broken.h").write_text(header.replace(wait, ""))
+    source = (HERE / "wakes.c").read_text().replace('"../drivers/waker.h"', '"waker_broken.h"')
+    program = build("address", source, tmp_path)
+    assert any(run(program).returncode for _ in range(15))  # one time in two

@@ -25,7 +25,15 @@ cdef extern from "epoll.h":
     int px_load_fd(int *fd) nogil
     void px_store_fd(int *fd, int value) nogil
     int64_t px_now_ns() nogil
-    int px_wake(int *wake_fd, int *early) nogil
+
+cdef extern from "../waker.h":
+    ctypedef struct px_waker:
+        int fd
+    void px_waker_clear(px_waker *waker) nogil
+    void px_waker_set(px_waker *waker, int fd) nogil
+    int px_wake(px_waker *waker) nogil
+    int px_waker_close(px_waker *waker) nogil
+    int px_waker_forget(px_waker *waker) nogil
 
 cdef extern from "<poll.h>":
     enum: POLLIN
@@ -42,13 +50,14 @@ cdef enum:
 
 cdef class EpollDriver(ReadinessDriver):
     cdef int epfd
-    cdef int wake_fd
+    cdef px_waker waker          # an eventfd
     cdef px_event events[PX_EVENTS]
     cdef uint32_t callbacks
     cdef int64_t polled_at
 
     def __cinit__(self):
-        self.epfd = self.wake_fd = -1
+        self.epfd = -1
+        px_waker_clear(&self.waker)
         self.name = "epoll"
         self.hears_changes = True
         self.lazy = True
@@ -62,8 +71,8 @@ cdef class EpollDriver(ReadinessDriver):
             close(epfd)
             raise OSError(-wake_fd, os.strerror(-wake_fd))
         self.epfd = epfd
-        self.wake_fd = wake_fd
         self.set_interest(wake_fd, 0, POLLIN)
+        px_waker_set(&self.waker, wake_fd)
         return ReadinessDriver.open(self)
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
@@ -98,7 +107,7 @@ cdef class EpollDriver(ReadinessDriver):
             raise OSError(-epfd, os.strerror(-epfd))
         px_store_fd(&self.epfd, epfd)
         close(old)
-        self.set_interest(self.wake_fd, 0, POLLIN)
+        self.set_interest(self.waker.fd, 0, POLLIN)
         for fd in range(self.slot_count):
             slot = &self.slots[fd]
             if slot.registered and px_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, slot.registered, slot.generation):
@@ -132,8 +141,8 @@ cdef class EpollDriver(ReadinessDriver):
                 return 0
             raise OSError(-n, os.strerror(-n))
         for i in range(n):
-            if self.events[i].fd == self.wake_fd:
-                read(self.wake_fd, &count, sizeof(count))
+            if self.events[i].fd == self.waker.fd:
+                read(self.waker.fd, &count, sizeof(count))
             elif self.events[i].generation == self.slots[self.events[i].fd].generation:
                 self.ready(self.events[i].fd, self.events[i].events)
             else:
@@ -157,20 +166,20 @@ cdef class EpollDriver(ReadinessDriver):
         return n
 
     cdef int wake(self) noexcept nogil:
-        return px_wake(&self.wake_fd, &self.early_wake)
+        return px_wake(&self.waker)
 
     def close(self):
         self.closed = True
-        self._drop()
+        self._drop(px_waker_close(&self.waker))
 
     def after_fork_in_child(self):
         # The epoll set is shared with the parent: close our descriptors of it and change nothing in it.
         self.forked = True
-        self._drop()
+        self._drop(px_waker_forget(&self.waker))
 
-    cdef _drop(self):
-        cdef int epfd = self.epfd, wake_fd = self.wake_fd
-        self.epfd = self.wake_fd = -1
+    cdef _drop(self, int wake_fd):
+        cdef int epfd = self.epfd
+        self.epfd = -1
         if epfd >= 0:
             close(epfd)
         if wake_fd >= 0:
@@ -179,5 +188,5 @@ cdef class EpollDriver(ReadinessDriver):
     def __dealloc__(self):
         if self.epfd >= 0:
             close(self.epfd)
-        if self.wake_fd >= 0:
-            close(self.wake_fd)
+        if self.waker.fd >= 0:
+            close(self.waker.fd)

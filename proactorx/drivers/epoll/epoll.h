@@ -36,20 +36,6 @@ static inline int px_eventfd(void) {
 static inline int px_load_fd(int *fd) { return __atomic_load_n(fd, __ATOMIC_ACQUIRE); }
 static inline void px_store_fd(int *fd, int value) { __atomic_store_n(fd, value, __ATOMIC_RELEASE); }
 
-/* End a wait of another thread.  Before there is an eventfd the wish is noted in `early`, for the open to find: each
- * side writes one word and then reads the other's, so one of them sees the other. */
-static inline int px_wake(int *wake_fd, int *early) {
-    uint64_t one = 1;
-    int fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
-    if (fd < 0) {
-        __atomic_store_n(early, 1, __ATOMIC_SEQ_CST);
-        fd = __atomic_load_n(wake_fd, __ATOMIC_SEQ_CST);
-        if (fd < 0) return 0;
-    }
-    /* EAGAIN: the counter is full, so the wake-up is pending anyway, eventfd(2). */
-    return write(fd, &one, sizeof one) == sizeof one || errno == EAGAIN ? 0 : -1;
-}
-
 /* `generation` comes back with each event: it tells a registration from an older one of the same number. */
 static inline int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) {
     struct epoll_event event = {.events = events, .data.u64 = (uint64_t)generation << 32 | (uint32_t)fd};

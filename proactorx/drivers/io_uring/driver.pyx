@@ -67,7 +67,15 @@ cdef extern from "../sockio.h":
 cdef extern from "../epoll/epoll.h":
     int px_eventfd() nogil
     int64_t px_now_ns() nogil
-    int px_wake(int *wake_fd, int *early) nogil
+
+cdef extern from "../waker.h":
+    ctypedef struct px_waker:
+        int fd
+    void px_waker_clear(px_waker *waker) nogil
+    void px_waker_set(px_waker *waker, int fd) nogil
+    int px_wake(px_waker *waker) nogil
+    int px_waker_close(px_waker *waker) nogil
+    int px_waker_forget(px_waker *waker) nogil
 
 cdef extern from "<poll.h>":
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP, POLLPRI
@@ -102,7 +110,7 @@ cdef class UringDriver(Driver):
     cdef px_buffers buffers
     cdef list retired            # buffer memory of a ring that was replaced, while packets still point to it
     cdef char *hot
-    cdef int wake_fd
+    cdef px_waker waker          # an eventfd
     cdef bint wake_over          # the poll on it has ended
     cdef dict lines              # the ops of each descriptor and direction; the first one is in the kernel
     cdef bint multishot
@@ -116,7 +124,7 @@ cdef class UringDriver(Driver):
     def __cinit__(self, *args, **kwargs):
         px_ring_clear(&self.ring)
         memset(&self.buffers, 0, sizeof(px_buffers))
-        self.wake_fd = -1
+        px_waker_clear(&self.waker)
         self.name = "io_uring"
         self.edge = True
         self.hears_changes = True
@@ -134,17 +142,18 @@ cdef class UringDriver(Driver):
         self.lines = {}
 
     cdef int open(self) except -1:
+        cdef int wake_fd
         if self.hot == NULL:
             self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
             if self.hot == NULL:
                 raise MemoryError
         self._open_ring()
-        self.wake_fd = px_eventfd()
-        if self.wake_fd < 0:
-            error, self.wake_fd = -self.wake_fd, -1
+        wake_fd = px_eventfd()
+        if wake_fd < 0:
             px_ring_free(&self.ring, 1)
             px_buffers_free(&self.buffers, 1)
-            raise OSError(error, os.strerror(error))
+            raise OSError(-wake_fd, os.strerror(-wake_fd))
+        px_waker_set(&self.waker, wake_fd)
         self.opened = True
         self._arm_wake()
         return 0
@@ -295,7 +304,7 @@ cdef class UringDriver(Driver):
     cdef _arm_wake(self):
         cdef px_sqe *entry = self.sqe()
         entry.opcode = PX_OP_POLL_ADD
-        entry.fd = self.wake_fd
+        entry.fd = self.waker.fd
         entry.op_flags = POLLIN
         entry.len = PX_POLL_ADD_MULTI if self.multishot else 0
         entry.user_data = WAKE
@@ -574,7 +583,7 @@ cdef class UringDriver(Driver):
 
     cdef _woken(self, uint32_t flags):
         cdef uint64_t count
-        read(self.wake_fd, &count, sizeof(count))
+        read(self.waker.fd, &count, sizeof(count))
         self.wake_over = not flags & PX_CQE_MORE
 
     cdef int _packet(self, Op op, int res, uint32_t cqe_flags) except -1:
@@ -737,7 +746,7 @@ cdef class UringDriver(Driver):
     # ------------------------------------------------------------------------------------------ wake and close
 
     cdef int wake(self) noexcept nogil:
-        return px_wake(&self.wake_fd, &self.early_wake)
+        return px_wake(&self.waker)
 
     def close(self):
         self.closed = True
@@ -749,7 +758,7 @@ cdef class UringDriver(Driver):
             px_ring_free(&self.ring, 1)
             px_buffers_free(&self.buffers, 1)
             self._free_retired()
-        self._close_wake()
+        self._close_wake(px_waker_close(&self.waker))
 
     def after_fork_in_child(self):
         # The mappings were not inherited (MADV_DONTFORK); the descriptors are shared with the parent, and closing
@@ -757,11 +766,9 @@ cdef class UringDriver(Driver):
         self.forked = True
         px_ring_free(&self.ring, 0)
         memset(&self.buffers, 0, sizeof(px_buffers))
-        self._close_wake()
+        self._close_wake(px_waker_forget(&self.waker))
 
-    cdef _close_wake(self):
-        cdef int fd = self.wake_fd
-        self.wake_fd = -1
+    cdef _close_wake(self, int fd):
         if fd >= 0:
             close(fd)
 
@@ -769,8 +776,8 @@ cdef class UringDriver(Driver):
         if not self.forked:
             px_ring_free(&self.ring, 1)
             px_buffers_free(&self.buffers, 1)
-        if self.wake_fd >= 0:
-            close(self.wake_fd)
+        if self.waker.fd >= 0:
+            close(self.waker.fd)
         PyMem_Free(self.hot)
 
     def describe(self):

@@ -62,7 +62,9 @@ cdef extern from "pollthread.h":
     int px_bind(HANDLE port, int fd, int skip) nogil
     int px_is_file(int fd) nogil
     int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) nogil
-    int px_wake_port(HANDLE *port, int *early, int *pending) nogil
+    int px_wake_port(HANDLE *port, int *users, int *pending) nogil
+    void px_show_port(HANDLE *port, HANDLE handle) nogil
+    HANDLE px_hide_port(HANDLE *port, int *users) nogil
     void px_woken(int *pending) nogil
     int px_pollable(int fd) nogil
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
@@ -104,6 +106,7 @@ cdef class IocpDriver(ReadinessDriver):
     cdef int most                # so many may be lent to streams that wait
     cdef readonly int polls_in_kernel
     cdef bint use_afd, skip
+    cdef int wakers              # threads that are about to wake this one
     cdef int waking              # a wake-up's packet is on the way
     cdef public bint binds
 
@@ -131,7 +134,7 @@ cdef class IocpDriver(ReadinessDriver):
         if port == NULL:
             raise ctypes.WinError(GetLastError())
         ReadinessDriver.open(self)
-        self.port = port
+        px_show_port(&self.port, port)
         return 0
 
     # -------------------------------------------------------------------------------------------------- the tables
@@ -488,7 +491,7 @@ cdef class IocpDriver(ReadinessDriver):
         return 0
 
     cdef int wake(self) noexcept nogil:
-        return px_wake_port(&self.port, &self.early_wake, &self.waking)
+        return px_wake_port(&self.port, &self.wakers, &self.waking)
 
     # ---------------------------------------------------------------------------------------------------- readiness
 
@@ -653,8 +656,7 @@ cdef class IocpDriver(ReadinessDriver):
         self._drop()
 
     cdef _drop(self):
-        cdef HANDLE port = self.port
-        self.port = NULL
+        cdef HANDLE port = px_hide_port(&self.port, &self.wakers)
         if self.thread != NULL:
             px_thread_stop(self.thread)
             self.thread = NULL

@@ -316,19 +316,27 @@ static int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) {
 
 static void px_woken(int *pending) { InterlockedExchange((volatile LONG *)pending, 0); }
 
-/* End a wait of another thread.  Before there is a port the wish is noted in `early`, for the open to find: each side
- * writes one word and then reads the other's, so one of them sees the other. */
-static int px_wake_port(HANDLE *port, int *early, int *pending) {
-    HANDLE handle = InterlockedCompareExchangePointer((void *volatile *)port, NULL, NULL);
-    if (handle == NULL) {
-        InterlockedExchange((volatile LONG *)early, 1);
-        handle = InterlockedCompareExchangePointer((void *volatile *)port, NULL, NULL);
-        if (handle == NULL) return 0;
+/* End a wait of another thread; `users` and the order of things are those of drivers/waker.h. */
+static int px_wake_port(HANDLE *port, int *users, int *pending) {
+    HANDLE handle;
+    int failed = 0;
+    InterlockedIncrement((volatile LONG *)users);
+    handle = InterlockedCompareExchangePointer((void *volatile *)port, NULL, NULL);
+    if (handle != NULL && !InterlockedExchange((volatile LONG *)pending, 1)) { /* one packet does for all */
+        failed = !PostQueuedCompletionStatus(handle, 0, PX_KEY_WAKE, NULL);
+        if (failed) InterlockedExchange((volatile LONG *)pending, 0);
     }
-    if (InterlockedExchange((volatile LONG *)pending, 1)) return 0; /* one packet does for all */
-    if (PostQueuedCompletionStatus(handle, 0, PX_KEY_WAKE, NULL)) return 0;
-    InterlockedExchange((volatile LONG *)pending, 0);
-    return -1;
+    InterlockedDecrement((volatile LONG *)users);
+    return -failed;
+}
+
+static void px_show_port(HANDLE *port, HANDLE handle) { InterlockedExchangePointer((void *volatile *)port, handle); }
+
+/* Take the port away from who would wake it; it is the caller's to close. */
+static HANDLE px_hide_port(HANDLE *port, int *users) {
+    HANDLE handle = InterlockedExchangePointer((void *volatile *)port, NULL);
+    while (InterlockedCompareExchange((volatile LONG *)users, 0, 0)) SwitchToThread();
+    return handle;
 }
 
 #endif
