@@ -87,6 +87,18 @@ class EventLoop(
         driver.spin_ns = self._spin_ns
         return driver
 
+    if not TYPE_CHECKING:  # or every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # What nest_asyncio asks first, before it gives the class methods that need a selector: no loop of this
+            # class would run any more.
+            if name == "_nest_patched" and sys._getframe(1).f_code.co_name == "_patch_loop":
+                raise ValueError(
+                    f"Can't patch loop of type {type(self)}: it has no selector, and its turn cannot be replaced. "
+                    "For nested runs use asyncio's own loop, or a loop in another thread"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__} backend={self._choice.info.name} running={self.is_running()} "

@@ -24,12 +24,16 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
     int fsync(int fd)
 
+cdef extern from "../files/fileio.h":
+    bint px_file_is_remote(int fd) nogil
+
 cdef dict bound = {}         # descriptor: _Binding; of this process
 cdef object bound_lock = threading.RLock()  # a finalizer may come in while its thread has it
 
 
 cdef class _Binding(Binding):
     cdef object identity
+    cdef bint at_once        # no call on this file waits for another machine or process
 
     cdef bint stands(self) except -1:
         """Whether that file is open still, and the port too.  A number may belong to another file by now."""
@@ -79,6 +83,11 @@ cdef _Binding make_binding(object file, int fd, SharedPort port, object key):
     made.port = weakref.ref(port)
     made.key = key
     made.identity = identity_of(fd)
+    if stat.S_ISREG(made.identity[2]):
+        with nogil:
+            made.at_once = not px_file_is_remote(fd)  # asks who answers for it, as fstat(2) does
+    else:
+        made.at_once = True
     made.watch(file)
     return made
 
@@ -168,12 +177,13 @@ cdef class CompletionPort(SharedPort):
             ValueError: it is not bound to this port.
             PortClosed: the other port has been closed.
         """
-        cdef _Binding binding
+        cdef _Binding binding, made
         self.refuse_forked()
         port.refuse_unusable()
+        made = make_binding(file, self.binding_of(file).fd, port, key)
         with bound_lock:
             binding = <_Binding>self.binding_of(file)
-            bound[binding.fd] = make_binding(file, binding.fd, port, key)
+            bound[binding.fd] = made
 
     cdef Binding binding_of(self, object file):
         cdef int fd = descriptor_of(file)
@@ -208,14 +218,17 @@ cdef class CompletionPort(SharedPort):
             return same.family
 
     cdef int submit_file(self, Overlapped op) except -1:
+        # What a server answers for (FUSE, NFS) waits inside the call that submits it, with the interpreter held.
         # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18): not for it.
-        if self.has_native_files() and (op.kind == FSYNC or op.position >= 0 or lseek(op.fd, 0, SEEK_CUR) < 0):
+        if (<_Binding>op.binding).at_once and self.has_native_files() and (
+                op.kind == FSYNC or op.position >= 0 or lseek(op.fd, 0, SEEK_CUR) < 0):
             return self.submit(op)
         return self.queue_body(op)
 
     cdef int begin_body(self) except -1:
-        if px_begin(self.core, False):
-            self.refuse()
+        cdef int error = px_begin(self.core, False)
+        if error:
+            self.refuse(error)
         return 0
 
     cdef int undo_body(self) except -1:

@@ -413,9 +413,9 @@ cdef class Operations:
     def read(self, file, Py_ssize_t n, offset=None):
         """Read at most `n` bytes of a file, from `offset` on; ``b""`` at its end.
 
-        On io_uring the kernel does it; elsewhere, and of a file that has positions without `offset`, a thread of the
-        process's ``IOThreadPool``, where an operation that has begun cannot be cancelled.  Operations on one file may
-        be done in any order.
+        On io_uring the kernel does it; elsewhere, of a file that has positions without `offset`, and of one that a
+        server answers for (NFS, FUSE), a thread of the process's ``IOThreadPool``, where an operation that has begun
+        cannot be cancelled.  Operations on one file may be done in any order.
 
         Args:
             file: a file object's own buffer is neither used nor known: pass one that has none.

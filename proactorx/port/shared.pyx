@@ -22,7 +22,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 from posix.unistd cimport close
 from proactorx.drivers.driver cimport Driver
-from proactorx.port.errnos cimport ECANCELED, EINTR, EPIPE, ETIMEDOUT
+from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
 from proactorx.port.op cimport IN_FLIGHT, queue_count
 from proactorx.port.operations cimport Operations, Overlapped, most_running, nanoseconds
 from proactorx.port.packet cimport Packet
@@ -191,6 +191,7 @@ cdef class SharedPort(Operations):
 
         Raises:
             PortClosed: the port has been closed.
+            MemoryError: there is no room for one more packet.
         """
         cdef px_parcel parcel
         cdef int error
@@ -200,7 +201,7 @@ cdef class SharedPort(Operations):
         error = px_post(self.core, parcel)
         if error:
             drop(&parcel)
-            self.refuse()
+            self.refuse(error)
 
     @cython.binding(False)
     @cython.embedsignature(True)
@@ -507,13 +508,13 @@ cdef class SharedPort(Operations):
         if not self._enter_driver():
             error = px_begin(self.core, True)
             if error:
-                self.refuse()
+                self.refuse(error)
             self.deferred.append((op, True))
             return 0
         try:
             error = px_begin(self.core, True)
             if error:
-                self.refuse()
+                self.refuse(error)
             try:
                 self.inner.submit(op)
             except BaseException:
@@ -595,8 +596,10 @@ cdef class SharedPort(Operations):
             self.refuse()
         return 0
 
-    cdef int refuse(self) except -1:
-        """Say why nothing can be done with this port."""
+    cdef int refuse(self, int error=0) except -1:
+        """Say why nothing can be done with this port; `error`: what its core has answered."""
+        if error == -ENOMEM:
+            raise MemoryError
         if self.core == NULL:
             raise RuntimeError("the port has not been initialized")
         if self.forked:

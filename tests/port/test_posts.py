@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import subprocess
 import sys
 import threading
 import time
@@ -297,3 +298,38 @@ def test_control_c_ends_a_wait(port: CompletionPort) -> None:
     port.post("after it")
     assert port.get(LIMIT).key == "after it"
     assert port.get_many(1, MOMENT) == []
+
+
+NO_MEMORY = """
+import resource, sys
+import proactorx
+port = proactorx.CompletionPort(backend=sys.argv[1])
+with open("/proc/self/statm") as file:
+    pages = int(file.read().split()[0])
+limit = pages * resource.getpagesize() + (48 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+posted = 0
+try:
+    while posted < 8_000_000:
+        port.post()
+        posted += 1
+except MemoryError:
+    while posted:
+        posted -= len(port.get_many(1000, 0))
+    port.post("again")
+    assert port.get(0).key == "again"
+    print("MemoryError")
+port.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is not kept everywhere")
+def test_no_room_for_a_packet(variant: str) -> None:
+    """That is what it is called, and not an end of the port; what is queued can be taken."""
+    done = subprocess.run(
+        [sys.executable, "-c", NO_MEMORY, variant.partition("-")[0]],
+        stdout=subprocess.PIPE,
+        timeout=LIMIT * 5,
+        check=True,
+    )
+    assert done.stdout == b"MemoryError\n"
