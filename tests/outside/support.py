@@ -74,9 +74,9 @@ def threads(pid: int | None = None) -> list[str]:
     return found
 
 
-def sleeping(pid: int) -> bool:
-    """Does the main thread of the process wait for something?"""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+def state_of(pid: int) -> str:
+    """The state of the main thread of the process: R (runs), S (sleeps), T (is halted), Z (has ended)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 # Threads
@@ -254,10 +254,14 @@ def fill(sock: socket.socket, patience: float = 0.02) -> int:
 
 
 def listening(host: str = "127.0.0.1", *, port: int = 0, backlog: int = 128) -> socket.socket:
-    """A non-blocking listener, for a loop."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, port))
+    """A non-blocking listener, for a loop: TCP, or Unix if the host is a path."""
+    if "/" in host:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(host)
+    else:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
     sock.listen(backlog)
     sock.setblocking(False)
     return sock
@@ -306,7 +310,9 @@ def pair(kind: str, *, buffers: int | None = None) -> tuple[socket.socket, socke
 class Flood(Thread):
     """Sends for ever what the loop has to digest, on connections of its own, until the end of the context."""
 
-    def __init__(self, address: Any, *, size: int = 1 << 20, count: int = 1, kind: str = "stream") -> None:
+    def __init__(
+        self, address: Any, *, size: int = 1 << 20, count: int = 1, kind: str = "stream", head: bytes = b""
+    ) -> None:
         self.ended = threading.Event()
         self.sent = 0
         self._size, self._kind = size, kind
@@ -315,6 +321,7 @@ class Flood(Thread):
         self._socks = [socket.socket(family, style) for _ in range(count)]
         for sock in self._socks:
             sock.connect(address)
+            sock.sendall(head) if head else None
             sock.setblocking(False)
         super().__init__(self._send)
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from outside.support import Child, Inside, Peer, cpu_time, descriptors, dial, listening, pair, sleeping, threads
+from outside.support import Child, Inside, Peer, cpu_time, descriptors, dial, listening, pair, state_of, threads
 
 SERVER = """
 async def main():
@@ -39,7 +39,7 @@ def test_a_child_is_a_peer_and_can_be_measured(child: Callable[..., Child], word
     before = program.cpu_time()
     time.sleep(0.3)
     assert program.cpu_time() - before < 0.1
-    assert sleeping(program.pid)
+    assert state_of(program.pid) == "S"
     program.ask("spin")
     assert program.cpu_time() - before > 0.15
     assert any("socket" in name for name in descriptors(program.pid).values())
