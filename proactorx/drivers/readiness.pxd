@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
+from proactorx.drivers.waker cimport px_waker
 from proactorx.port.op cimport Op, Packet
 
 cdef enum:
@@ -27,10 +28,6 @@ cdef class ReadinessDriver(Driver):
     cdef int unlink(self, Op op, bint lazily=*) except -1
 
 cdef int perform_call(Op op, Packet *packet, char *hot) except -1
-
-cdef extern from "proactorx/drivers/waker.h":
-    ctypedef struct px_waker:
-        pass
 
 cdef class PythonReadinessDriver(ReadinessDriver):
     cdef px_waker waker      # one end of a socket pair

@@ -9,6 +9,7 @@ Readiness is level-triggered: an op that is not served in this turn is reported 
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING
+from proactorx.drivers.waker cimport px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
 from proactorx.port.op cimport (
@@ -37,12 +38,6 @@ cdef extern from "sockio.h":
     int px_sleep_on(int fd, int64_t timeout_ns) nogil
     int px_wake_socket(px_waker *waker) nogil
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP
-
-cdef extern from "proactorx/drivers/waker.h":
-    void px_waker_clear(px_waker *waker) nogil
-    void px_waker_set(px_waker *waker, int fd) nogil
-    int px_waker_close(px_waker *waker) nogil
-    int px_waker_forget(px_waker *waker) nogil
 
 
 cdef inline bint waits_to_write(Op op) noexcept:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -260,6 +264,53 @@ def test_other_threads_calls_wake_it_wherever_it_runs(loop: asyncio.AbstractEven
             time.sleep(0.01)
             loop.call_soon_threadsafe(loop.stop)
             done.result(20)
+
+
+def test_no_descriptors_at_the_move(loop: asyncio.AbstractEventLoop) -> None:
+    """It cannot run there, or can; in either case it goes on later with what it had."""
+    with socket_pair() as (left, right):
+        task = loop.create_task(loop.sock_recv(left, 10))
+        in_thread(lambda: step(loop, 3))
+        with no_descriptors(), contextlib.suppress(OSError):
+            in_thread(lambda: step(loop))
+        assert not loop.is_running()
+        in_thread(lambda: step(loop))
+        right.send(b"kept")
+        assert in_thread(lambda: loop.run_until_complete(task)) == b"kept"
+        task = loop.create_task(loop.sock_recv(left, 10))
+        loop.call_later(0.01, right.send, b"more")
+        assert loop.run_until_complete(task) == b"more"
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Every call that would open one fails with EMFILE."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))  # not one that is closed meanwhile either
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's number of the next thread can be set on Linux")
+def test_a_thread_that_gets_the_number_of_the_one_before(loop: asyncio.AbstractEventLoop) -> None:
+    """The system gives a thread's number again when it has ended."""
+    with socket_pair() as (left, right):
+        task = loop.create_task(loop.sock_recv(left, 10))
+        before = in_thread(lambda: (step(loop, 3), threading.get_native_id())[1])
+        right.send(b"kept")
+        for _ in range(100):
+            try:
+                Path("/proc/sys/kernel/ns_last_pid").write_text(str(before - 1))
+            except OSError as exc:
+                pytest.skip(f"the number cannot be set: {exc}")
+            if in_thread(lambda: threading.get_native_id() == before and loop.run_until_complete(task) == b"kept"):
+                return
+        pytest.skip("others are faster")
 
 
 def test_cancelling_after_the_move(loop: asyncio.AbstractEventLoop) -> None:

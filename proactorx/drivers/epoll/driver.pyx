@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close, read
 from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver
+from proactorx.drivers.waker cimport px_wake, px_waker, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
 from proactorx.port.op cimport queue_count
 
 import os
@@ -25,15 +26,6 @@ cdef extern from "epoll.h":
     int px_load_fd(int *fd) nogil
     void px_store_fd(int *fd, int value) nogil
     int64_t px_now_ns() nogil
-
-cdef extern from "../waker.h":
-    ctypedef struct px_waker:
-        int fd
-    void px_waker_clear(px_waker *waker) nogil
-    void px_waker_set(px_waker *waker, int fd) nogil
-    int px_wake(px_waker *waker) nogil
-    int px_waker_close(px_waker *waker) nogil
-    int px_waker_forget(px_waker *waker) nogil
 
 cdef extern from "<poll.h>":
     enum: POLLIN

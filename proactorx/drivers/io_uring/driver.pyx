@@ -28,6 +28,7 @@ from proactorx.drivers.driver cimport Driver
 from proactorx.drivers.io_uring.entries cimport arm_file
 from proactorx.drivers.io_uring.ring cimport *
 from proactorx.drivers.readiness cimport perform_call
+from proactorx.drivers.waker cimport px_wake, px_waker, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, IN_FLIGHT, NAME, NEW, OPEN, Op, PACKET_BUFFER,
     PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
@@ -36,7 +37,6 @@ from proactorx.port.op cimport (
 
 import logging
 import os
-import threading
 import time
 
 from proactorx.drivers.io_uring.trial import feature_names, setup_names
@@ -67,15 +67,6 @@ cdef extern from "../sockio.h":
 cdef extern from "../epoll/epoll.h":
     int px_eventfd() nogil
     int64_t px_now_ns() nogil
-
-cdef extern from "../waker.h":
-    ctypedef struct px_waker:
-        int fd
-    void px_waker_clear(px_waker *waker) nogil
-    void px_waker_set(px_waker *waker, int fd) nogil
-    int px_wake(px_waker *waker) nogil
-    int px_waker_close(px_waker *waker) nogil
-    int px_waker_forget(px_waker *waker) nogil
 
 cdef extern from "<poll.h>":
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP, POLLPRI
@@ -115,7 +106,7 @@ cdef class UringDriver(Driver):
     cdef dict lines              # the ops of each descriptor and direction; the first one is in the kernel
     cdef bint multishot
     cdef bint shared             # by many threads: see ring.h
-    cdef object owner
+    cdef uint64_t owner          # the thread that made the ring, see px_this_thread
     cdef uint32_t entries, cq_entries, buffer_count, buffer_size
     cdef int file_ops            # READ, WRITE, FSYNC, OPEN, NAME in the kernel
     cdef readonly int rebuilds
@@ -178,22 +169,23 @@ cdef class UringDriver(Driver):
         # (EINVAL before Linux 5.15: as many as the kernel likes.)
         workers[0] = workers[1] = FILE_WORKERS
         px_register(self.ring.fd, PX_REGISTER_IOWQ_MAX_WORKERS, workers, 2)
-        # Not get_ident(): Python's idents are addresses, and come again when a thread has ended.
-        self.owner = threading.get_native_id()
+        self.owner = px_this_thread()
 
     # ------------------------------------------------------------------------------------------------- threads
 
     cdef int start(self) except -1:
         if not self.opened or self.closed or self.forked or self.shared:
             return 0
-        if self.owner != threading.get_native_id() and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
+        if self.owner != px_this_thread() and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
             self._rebuild()  # SINGLE_ISSUER answers EEXIST to every thread but its owner
+        self.owner = px_this_thread()
         px_ring_register(&self.ring)
         return 0
 
     cdef int stop(self) except -1:
-        # A registration would keep the ring alive until the thread ends.
-        if self.opened and not self.closed and not self.forked:
+        # A registration would keep the ring alive until the thread ends.  (The ring is another thread's still where
+        # `start` has failed.)
+        if self.opened and not self.closed and not self.forked and self.owner == px_this_thread():
             if self.file_ops:
                 self._await_files()
             px_ring_unregister(&self.ring)
@@ -227,7 +219,20 @@ cdef class UringDriver(Driver):
         cdef Packet *packet
         cdef uint32_t i
         cdef set ended = set()
+        cdef px_ring old = self.ring
+        cdef px_buffers old_buffers = self.buffers
         self._reap()
+        # First: where it fails, for want of descriptors, the old one is still there.
+        px_ring_clear(&self.ring)
+        memset(&self.buffers, 0, sizeof(px_buffers))
+        try:
+            self._open_ring()
+        except BaseException:
+            self.ring = old
+            self.buffers = old_buffers
+            raise
+        px_ring_free(&old, 1)
+        self.rebuilds += 1
         i = self.queue.head
         while i != self.queue.tail:
             packet = &self.queue.items[i & self.queue.mask]
@@ -236,13 +241,8 @@ cdef class UringDriver(Driver):
                 packet.flags &= ~<uint32_t>PACKET_BUFFER
             if not packet.flags & PACKET_MORE:
                 ended.add(<uintptr_t>packet.op)
-        if self.buffers.memory != NULL:
-            self.retired.append((<uintptr_t>self.buffers.memory, self.buffers.memory_size))
-        self.buffers.memory = NULL
-        px_ring_unregister(&self.ring)
-        px_ring_free(&self.ring, 1)
-        self.rebuilds += 1
-        self._open_ring()
+        if old_buffers.memory != NULL:
+            self.retired.append((<uintptr_t>old_buffers.memory, old_buffers.memory_size))
         self._arm_wake()
         for op in self.inflight:
             if op.kind == ACCEPT or op.kind == ACCEPT_ONE:
@@ -529,7 +529,7 @@ cdef class UringDriver(Driver):
         return self.opened and (px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring))
 
     cdef int wait(self, int64_t timeout_ns) except -1:
-        if self.retired:
+        if self.retired and not queue_count(&self.queue):
             self._free_retired()
         if timeout_ns != 0 and not px_ring_ready(&self.ring):
             if self.spin_ns and self.may_spin():

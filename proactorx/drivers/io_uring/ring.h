@@ -50,6 +50,14 @@ typedef struct {
 #define px_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define px_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
+/* A number of the calling thread that no other one of this process has, had or will have: thread ids come again. */
+static inline uint64_t px_this_thread(void) {
+    static uint64_t last;
+    static __thread uint64_t mine;
+    if (!mine) mine = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+    return mine;
+}
+
 static inline int px_setup(uint32_t entries, struct px_params *params) {
     long fd = syscall(PX_NR_SETUP, entries, params);
     return fd < 0 ? -errno : (int)fd;

@@ -36,6 +36,7 @@ cdef extern from "ring.h":
         px_probe_op *ops
 
     int px_ring_open(px_ring *ring, uint32_t entries, uint32_t cq_entries, int shared) nogil
+    uint64_t px_this_thread() nogil
     void px_ring_clear(px_ring *ring) nogil
     void px_ring_free(px_ring *ring, int unmap) nogil
     void px_ring_register(px_ring *ring) nogil
