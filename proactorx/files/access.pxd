@@ -2,6 +2,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.port.op cimport Overlapped
 from proactorx.port.port cimport Port
 
+cdef enum Until:
+    ONCE         # READ: by one read(2), which brings what there is
+    UNTIL_DRY    # more while there is more to be had without waiting
+    UNTIL_FULL   # a plain file: up to its end
+
 cdef class FileOp(Overlapped):
     cdef Access access
     cdef readonly object future
@@ -11,6 +16,8 @@ cdef class FileOp(Overlapped):
     cdef int move_to         # SEEK_CUR, SEEK_END: where the file's position goes when it has ended; -1: nowhere
     cdef int place           # what has that position, see Window.fd
     cdef bint own            # its buffer is not the caller's
+    cdef Until until         # READ: how far its blocking body goes; the driver is only given what is UNTIL_FULL
+    cdef bint at_end         # READ: the end of the file is where it has ended
     cdef int opened          # OPEN: the descriptor, until somebody takes it; else -1
     cdef int finish(self) except -1
     cdef int leave(self) except -1

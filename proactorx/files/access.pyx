@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
-from proactorx.port.op cimport FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
+from proactorx.port.op cimport FILE_STEP, FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
 from proactorx.port.port cimport Port
 
 import asyncio
@@ -26,7 +26,11 @@ cdef extern from "fileio.h":
     int px_file_open(const char *path, int flags) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
     int px_file_close(int fd) nogil
+    int px_file_ends(int fd, int64_t offset) nogil
     enum: AT_FDCWD
+
+cdef extern from "../port/polling.h":
+    int px_has_bytes(int fd) nogil
 
 cdef extern from "../loop/inbox.h":
     double px_monotonic() nogil
@@ -72,9 +76,21 @@ cdef class FileOp(Overlapped):
             return 0
         if res < 0:
             self.error = ECANCELED if res == -EINTR else -res
+        elif res == 0 and self.kind == READ:
+            self.at_end = True
         elif self.kind == WRITE and 0 < res and self.offset < self.size:
             self.error = ECANCELED  # half-way
         return self.finish()
+
+    cdef int took(self, Py_ssize_t nbytes) except -1:
+        if self.kind != READ:
+            return Overlapped.took(self, nbytes)
+        self.offset += nbytes
+        self.position += nbytes
+        if self.offset >= self.size or not nbytes:
+            return 0
+        self.at_end = nbytes < FILE_STEP and px_file_ends(self.fd, self.position)
+        return not self.at_end
 
     def run(self):
         """The blocking body, for an IO thread."""
@@ -100,12 +116,20 @@ cdef class FileOp(Overlapped):
                 if n == -EINTR:
                     continue
                 if n <= 0:
+                    self.at_end = n == 0 and self.kind == READ
                     break
                 self.offset += n
                 if self.position >= 0:
                     self.position += n
-                # Without a position it may be a pipe, whose next bytes may be far away.
-                if self.offset >= self.size or (self.kind == READ and self.position < 0):
+                if self.offset >= self.size:
+                    break
+                if self.kind == WRITE:
+                    continue
+                # The next bytes may be far away.
+                if self.until == ONCE or self.abandoned or (self.until == UNTIL_DRY and not px_has_bytes(self.fd)):
+                    break
+                if self.until == UNTIL_FULL and px_file_ends(self.fd, self.position):
+                    self.at_end = True
                     break
             if self.move_to == SEEK_END:
                 px_file_seek(self.place, 0, SEEK_END)  # here: another machine may be asked where that is

@@ -3,11 +3,13 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
 from libc.string cimport memchr
-from proactorx.files.access cimport Access, FileOp
+from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY
 from proactorx.files.handles cimport AsyncBase, error_of
 from proactorx.files.window cimport Window
 from proactorx.port.errnos cimport EAGAIN, EINTR, EOPNOTSUPP
 from proactorx.port.op cimport READ, WRITE
+
+import os
 
 from proactorx.files.window import RawFile
 
@@ -16,6 +18,9 @@ cdef extern from "fileio.h":
     ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
 
+cdef extern from "../port/polling.h":
+    int px_has_bytes(int fd) nogil
+
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
 
@@ -23,6 +28,7 @@ cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that are copied in the loop's thread
     WITH_GIL = 1 << 16
+    LARGEST_CALL = 0x7ffff000  # read(2)
     SEEK_CUR = 1
 
 
@@ -91,14 +97,14 @@ cdef class AsyncBinary(AsyncBase):
             if self.dirty:
                 await self._flush()
             self.prepare(name, args)
-            if self.is_much(name, args) and window.seekable and not window.eof:
+            if window.placed and self.is_much(name, args) and not window.eof:
                 await self._fetch(self.shortage(name, args))
+            elif not window.placed and name == "read" and (not args or args[0] is None or args[0] < 0):
+                await self._gather()
             while True:
                 result = self.attempt(name, args)
                 if not window.starved:
                     return result
-                if name == "readinto" and self.fills_buffers():
-                    return await self._fill(args[0])
                 await self._fetch(self.shortage(name, args))
         finally:
             self.leave()
@@ -107,23 +113,8 @@ cdef class AsyncBinary(AsyncBase):
         """Before the first attempt."""
         return 0
 
-    cdef bint fills_buffers(self):
-        """Whether what is read may go straight to a caller's buffer: there is no other, and nothing was read ahead."""
-        cdef Window window = self.window
-        return type(self.stack) is RawFile and window.seekable and not (window.direct or window.left())
-
-    async def _fill(self, buffer):
-        """``readinto`` without a copy."""
-        cdef FileOp op = self.access.new_op(READ, self.window.io, self.window.position())
-        op.set_buffer(buffer, True)
-        await self._moved(op)
-        if op.error and not op.offset:
-            raise error_of(op, self.window)
-        px_file_seek(self.window.fd, op.offset, SEEK_CUR)
-        return op.offset
-
     cdef object now(self, str name, tuple args):
-        if self.free_now() and not (self.window.seekable and self.is_much(name, args)):
+        if self.free_now() and not (self.window.placed and self.is_much(name, args)):
             self.prepare(name, args)
             return self.attempt(name, args)
         return None
@@ -135,7 +126,7 @@ cdef class AsyncBinary(AsyncBase):
         result = self.now("read", args)
         if result is None:
             result = await self._waiting("read", args)
-        self.access.spend(len(result))
+        self.access.spend(len(result) if result else 0)
         return result
 
     async def readinto(self, buffer):
@@ -156,7 +147,7 @@ cdef class AsyncBinary(AsyncBase):
         result = self.now("readline", args)
         if result is None:
             result = await self._waiting("readline", args)
-        self.access.spend(len(result))
+        self.access.spend(len(result) if result else 0)
         return result
 
     async def __anext__(self):
@@ -182,6 +173,13 @@ cdef class AsyncBinary(AsyncBase):
         elif self.dirty:
             await self.flush()
 
+    cdef FileOp new_read_at(self, int64_t offset):
+        """A READ that goes on until it has all, or there is no more."""
+        cdef FileOp op = self.new_read(offset)
+        if op.until == ONCE:
+            op.until = UNTIL_DRY
+        return op
+
     async def pread(self, Py_ssize_t n, int64_t offset):
         """At most `n` bytes at `offset`, fewer only at the end of the file: pread(2).
 
@@ -205,7 +203,7 @@ cdef class AsyncBinary(AsyncBase):
         if window is not None:
             got = read_now(window, PyBytes_AS_STRING(data), n, offset, &count)
         if got < n and count != 0:
-            op = access.new_op(READ, self.descriptor(), offset + got)
+            op = self.new_read_at(offset + got)
             if window is not None and window.direct:
                 op.make_aligned(n)
             else:
@@ -243,7 +241,7 @@ cdef class AsyncBinary(AsyncBase):
         if self.dirty or window is None:
             await self._ready_for(False)
         for buffer in buffers:
-            op = access.new_op(READ, -1, offset + total)
+            op = self.new_read_at(offset + total)
             op.set_buffer(buffer, True)
             count = -1
             got = 0
@@ -251,7 +249,6 @@ cdef class AsyncBinary(AsyncBase):
                 window.check_read()
                 got = read_now(window, op.memory, op.size, op.position, &count)
             if got < op.size and count != 0:
-                op.fd = self.descriptor()
                 op.offset = got
                 op.position += got
                 await self._moved(op)
@@ -354,6 +351,31 @@ cdef Py_ssize_t read_now(Window window, char *buffer, Py_ssize_t n, int64_t offs
     return got
 
 
+cdef bint fill_now(Window window, FileOp op) except -1:
+    """Have `op` read what the page cache has at the file's position; whether that is all that there is."""
+    cdef Py_ssize_t left
+    cdef ssize_t count
+    while op.offset < op.size:
+        if not window.read_now or op.offset >= INLINE:
+            return False
+        left = min(op.size - op.offset, <Py_ssize_t>INLINE)
+        if left <= WITH_GIL:
+            count = px_file_read_now(window.fd, op.memory + op.offset, left, -1)
+        else:
+            with nogil:
+                count = px_file_read_now(window.fd, op.memory + op.offset, left, -1)
+        if count <= 0:
+            if count == -EOPNOTSUPP:
+                window.read_now = False
+            return count == 0
+        op.offset += count
+    return True
+
+
+cdef Py_ssize_t _size(str name, tuple args) except -1:
+    return args[0] if name == "read" else memoryview(args[0]).nbytes
+
+
 cdef int write_now(Window window, FileOp op) except -1:
     """Write what can be written without waiting."""
     cdef ssize_t n
@@ -408,13 +430,92 @@ cdef class AsyncFileIO(AsyncBinary):
     cdef int prepare(self, str name, tuple args) except -1:
         # One read brings what one read(2) would, also where a line before it was read with what is behind.
         cdef Window window = self.window
-        cdef Py_ssize_t n
         if window.seekable and window.left() and window.fd >= 0 and args and args[0] is not None:
-            if name == "read" or name == "readinto":
-                n = args[0] if name == "read" else memoryview(args[0]).nbytes
-                if n > window.left():
-                    window.drop()
+            if (name == "read" or name == "readinto") and _size(name, args) > window.left():
+                window.drop()
         return 0
+
+    cdef Py_ssize_t shortage(self, str name, tuple args):
+        if name == "readinto" or (name == "read" and args and args[0] is not None and args[0] >= 0):
+            # What is read ahead of a pipe is lost to others that have its descriptor.
+            return max(_size(name, args) - self.window.left(), 1)
+        return AsyncBinary.shortage(self, name, args)
+
+    # Of a plain file as many bytes as there are come straight into the caller's memory: one read(2) would bring them.
+
+    async def _straight(self, str name, tuple args):
+        cdef Window window
+        cdef FileOp op
+        if self.here().tired():
+            await self.access.rest()
+        window = self.window
+        if window is None or window.direct or window.fd < 0 or not (window.local and window.placed and window.readable):
+            if window is not None and window.fd >= 0 and 0 < window.left() < _size(name, args):
+                await self._more(_size(name, args))
+            return await (AsyncBinary.read(self, *args) if name == "read" else AsyncBinary.readinto(self, *args))
+        if self.held:
+            await self._turn()
+        self.held = True
+        try:
+            window.check_read()
+            if _size(name, args) <= window.left():
+                return self.attempt(name, args)
+            window.drop()
+            op = self.new_read(-1)
+            if name == "readinto":
+                op.set_buffer(args[0], True)
+            else:
+                op.size = args[0]
+                op.make_buffer()
+            if not fill_now(window, op):
+                await self._fill(op)
+        finally:
+            self.leave()
+        self.access.spend(op.offset)
+        if name == "read":
+            return op.taken()
+        if not op.ended:
+            op.finish()  # the buffer is the caller's again
+        return op.offset
+
+    async def _more(self, Py_ssize_t size):
+        """Behind what was read ahead of a pipe, for a line: as much as one read(2) would bring now."""
+        cdef Window window = self.window
+        if self.held:
+            await self._turn()
+        self.held = True
+        try:
+            if window.fd >= 0 and 0 < window.left() < size and not window.seekable and px_has_bytes(window.fd):
+                await self._fetch(size - window.left())
+        finally:
+            self.leave()
+
+    async def _fill(self, FileOp op):
+        """Have fetched what the page cache lacks."""
+        cdef Window window = self.window
+        cdef Py_ssize_t begun = op.offset
+        try:
+            op.position = window.position()
+            await self._moved(op)
+        except BaseException:
+            px_file_seek(window.fd, -begun, SEEK_CUR)  # as if it had never been
+            raise
+        if op.error and not op.offset:
+            raise error_of(op, window)
+        px_file_seek(window.fd, op.offset - begun, SEEK_CUR)
+
+    async def read(self, *args):
+        """At most `size` bytes by one read(2), or all up to the end: ``read(size=-1)``; b"" at the end.
+
+        Of a plain file all of `size` bytes, fewer only at its end.  None: it does not wait (O_NONBLOCK) and has none.
+        """
+        if len(args) == 1 and type(args[0]) is int and 0 <= args[0] <= LARGEST_CALL:
+            return await self._straight("read", args)
+        return await AsyncBinary.read(self, *args)
+
+    async def readinto(self, buffer):
+        """Read into `buffer`; how many bytes, as of ``read``; 0 at the end, None where there are none now."""
+        return await self._straight("readinto", (buffer,))
 
     async def readall(self):
         """All bytes up to the end."""
@@ -456,6 +557,8 @@ cdef class AsyncFileIO(AsyncBinary):
         finally:
             self.leave()
         if op.error and not op.offset:
+            if op.error == EAGAIN:
+                return None  # as io.FileIO: it does not wait, and has no room now
             raise error_of(op, self.window)
         access.spend(op.offset)
         return op.offset
@@ -469,7 +572,10 @@ cdef class AsyncFileIO(AsyncBinary):
         for line in lines:
             view = memoryview(line).cast("B")
             while view.nbytes:
-                view = view[await self.write(view):]
+                n = await self.write(view)
+                if n is None:
+                    raise BlockingIOError(EAGAIN, os.strerror(EAGAIN), 0)
+                view = view[n:]
 
 
 cdef class AsyncIndirectBufferedIOBase(AsyncBufferedIOBase):

@@ -133,12 +133,49 @@ static inline int px_file_look(int fd, px_file_facts *facts) {
     return 0;
 }
 
-/* Whether another machine or process answers for this file: every call may wait for it.  May itself wait. */
-static inline int px_file_is_remote(int fd) {
+/* Whether a plain file ends at `offset`: its size vouches for that, and spares the read that would bring nothing. */
+static inline int px_file_ends(int fd, int64_t offset) {
+    px_file_facts facts;
+    return px_file_look(fd, &facts) == 0 && facts.kind == 'r' && facts.size == offset;
+}
+
+/* What answers for a file. */
+enum {
+    PX_LOCAL,  /* a file system of this machine's that is known: sizes are true, and what is there comes at once */
+    PX_REMOTE, /* another machine or process: every call may wait for it */
+    PX_MADE_UP /* the kernel itself, as in /proc: sizes say nothing, and a read may wait for news; or who knows */
+};
+
+/* Which of them; may itself wait. */
+static inline int px_file_nature(int fd) {
 #ifdef __linux__
     struct statfs st;
-    if (fstatfs(fd, &st) < 0) return 1;
+    if (fstatfs(fd, &st) < 0) return PX_MADE_UP;
     switch ((uint32_t)st.f_type) {  /* the numbers of statfs(2) and linux/magic.h */
+    case 0xEF53:                    /* ext2, ext3, ext4 */
+    case 0x58465342:                /* XFS */
+    case 0x9123683E:                /* Btrfs */
+    case 0x01021994:                /* tmpfs */
+    case 0x794C7630:                /* overlayfs */
+    case 0xF2F52010:                /* F2FS */
+    case 0x2FC12FC1:                /* ZFS */
+    case 0xCA451A4E:                /* bcachefs */
+    case 0x858458F6:                /* ramfs */
+    case 0x4D44:                    /* FAT */
+    case 0x2011BAB0:                /* exFAT */
+    case 0x5346544E:                /* NTFS */
+    case 0x7366746E:                /* NTFS3 */
+    case 0x73717368:                /* SquashFS */
+    case 0xE0F5E1E2:                /* EROFS */
+    case 0x9660:                    /* ISO 9660 */
+    case 0x15013346:                /* UDF */
+    case 0x3153464A:                /* JFS */
+    case 0x3434:                    /* NILFS */
+    case 0x52654973:                /* ReiserFS */
+    case 0x24051905:                /* UBIFS */
+    case 0x72B6:                    /* JFFS2 */
+    case 0x482B:                    /* HFS+ */
+        return PX_LOCAL;
     case 0x6969:                    /* NFS */
     case 0x517B:                    /* SMB */
     case 0xFE534D42:                /* SMB2 */
@@ -156,12 +193,12 @@ static inline int px_file_is_remote(int fd) {
     case 0x19830326:                /* BeeGFS */
     case 0x47504653:                /* GPFS */
     case 0x786F4256:                /* VirtualBox's shared folders */
-        return 1;
+        return PX_REMOTE;
     }
-    return 0;
+    return PX_MADE_UP;
 #else
     (void)fd;
-    return 1;
+    return PX_REMOTE;
 #endif
 }
 

@@ -1,13 +1,6 @@
+from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
 from proactorx.files.window cimport Window
-
-cdef class Body:
-    cdef readonly object future
-    cdef object inner
-    cdef object then         # called with `inner` at its end, when who waited for it has gone
-    cdef int leave(self, then) except -1
-
-cdef Body start_body(Access access, fn, tuple args)
 
 cdef class AsyncBase:
     cdef object stack        # a file of the io module's
@@ -30,7 +23,9 @@ cdef class AsyncBase:
     cdef int leave(self) except -1
     cdef int landed(self) except -1
     cdef int adopt(self, FileOp op) except -1
+    cdef FileOp new_read(self, int64_t position)
     cdef FileOp new_write(self)
+    cdef object put(self, data)
     cdef int write_pending_now(self) except -1
     cdef int descriptor(self) except -1
     cdef bint free_now(self) except -1

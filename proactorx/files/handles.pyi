@@ -1,21 +1,9 @@
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Executor
-from typing import Any, Literal, Self, TypeVar, TypeVarTuple
+from typing import Any, Literal, Self
 
-from proactorx.files.access import Access
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 _Advice = Literal["normal", "sequential", "random", "noreuse", "willneed", "dontneed"]
-
-class Body:
-    @property
-    def future(self) -> asyncio.Future[Any]: ...
-
-async def in_thread(
-    access: Access, fn: Callable[[*_Ts], _T], *args: *_Ts, orphan: Callable[[_T], object] | None = None
-) -> _T: ...
 
 class AsyncBase:
     def __init__(self, file: Any, loop: asyncio.AbstractEventLoop | None, executor: Executor | None) -> None: ...

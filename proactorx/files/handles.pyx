@@ -10,7 +10,8 @@ not ready in the middle of something, and a cancelled operation leaves what it h
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
-from proactorx.files.access cimport Access, FileOp, access_here, access_of
+from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY, UNTIL_FULL, access_here, access_of
+from proactorx.files.bodies cimport Body, start_body
 from proactorx.files.window cimport Window, number_of
 from proactorx.port.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
 from proactorx.port.op cimport FSYNC, FSYNC_DATA, READ, WRITE
@@ -32,68 +33,12 @@ cdef extern from "fileio.h":
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
 
+cdef str BLOCKED = "write could not complete without blocking"  # in the words of the io module
 cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that may be decoded or split in the loop's thread, and copied by it
     SEEK_CUR = 1
     SEEK_END = 2
-
-
-cdef class Body:
-    """A blocking call on an IO thread, whose end is noticed also when nobody waits for it."""
-
-    def _ended(self, inner):
-        if self.future.done():
-            error = None if inner.cancelled() else inner.exception()
-            if self.then is not None:
-                then, self.then = self.then, None
-                then(inner if error is None else None)
-        elif inner.cancelled():
-            self.future.cancel()
-        elif inner.exception() is not None:
-            self.future.set_exception(inner.exception())
-        else:
-            self.future.set_result(inner.result())
-
-    cdef int leave(self, then) except -1:
-        """Who waited has been cancelled: have `then` called with the inner future, or None where that failed."""
-        self.future.cancel()
-        if self.inner.done():
-            # (Soon, as if it had ended later: who leaves has still to clean up.)
-            found = self.inner if not self.inner.cancelled() and self.inner.exception() is None else None
-            self.inner.get_loop().call_soon(then, found)
-        else:
-            self.then = then
-        return 0
-
-
-cdef Body start_body(Access access, fn, tuple args):
-    cdef Body body = <Body>Body.__new__(Body)
-    body.future = access.loop.create_future()
-    body.inner = access.call(fn, args)
-    body.inner.add_done_callback(body._ended)
-    return body
-
-
-async def in_thread(Access access not None, fn, *args, orphan=None):
-    """The result of the blocking ``fn(*args)``, run on an IO thread.
-
-    Args:
-        access: of the loop that waits.
-        fn: what to call.
-        orphan: called with the result when it is there and the caller was cancelled: to close a descriptor, say.
-    """
-    cdef Body body = start_body(access, fn, args)
-    try:
-        return await body.future
-    except asyncio.CancelledError:
-        body.leave(functools.partial(_orphaned, orphan))
-        raise
-
-
-def _orphaned(orphan, inner):
-    if orphan is not None and inner is not None and not inner.cancelled():
-        orphan(inner.result())
 
 
 def _read_at(stack, name, args):
@@ -165,7 +110,7 @@ cdef class AsyncBase:
             self.line = None
             self.flying = 0
             if self.window is not None and self.window.fd >= 0:
-                self.window.native = self.window.seekable and access.takes(self.window.io)
+                self.window.native = self.window.placed and access.takes(self.window.io)
                 if access.port is None or not self.window.local:
                     self.window.read_now = self.window.write_now = False
         return access
@@ -274,10 +219,23 @@ cdef class AsyncBase:
 
     # --------------------------------------------------------------------------------------------- bytes to move
 
-    async def _fetch(self, Py_ssize_t n):
-        """Have up to `n` bytes more read into the window; or find the end."""
+    cdef FileOp new_read(self, int64_t position):
+        """A READ at `position`, at -1: that of the file; of a plain file up to the end."""
+        cdef FileOp op = self.access.new_op(READ, self.descriptor(), position)
+        op.until = UNTIL_FULL if self.window is None or self.window.local and self.window.placed else ONCE
+        return op
+
+    async def _fetch(self, Py_ssize_t n, bint on=False):
+        """Have up to `n` bytes more read into the window; or find the end.
+
+        Of what is no plain file one read brings what there is; `on`: more of them, as long as they need not wait.
+        """
         cdef Window window = self.window
-        cdef FileOp op = self.access.new_op(READ, window.io, window.position() if window.seekable else -1)
+        cdef FileOp op = self.new_read(window.position() if window.placed else -1)
+        if on and op.until == ONCE and window.kind == c"r":
+            op.until = UNTIL_DRY
+        if not window.placed and window.seekable and not window.known:
+            window.before = window.position()
         if window.direct:
             op.make_aligned(max(n, 1))
         else:
@@ -293,7 +251,7 @@ cdef class AsyncBase:
             await op.future
         except BaseException:
             op.leave()
-            if window.seekable:
+            if window.placed:
                 # It was a read at a position: as if it had never been.
                 if op.ended:
                     self.landed()
@@ -314,6 +272,7 @@ cdef class AsyncBase:
             self.adopt(op)
         except OSError:
             pass  # the next read will hear of it from the file itself
+        self.window.dry = False
         self.leave()
 
     cdef int adopt(self, FileOp op) except -1:
@@ -321,13 +280,17 @@ cdef class AsyncBase:
         self.landed()
         if op.offset:
             window.add(op.taken())
-            if window.seekable:
+            if window.placed:
                 px_file_seek(window.fd, op.offset, SEEK_CUR)
-                window.eof = op.offset < op.size
+            elif window.seekable and not window.known:
+                # The kernel's own may have a position that says nothing: what was read of /proc/kmsg is gone.
+                window.known = True
+                window.seekable = window.position() != window.before
+        elif op.error == EAGAIN and not window.placed:
+            window.dry = True
         elif op.error:
             raise error_of(op, window)
-        else:
-            window.eof = True
+        window.eof = op.at_end
         return 0
 
     async def _fetch_all(self):
@@ -337,10 +300,22 @@ cdef class AsyncBase:
             if window.left() >= INLINE or window.read_ahead(max(WINDOW, window.left())) < 0:
                 await self._fetch(max(self._remaining() + 1, WINDOW))
 
+    async def _gather(self):
+        """The same of what is no plain file; or all that there is for now, where it does not wait."""
+        cdef Window window = self.window
+        cdef list parts = []
+        try:
+            while not window.eof and not window.dry:
+                parts.append(window.take(-1))
+                await self._fetch(INLINE if window.kind == c"r" else WINDOW, True)
+        finally:
+            parts.append(window.take(-1))
+            window.add(b"".join(parts))
+
     def _remaining(self):
         """How many bytes there are behind the window; 0 where nobody knows."""
         cdef Window window = self.window
-        if not window.seekable:
+        if not window.placed:
             return 0
         return max(window.size() - window.position(), 0)
 
@@ -368,8 +343,8 @@ cdef class AsyncBase:
         It is given one: at "the file's own" io_uring repeats a short write at the place where it began (seen on 6.18).
         """
         cdef Window window = self.window
-        cdef FileOp op = self.access.new_op(WRITE, window.io, window.position() if window.seekable else -1)
-        if window.seekable:
+        cdef FileOp op = self.access.new_op(WRITE, window.io, window.position() if window.placed else -1)
+        if window.placed:
             op.move_to = SEEK_END if window.appends else SEEK_CUR
             op.place = window.fd
         return op
@@ -458,6 +433,8 @@ cdef class AsyncBase:
         try:
             if self.window is None:
                 return await self._on_thread(name, args, kwargs)
+            if name == "tell" and self.window.strict and self.dirty:
+                await self._flush()  # as a text file does it: in append mode it is only known then
             self.window.begin()
             try:
                 result = getattr(self.stack, name)(*args)
@@ -588,18 +565,42 @@ cdef class AsyncBase:
         try:
             if self.window is None:
                 return await self._on_thread("write", (data,))
-            self.window.begin()
-            try:
-                result = self.stack.write(data)
-            finally:
-                self.window.end()
-                self.dirty = True
+            result = self.put(data)
             if self.window.pending_size:
-                await self._drain()
+                await self._push(data)
         finally:
             self.leave()
         access.spend(len(data) if type(data) is bytes or type(data) is str else 0)
         return result
+
+    cdef object put(self, data):
+        """Have the stack take `data`."""
+        cdef Window window = self.window
+        window.asked = window.pending_size
+        window.begin()
+        try:
+            return self.stack.write(data)
+        finally:
+            window.end()
+            self.dirty = True
+
+    async def _push(self, data):
+        """Move what the stack has written of `data`.
+
+        A file that does not wait (O_NONBLOCK) may not take it all.  Then what one buffer holds is kept for later, as
+        the ``io`` module has it.
+        """
+        cdef Window window = self.window
+        cdef Py_ssize_t given = window.pending_size - window.asked if type(data) is str else memoryview(data).nbytes
+        cdef Py_ssize_t excess
+        try:
+            await self._drain()
+        except BlockingIOError as exc:
+            excess = window.pending_size - window.buffer
+            if excess > 0:
+                window.cut(window.buffer)
+                exc.characters_written = max(given - excess, 0)
+                raise
 
     async def writelines(self, lines):
         """Write each of `lines`."""
@@ -612,14 +613,9 @@ cdef class AsyncBase:
                 await self._on_thread("writelines", (lines,))
                 return
             for line in lines:
-                self.window.begin()
-                try:
-                    self.stack.write(line)
-                finally:
-                    self.window.end()
-                    self.dirty = True
+                self.put(line)
                 if self.window.pending_size:
-                    await self._drain()
+                    await self._push(line)
                 self.access.spend(len(line))
                 if self.access.tired():
                     await self.access.rest()
@@ -633,9 +629,14 @@ cdef class AsyncBase:
             return getattr(self.stack, name)(*args)  # raises
         if window is not None and self.dirty:
             await self._flush()
-        if window is None or not window.seekable or self._remaining() > INLINE:
+        if window is not None and not window.placed and not window.seekable and not args:
+            await self._gather()
+        elif window is not None and window.placed and self._remaining() <= INLINE:
+            await self._fetch_all()
+        else:
             return await self._on_thread(name, args, None, True)
-        await self._fetch_all()
+        if window.left() > INLINE:
+            return await self._on_thread(name, args, None, True)
         window.begin()
         try:
             return getattr(self.stack, name)(*args)
@@ -786,6 +787,8 @@ cdef class AsyncBase:
 
 cdef object error_of(FileOp op, Window window):
     """The OSError of an op that has failed."""
+    if op.error == EAGAIN:
+        return BlockingIOError(EAGAIN, BLOCKED, 0)
     if op.error == EINVAL and window is not None and window.direct:
         return OSError(EINVAL, "direct=True: offset, size and buffer must be multiples of the disk's block size "
                                "(4096 does for every disk)")

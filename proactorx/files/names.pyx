@@ -13,7 +13,7 @@ import os
 import sys
 
 from proactorx.files import window as _window
-from proactorx.files.handles import in_thread
+from proactorx.files.bodies import in_thread
 
 cdef extern from "fileio.h":
     ctypedef struct px_file_facts:
@@ -21,7 +21,8 @@ cdef extern from "fileio.h":
         int64_t size
         unsigned long long device
     int px_look_now(const char *path, px_file_facts *facts) nogil
-    int px_file_is_remote(int fd) nogil
+    int px_file_nature(int fd) nogil
+    enum: PX_LOCAL
 
 UNLINK = NAME_UNLINK
 RMDIR = NAME_RMDIR
@@ -30,8 +31,8 @@ cdef dict local_devices = _window.local_devices
 
 
 def _look_at_file_system(folder):
-    """Note whether another machine or process answers for the files in `folder`; may wait for it."""
-    cdef bint remote
+    """Note whether the files in `folder` are this machine's; may wait for another one."""
+    cdef int nature
     cdef int fd
     try:
         fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
@@ -39,8 +40,8 @@ def _look_at_file_system(folder):
         return  # the call will say what is wrong
     try:
         with nogil:
-            remote = px_file_is_remote(fd)
-        local_devices[os.fstat(fd).st_dev] = not remote
+            nature = px_file_nature(fd)
+        local_devices[os.fstat(fd).st_dev] = nature == PX_LOCAL
     finally:
         os.close(fd)
 

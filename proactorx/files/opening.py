@@ -21,7 +21,7 @@ from proactorx.files.binary import (
     AsyncFileIO,
     AsyncIndirectBufferedIOBase,
 )
-from proactorx.files.handles import in_thread
+from proactorx.files.bodies import in_thread
 from proactorx.files.text import AsyncTextIndirectIOWrapper, AsyncTextIOWrapper
 from proactorx.files.window import RawFile, open_by_op, open_now
 
@@ -56,7 +56,7 @@ class OpeningContextManager(Awaitable[_F], AbstractAsyncContextManager[_F], Gene
         await obj.close()
 
 
-def _buffer_size(raw: io.RawIOBase, buffering: int) -> tuple[int, bool]:
+def _buffer_size(raw: RawFile, buffering: int) -> tuple[int, bool]:
     """(size of the buffer, whether lines are flushed) as ``io.open`` documents them."""
     if buffering == 1 or (buffering < 0 and raw.isatty()):
         buffering, lines = -1, True
@@ -81,7 +81,7 @@ def _check_mode(mode: str) -> None:
 
 
 def _stack(
-    raw: io.RawIOBase,
+    raw: RawFile,
     mode: str,
     buffering: int,
     encoding: str | None,
@@ -91,6 +91,7 @@ def _stack(
     """The stack of ``io`` objects that ``io.open`` would have put on `raw`."""
     binary = "b" in mode
     size, lines = _buffer_size(raw, buffering)
+    raw._window.buffer = size
     if buffering == 0:
         if binary:
             return raw

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from proactorx.files.access import access_for
-from proactorx.files.handles import AsyncBase, in_thread
+from proactorx.files.bodies import in_thread
+from proactorx.files.handles import AsyncBase
 from proactorx.files.opening import OpeningContextManager, wrap
 
 __all__ = ["NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "TemporaryFile"]

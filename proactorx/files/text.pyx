@@ -3,9 +3,13 @@
 A ``TextIOWrapper`` takes "nothing now" for the end of the file, and forgets what it has decoded when a read fails.  So
 it is asked for a line only when the window holds the end of one, and for characters only when it holds enough of them.
 What cannot be promised so (other codecs, error handlers of the program's own) runs on an IO thread.
+
+What has no positions, a pipe or a terminal say, may keep its next bytes for ever: its lines and characters are counted
+here (see characters.pyx), and nobody waits for more bytes than it takes.
 """
 
 from proactorx.files.access cimport Access
+from proactorx.files.characters cimport Characters
 from proactorx.files.handles cimport AsyncBase
 from proactorx.files.window cimport Window
 
@@ -27,6 +31,8 @@ cdef class AsyncTextIOWrapper(AsyncBase):
 
     cdef object one_line     # the stack's readline
     cdef int newline         # see Window.has_line
+    cdef str splits          # as it was given to open
+    cdef Characters flow     # of what has no positions; else None
     cdef bint by_lines       # the bytes say where lines end
     cdef bint by_characters  # and how many characters there are, at least
 
@@ -42,12 +48,103 @@ cdef class AsyncTextIOWrapper(AsyncBase):
 
     def _splits_at(self, newline):
         """`newline` as it was given to ``open``."""
+        self.splits = newline
         self.newline = {"\n": c"n", "\r": c"r", "\r\n": c"w"}.get(newline, c"u")
+
+    # ---------------------------------------------------------------------------------------- without positions
+
+    cdef bint flows(self) except -1:
+        """Whether the file has no positions, and is read by way of ``flow``."""
+        cdef Window window = self.window
+        if window is None or window.seekable or not window.readable or window.fd < 0:
+            return False
+        if self.flow is None:
+            self.flow = Characters(self.stack.encoding, self.stack.errors, self.splits)
+        if window.left():
+            self.flow.feed(window.take(-1), False)
+        return True
+
+    async def _flows(self):
+        """The same; of one that looks as if it had positions the first read tells whether it has."""
+        cdef Window window = self.window
+        if window.seekable and not window.known and window.readable and window.fd >= 0:
+            if not window.left() and not window.eof:
+                await self._fetch(WINDOW)
+        return self.flows()
+
+    cdef Py_ssize_t ready(self, str name, Py_ssize_t n) except -2:
+        """How many characters the call gives, if that needs no more bytes; else -1."""
+        cdef Py_ssize_t found = -1
+        if name == "readline":
+            found = self.flow.line()
+        if 0 <= n <= self.flow.left() and (found < 0 or n < found):
+            found = n
+        return found
+
+    async def _flow(self, str name, tuple args):
+        """``readline(n)`` or ``read(n)``; negative: without a limit."""
+        cdef Window window = self.window
+        cdef Py_ssize_t n = _limit(args), found
+        cdef list parts = []
+        try:
+            while True:
+                found = self.ready(name, n)
+                if found >= 0:
+                    return self.flow.take(found)
+                if window.eof or window.dry:
+                    break
+                if name == "read" and n < 0:
+                    parts.append(self.flow.take(-1))
+                await self._fetch(WINDOW)
+                self.flow.feed(window.take(-1), False)
+        finally:
+            if parts:
+                self.flow.put_back("".join(parts))
+        if window.dry and not self.flow.left():
+            window.begin()
+            try:
+                return getattr(self.stack, name)(*args)  # what the io module says when there is nothing now
+            finally:
+                window.end()
+        if window.eof:
+            self.flow.feed(b"", True)
+            found = self.ready(name, n)
+        if found < 0:
+            window.eof = window.dry = False  # they have been told
+        return self.flow.take(found)
+
+    async def seek(self, *args):
+        """Move to a position that ``tell`` has given, or ``seek(offset, whence=0)``: the beginning or the end."""
+        result = await AsyncBase.seek(self, *args)
+        if self.flow is not None:
+            self.flow.drop()
+        return result
+
+    async def _bulk(self, name, args):
+        if self.window is None or self.window.placed or not await self._flows():
+            return await AsyncBase._bulk(self, name, args)
+        if name == "read":
+            return await self._flow(name, args)
+        lines, count, hint = [], 0, _limit(args)
+        while line := await self._flow("readline", ()):
+            lines.append(line)
+            count += len(line)
+            if 0 < hint < count:
+                break
+        return lines
+
+    # ------------------------------------------------------------------------------------------------ lines and text
 
     cdef object line_now(self, tuple args):
         """A line, or None where it has to be waited for."""
         cdef Window window = self.window
-        if not self.free_now() or not self.by_lines:
+        cdef Py_ssize_t n
+        if not self.free_now():
+            return None
+        if not window.seekable:
+            n = self.ready("readline", _limit(args)) if self.flows() else -1
+            return None if n < 0 else self.flow.take(n)
+        if not self.by_lines:
             return None
         if window.fd >= 0 and window.readable:
             while not window.has_line(self.newline) and not window.eof:
@@ -68,6 +165,8 @@ cdef class AsyncTextIOWrapper(AsyncBase):
             window = self.window
             if window is not None and self.dirty and window.readable and window.fd >= 0:
                 await self._flush()
+            if window is not None and not window.placed and await self._flows():
+                return await self._flow("readline", args)
             if window is None or not self.by_lines:
                 return await self._on_thread("readline", args, None, True)
             if window.fd >= 0 and window.readable:
@@ -120,6 +219,8 @@ cdef class AsyncTextIOWrapper(AsyncBase):
                 result = await self._bulk("read", args)
             elif window is not None and (window.fd < 0 or not window.readable):
                 result = self.stack.read(n)  # raises
+            elif window is not None and not window.placed and await self._flows():
+                result = await self._flow("read", args)
             elif window is None or not window.seekable or not self.by_characters or n > FEW:
                 if window is not None and self.dirty:
                     await self._flush()
@@ -176,7 +277,11 @@ cdef class AsyncTextIOWrapper(AsyncBase):
     @property
     def newlines(self):
         """The line ends that were seen so far."""
-        return self.file().newlines
+        return self.file().newlines if self.flow is None else self.flow.newlines
+
+
+cdef Py_ssize_t _limit(tuple args) except? -1:
+    return -1 if not args or args[0] is None else args[0]
 
 
 cdef object _detached(AsyncBase handle):

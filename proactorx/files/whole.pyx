@@ -15,7 +15,7 @@ import io
 import os
 import select
 
-from proactorx.files.handles import in_thread
+from proactorx.files.bodies import in_thread
 from proactorx.files import window as _window
 
 cdef extern from "fileio.h":
@@ -26,10 +26,10 @@ cdef extern from "fileio.h":
     int px_open_now(const char *path, int flags, int resolve) nogil
     int px_look_now(const char *path, px_file_facts *facts) nogil
     int px_file_look(int fd, px_file_facts *facts) nogil
-    int px_file_is_remote(int fd) nogil
+    int px_file_nature(int fd) nogil
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
     int px_file_close(int fd) nogil
-    enum: PX_BY_HANDLE, PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT, O_NONBLOCK, O_RDONLY
+    enum: PX_LOCAL, PX_BY_HANDLE, PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT, O_NONBLOCK, O_RDONLY
 
 cdef extern from "Python.h":
     int PyUnicode_FSConverter(object path, PyObject **result) except 0
@@ -44,8 +44,8 @@ cdef enum:
 
 cdef enum Root:
     UNKNOWN
-    LOCAL    # no other machine or process answers for the files of the mount at "/"
-    REMOTE
+    LOCAL    # the files of the mount at "/" are this machine's
+    OTHER
 
 cdef Root root = UNKNOWN
 
@@ -125,15 +125,15 @@ def _read_file(path):
 
 def _look_at_root():
     global root
-    cdef bint remote
+    cdef int nature
     cdef int fd
     try:
         fd = os.open(b"/", getattr(os, "O_PATH", os.O_RDONLY))
     except OSError:
         return  # there is no descriptor left, say: another time
     with nogil:
-        remote = px_file_is_remote(fd)
-    root = REMOTE if remote else LOCAL
+        nature = px_file_nature(fd)
+    root = LOCAL if nature == PX_LOCAL else OTHER
     os.close(fd)
 
 

@@ -12,7 +12,13 @@ cdef class Window:
     cdef Py_ssize_t allowance  # how much it may still copy from the page cache
     cdef bint read_now       # the kernel can say whether a read would wait
     cdef bint write_now
-    cdef bint seekable       # positions are the file's: a read at one can be done again
+    cdef int kind            # of px_file_facts
+    cdef bint seekable       # the position can be put back
+    cdef bint placed         # and bytes are read and written at one: a read can be done again
+    cdef bint known          # whether reading moves the position of one that is seekable and not placed has been seen
+    cdef int64_t before      # that position before the read that runs
+    cdef bint dry            # opened without waiting (O_NONBLOCK), and it has nothing now
+    cdef public Py_ssize_t buffer  # the size of the buffer above
     cdef bint native         # reads and writes at a position are ops of this loop's driver
     cdef readonly bint local  # no other machine or process answers for the file
     cdef bint direct         # O_DIRECT: aligned memory, and no page cache
@@ -21,6 +27,7 @@ cdef class Window:
     cdef bint appends
     cdef list pending        # what was written and is still to be moved to the file
     cdef Py_ssize_t pending_size
+    cdef Py_ssize_t asked    # that before the write that runs
     cdef int fd              # descriptor or handle (Windows) that has the position; -1: closed
     cdef int io              # through which bytes are moved: the same, or a second handle, which is closed with it
     cdef readonly bint alone  # Windows: there is no second one to be had, and no read at a position therefore
@@ -41,8 +48,11 @@ cdef class Window:
     cdef bint has_line(self, int newline) noexcept
     cdef bytes joined(self)
     cdef int wrote(self, Py_ssize_t n) except -1
+    cdef int cut(self, Py_ssize_t n) except -1
     cdef int begin(self) except -1
     cdef bint end(self) noexcept
+    cdef bint on_disk(self) noexcept
+    cdef bint moves(self) noexcept
 
 cdef int number_of(int fd) except -1
 cdef bytes kernel_name(Access access, path)

@@ -37,7 +37,8 @@ cdef extern from "fileio.h":
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
     int px_file_look(int fd, px_file_facts *facts) nogil
-    int px_file_is_remote(int fd) nogil
+    int px_file_nature(int fd) nogil
+    enum: PX_LOCAL, PX_MADE_UP
     int px_open_now(const char *path, int flags, int resolve) nogil
     int px_look_now(const char *path, px_file_facts *facts) nogil
     int px_file_close(int fd) nogil
@@ -60,7 +61,7 @@ cdef extern from *:
     const void *px_find(const void *haystack, size_t size, const char *needle, size_t length) nogil
 
 cdef object FileIO = io.FileIO
-#: Device number of a file system: whether its files are local, as far as somebody has looked.
+#: Device number of a file system: whether it is one of this machine's, as far as somebody has looked.
 local_devices = {}
 # A named pipe without a reader; a lease of another process's, fcntl(2); a loop that is being closed.
 cdef tuple NOT_BY_OP = (errno.ENXIO, errno.EAGAIN, errno.ECANCELED)
@@ -83,9 +84,8 @@ cdef class Window:
         self.fd = self.io = fd
         self.data = b""
         self.pending = []
-        self.seekable = facts.kind == c"r" or facts.kind == c"b"
-        self.read_now = facts.kind == c"r"
-        self.write_now = facts.kind == c"r"
+        self.kind = facts.kind
+        self.buffer = 0
 
     cdef Py_ssize_t left(self) noexcept:
         return PyBytes_GET_SIZE(self.data) - self.start
@@ -193,6 +193,12 @@ cdef class Window:
         self.pending_size -= n
         return 0
 
+    cdef int cut(self, Py_ssize_t n) except -1:
+        """Forget what is pending behind the first `n` bytes."""
+        self.pending = [self.joined()[:n]]
+        self.pending_size = n
+        return 0
+
     cdef int begin(self) except -1:
         """The loop's thread calls the stack from now on."""
         self.within = True
@@ -202,7 +208,7 @@ cdef class Window:
 
     cdef bint end(self) noexcept:
         """That call is over; whether it wants bytes that have to be waited for."""
-        self.within = False
+        self.within = self.dry = False
         if self.told:
             self.told = self.eof = False
         return self.starved
@@ -251,14 +257,19 @@ cdef class Window:
         return 0
 
     def look_at_file_system(self):
-        """Find out whether another machine or process answers for this file; may itself wait."""
+        """Find out what answers for this file; may itself wait."""
         cdef px_file_facts facts
-        cdef bint remote
+        cdef int nature
         with nogil:
-            remote = px_file_is_remote(self.fd)
-        self.local = not remote
+            nature = px_file_nature(self.fd)
         if px_file_look(self.fd, &facts) == 0:
-            local_devices[facts.device] = self.local
+            local_devices[facts.device] = nature == PX_LOCAL
+        if nature == PX_LOCAL:
+            self.trust_file_system()
+        else:
+            # Not by the kind alone: what the kernel makes up as it is read looks like a regular file.
+            self.seekable = self.moves()
+            self.placed = self.seekable and nature != PX_MADE_UP and self.on_disk()
 
     def take_second(self, bint direct):
         """Windows: open the file once more, for bytes at a position (see winfileio.h).  Nothing elsewhere; may wait.
@@ -280,6 +291,16 @@ cdef class Window:
     def trust_file_system(self):
         """`local_devices` has said that the file is local."""
         self.local = True
+        self.placed = self.on_disk()
+        self.seekable = self.placed or self.moves()
+        self.read_now = self.write_now = self.kind == c"r"
+
+    cdef bint on_disk(self) noexcept:
+        return self.kind == c"r" or self.kind == c"b"
+
+    cdef bint moves(self) noexcept:
+        """Whether it has a position.  Windows may say that a pipe has one."""
+        return (self.on_disk() or not PX_BY_HANDLE) and px_file_seek(self.fd, 0, SEEK_CUR) >= 0
 
 
 cdef int number_of(int fd) except -1:
@@ -323,6 +344,8 @@ class RawFile(io.FileIO):
             if window.eof or not view.len:
                 window.told = window.eof
                 return 0
+            if window.dry:
+                return None
             if window.strict:
                 raise RuntimeError("the text layer asked for more bytes than were fetched for it")
             n = -1
@@ -371,6 +394,8 @@ class RawFile(io.FileIO):
                 if window.told and not window.within:
                     window.told = window.eof = False
                 return window.take(limit)
+            if window.dry:
+                return window.take(-1)  # as a BufferedReader does
             if not window.within:
                 # Not byte by byte, as io.IOBase does it: the position is ours to put back.
                 data = FileIO.read(self, WITH_GIL)
@@ -397,6 +422,8 @@ class RawFile(io.FileIO):
             if window.eof:
                 window.told = True
                 break
+            if window.dry:
+                break
             if window.strict:
                 raise RuntimeError("the text layer asked for more bytes than were fetched for it")
             n = window.read_ahead(min(window.allowance, <Py_ssize_t>WITH_GIL)) if window.allowance > 0 else -1
@@ -404,7 +431,7 @@ class RawFile(io.FileIO):
                 window.starved = True
                 break
             window.allowance -= n
-        if window.starved and not parts:
+        if (window.starved or window.dry) and not parts:
             return None
         return <bytes>parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -446,7 +473,9 @@ class RawFile(io.FileIO):
                 window.start += target
                 return FileIO.tell(self) - window.left()
         window.drop()
-        return FileIO.seek(self, offset, whence)
+        target = FileIO.seek(self, offset, whence)
+        window.take(-1)  # what cannot be put back has been left behind
+        return target
 
     def tell(self):
         """``io.FileIO.tell``: the position of the next read or write."""

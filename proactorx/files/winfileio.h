@@ -110,10 +110,19 @@ static inline int px_file_look(int fd, px_file_facts *facts) {
     return 0;
 }
 
-static inline int px_file_is_remote(int fd) {
+/* Whether a plain file ends at `offset`. */
+static inline int px_file_ends(int fd, int64_t offset) {
+    px_file_facts facts;
+    return px_file_look(fd, &facts) == 0 && facts.kind == 'r' && facts.size == offset;
+}
+
+enum { PX_LOCAL, PX_REMOTE, PX_MADE_UP };
+
+static inline int px_file_nature(int fd) {
     uint32_t answer[29];
-    return px_is_disk(fd) && GetFileInformationByHandleEx(PX_FILE_HANDLE(fd), PX_FILE_REMOTE_PROTOCOL_INFO, answer,
-                                                          sizeof answer);
+    if (!px_is_disk(fd)) return PX_MADE_UP;
+    return GetFileInformationByHandleEx(PX_FILE_HANDLE(fd), PX_FILE_REMOTE_PROTOCOL_INFO, answer, sizeof answer)
+               ? PX_REMOTE : PX_LOCAL;
 }
 
 static inline int px_open_now(const char *path, int flags, int resolve) {

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proactorx.files.access import access_for
-from proactorx.files.handles import in_thread
+from proactorx.files.bodies import in_thread
 
 if sys.platform == "win32":
     from proactorx.files import windows

@@ -25,7 +25,8 @@ cdef extern from "<unistd.h>" nogil:
     int fsync(int fd)
 
 cdef extern from "../files/fileio.h":
-    bint px_file_is_remote(int fd) nogil
+    int px_file_nature(int fd) nogil
+    enum: PX_LOCAL
 
 cdef dict bound = {}         # descriptor: _Binding; of this process
 cdef object bound_lock = threading.RLock()  # a finalizer may come in while its thread has it
@@ -33,7 +34,7 @@ cdef object bound_lock = threading.RLock()  # a finalizer may come in while its 
 
 cdef class _Binding(Binding):
     cdef object identity
-    cdef bint at_once        # no call on this file waits for another machine or process
+    cdef bint at_once        # no call on this file waits for another machine or process, or for news of the kernel
 
     cdef bint stands(self) except -1:
         """Whether that file is open still, and the port too.  A number may belong to another file by now."""
@@ -85,7 +86,7 @@ cdef _Binding make_binding(object file, int fd, SharedPort port, object key):
     made.identity = identity_of(fd)
     if stat.S_ISREG(made.identity[2]):
         with nogil:
-            made.at_once = not px_file_is_remote(fd)  # asks who answers for it, as fstat(2) does
+            made.at_once = px_file_nature(fd) == PX_LOCAL  # asks who answers for it, as fstat(2) does
     else:
         made.at_once = True
     made.watch(file)

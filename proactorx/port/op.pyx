@@ -39,6 +39,9 @@ cdef extern from "../drivers/sockio.h":
     msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
     int px_close(int fd) nogil
 
+cdef extern from "polling.h":
+    int px_has_bytes(int fd) nogil
+
 cdef int last_kind = TRANSMIT if sys.platform == "win32" else OPEN
 
 cdef int queue_init(PacketQueue *queue) except -1:
@@ -247,8 +250,11 @@ cdef class Overlapped(Op):
             self.position += nbytes
         if self.offset >= self.size:
             return 0
-        # A short read is the end of the file, or all that there is now.
-        return self.kind == SEND or self.kind == WRITE or (self.kind == READ and nbytes == FILE_STEP)
+        if self.kind == READ:
+            # Only a read of nothing is the end of a file; short ones come in its midst.  What has no positions, or
+            # nothing more for now, has given what there is.
+            return nbytes > 0 and self.position >= 0 and (nbytes == FILE_STEP or px_has_bytes(self.fd))
+        return self.kind == SEND or self.kind == WRITE
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res
@@ -256,7 +262,7 @@ cdef class Overlapped(Op):
             self._descriptor(res)
             if packet.flags & PACKET_MORE:
                 return 0
-        elif res < 0:
+        elif res < 0 and not (self.kind == READ and self.offset and res != -ECANCELED and res != -EINTR):
             # EINTR: the cancel met a file op that was being executed.
             self.error = ECANCELED if res == -EINTR and self.kind >= READ else -res
         elif self.kind == RECV:

@@ -62,6 +62,19 @@ def test_large_ones_go_whole(port: CompletionPort, file: BinaryIO) -> None:
     assert result(port, port.read(file, len(data), 7)) == data
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/kallsyms"), reason="Linux's /proc")
+def test_a_short_read_is_not_the_end(port: CompletionPort) -> None:
+    """The kernel gives 4 KiB of such a file at a time."""
+    with open("/proc/kallsyms", "rb") as file:
+        port.bind(file, "file")
+        assert result(port, port.read(file, 100_000, 0)) == file.read(100_000)
+        buffer = bytearray(50_000)
+        assert result(port, port.read_into(file, buffer, 100_000)) == 50_000
+        assert buffer == file.read(50_000)
+        size = 100_000 + 50_000 + len(file.read())
+        assert len(result(port, port.read(file, 100_000, size - 6000))) == 6000
+
+
 def test_many_at_once(port: CompletionPort, file: BinaryIO) -> None:
     ops = {port.write(file, bytes([number]) * 1000, 1000 * number): number for number in range(200)}
     for _ in range(200):

@@ -1,0 +1,63 @@
+"""Blocking calls on IO threads, for who may be cancelled meanwhile."""
+
+from proactorx.files.access cimport Access
+
+import asyncio
+import functools
+
+
+cdef class Body:
+    """A blocking call on an IO thread, whose end is noticed also when nobody waits for it."""
+
+    def _ended(self, inner):
+        if self.future.done():
+            error = None if inner.cancelled() else inner.exception()
+            if self.then is not None:
+                then, self.then = self.then, None
+                then(inner if error is None else None)
+        elif inner.cancelled():
+            self.future.cancel()
+        elif inner.exception() is not None:
+            self.future.set_exception(inner.exception())
+        else:
+            self.future.set_result(inner.result())
+
+    cdef int leave(self, then) except -1:
+        """Who waited has been cancelled: have `then` called with the inner future, or None where that failed."""
+        self.future.cancel()
+        if self.inner.done():
+            # (Soon, as if it had ended later: who leaves has still to clean up.)
+            found = self.inner if not self.inner.cancelled() and self.inner.exception() is None else None
+            self.inner.get_loop().call_soon(then, found)
+        else:
+            self.then = then
+        return 0
+
+
+cdef Body start_body(Access access, fn, tuple args):
+    cdef Body body = <Body>Body.__new__(Body)
+    body.future = access.loop.create_future()
+    body.inner = access.call(fn, args)
+    body.inner.add_done_callback(body._ended)
+    return body
+
+
+async def in_thread(Access access not None, fn, *args, orphan=None):
+    """The result of the blocking ``fn(*args)``, run on an IO thread.
+
+    Args:
+        access: of the loop that waits.
+        fn: what to call.
+        orphan: called with the result when it is there and the caller was cancelled: to close a descriptor, say.
+    """
+    cdef Body body = start_body(access, fn, args)
+    try:
+        return await body.future
+    except asyncio.CancelledError:
+        body.leave(functools.partial(_orphaned, orphan))
+        raise
+
+
+def _orphaned(orphan, inner):
+    if orphan is not None and inner is not None and not inner.cancelled():
+        orphan(inner.result())
