@@ -5,7 +5,8 @@ file that takes no more is waited for by an op, and the system call is made when
 that were sent is known at every moment, whatever is cancelled.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
@@ -116,19 +117,18 @@ cdef class SendingTransport(BaseTransport):
 
     cdef object _keep(self, data, Py_ssize_t size):
         """What must be kept of a mutable buffer: nothing where much of it can be sent at once."""
-        cdef const unsigned char[::1] view
-        cdef Py_ssize_t n
-        if self.buffered or size < SEND_AT_ONCE or not _contiguous(data):
+        cdef Py_buffer view
+        cdef ssize_t n
+        if self.buffered or size < SEND_AT_ONCE or not _contiguous(data) or not self._may_send():
             return bytes(data)
-        if isinstance(data, memoryview):
-            data = data.cast("B")
-        view = data
-        if not self._may_send():
-            return bytes(data)
-        n = self.put(<const char *>&view[0], size)
-        if n < 0:
-            return bytes(data)  # the queue's own send reports the error, or waits
-        return bytes(view[n:]) if n < size else None
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            n = self.put(<const char *>view.buf, <size_t>view.len)
+            if n < 0:
+                n = 0  # the queue's own send reports the error, or waits
+            return PyBytes_FromStringAndSize(<const char *>view.buf + n, view.len - n) if n < view.len else None
+        finally:
+            PyBuffer_Release(&view)
 
     cdef bint _may_send(self) except -1:
         # The user's own socket may have been closed behind our back, and its number given to another file.

@@ -8,6 +8,7 @@ FOLDER is one of ``make_python.py``; the package goes to its site-packages.  Run
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+
+from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 
 ROOT = Path(__file__).parents[2]
 CC = "x86_64-w64-mingw32-gcc"
@@ -31,29 +34,23 @@ def build_rules() -> ModuleType:
     return module
 
 
-def sources(rules: ModuleType) -> list[Path]:
-    """The .pyx files of the Windows build."""
-    with open(ROOT / "pyproject.toml", "rb") as file:
+def translated(rules: ModuleType, folder: Path) -> list[Path]:
+    """The C files of the Windows build, made in this folder where a source has changed."""
+    with open("pyproject.toml", "rb") as file:
         listed = tomllib.load(file)["tool"]["setuptools"]["ext-modules"]
     names = rules.modules_for("win32", [one["name"] for one in listed])
-    return [Path(name.replace(".", "/") + ".pyx") for name in names]
+    extensions = [Extension(name, [name.replace(".", "/") + ".pyx"]) for name in names]
+    extensions.append(Extension(rules.SHARED, []))
+    made = rules.translate(extensions, processes=2, build_dir=str(folder))
+    return [Path(one.sources[0]).relative_to(folder) for one in made]
 
 
-def newest(paths: list[Path]) -> float:
-    """When one of them was changed last."""
-    return max(path.stat().st_mtime for path in paths)
-
-
-def compile_one(source: Path, work: Path, home: Path, tag: str, shared: float, rules: ModuleType) -> str:
-    """Make the module of one .pyx, unless it is there and newer than its sources; what the compiler says."""
+def compile_one(source: Path, folder: Path, home: Path, tag: str, headers: float) -> str:
+    """Make the module of one C file, unless it is there and newer; what the compiler says."""
     target = home / "python" / "Lib" / "site-packages" / source.with_suffix(f".cp{tag}-win_amd64.pyd")
-    if target.exists() and target.stat().st_mtime > max(shared, source.stat().st_mtime):
+    made = folder / source
+    if target.exists() and target.stat().st_mtime > max(headers, made.stat().st_mtime):
         return ""
-    made = work / source.with_suffix(".c")
-    made.parent.mkdir(parents=True, exist_ok=True)
-    directives = [f"-X{name}={value}" for name, value in rules.DIRECTIVES.items()]
-    cython = [sys.executable, "-m", "cython", "-3", *directives, "-o", str(made), str(source)]
-    subprocess.run(cython, check=True, cwd=ROOT)
     target.parent.mkdir(parents=True, exist_ok=True)
     folders = [f"-I{home / 'include'}", f"-I{ROOT}", f"-I{ROOT / source.parent}"]
     libraries = [f"-L{home / 'libs'}", f"-lpython{tag}", "-lws2_32"]
@@ -67,18 +64,18 @@ def compile_one(source: Path, work: Path, home: Path, tag: str, shared: float, r
 
 def main(home: Path) -> None:
     """Build what has changed, and copy the Python half."""
+    os.chdir(ROOT)
     tag = next((home / "libs").glob("libpython*.a")).stem.removeprefix("libpython")
-    rules = build_rules()
-    shared = newest([*(ROOT / "proactorx").rglob("*.pxd"), *(ROOT / "proactorx").rglob("*.h")])
-    work = home / "c"
+    headers = max(path.stat().st_mtime for path in Path("proactorx").rglob("*.h"))
+    folder = home / "c"
     with ThreadPoolExecutor(2) as pool:
-        said = pool.map(lambda one: compile_one(one, work, home, tag, shared, rules), sources(rules))
+        said = pool.map(lambda one: compile_one(one, folder, home, tag, headers), translated(build_rules(), folder))
         for text in said:
             sys.stderr.write(text)
     package = home / "python" / "Lib" / "site-packages" / "proactorx"
-    for source in (ROOT / "proactorx").rglob("*.py*"):
+    for source in Path("proactorx").rglob("*.py*"):
         if source.suffix in (".py", ".pyi"):
-            target = package / source.relative_to(ROOT / "proactorx")
+            target = package / source.relative_to("proactorx")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
 
