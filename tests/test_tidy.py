@@ -129,6 +129,8 @@ def _undocumented(path: Path) -> Iterator[str]:
         for node in scope.body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 continue
+            if "overload" in map(ast.unparse, node.decorator_list):
+                continue  # the function itself says it
             if not node.name.startswith("_") and not ast.get_docstring(node):
                 yield node.name
 

@@ -2,16 +2,13 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
-from libc.string cimport memchr
 from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY
 from proactorx.files.handles cimport AsyncBase, error_of
 from proactorx.files.window cimport Window
-from proactorx.port.errnos cimport EAGAIN, EINTR, EOPNOTSUPP
-from proactorx.port.op cimport READ, WRITE
+from proactorx.port.errnos cimport EAGAIN, EOPNOTSUPP
+from proactorx.port.op cimport WRITE
 
 import os
-
-from proactorx.files.window import RawFile
 
 cdef extern from "fileio.h":
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
@@ -20,9 +17,6 @@ cdef extern from "fileio.h":
 
 cdef extern from "../port/polling.h":
     int px_has_bytes(int fd) nogil
-
-cdef extern from "Python.h":
-    Py_buffer *PyMemoryView_GET_BUFFER(object view)
 
 cdef enum:
     WINDOW = 1 << 16         # read ahead at a time

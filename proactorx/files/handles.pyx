@@ -8,7 +8,7 @@ fetched into the window (see window.pyx), and the operation is tried again: so t
 not ready in the middle of something, and a cancelled operation leaves what it has got in the window.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY, UNTIL_FULL, access_here, access_of
 from proactorx.files.bodies cimport Body, start_body
@@ -20,18 +20,15 @@ import asyncio
 import collections
 import functools
 import os
+import types
 import warnings
 
 from proactorx.files.disk import advise_call, allocate_call
 from proactorx.files.window import RawFile
 
 cdef extern from "fileio.h":
-    ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
     ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
-
-cdef extern from "Python.h":
-    Py_buffer *PyMemoryView_GET_BUFFER(object view)
 
 cdef str BLOCKED = "write could not complete without blocking"  # in the words of the io module
 cdef enum:
@@ -66,6 +63,8 @@ cdef class AsyncBase:
         self.loop = loop
         self.executor = executor
         self._set_window()
+
+    __class_getitem__ = classmethod(types.GenericAlias)  # what reads give, and what writes take
 
     def _set_window(self):
         file = self.stack

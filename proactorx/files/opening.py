@@ -11,11 +11,12 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from functools import partial, singledispatch
 from types import TracebackType
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from proactorx.files import direct as unbuffered
 from proactorx.files.access import access_for
 from proactorx.files.binary import (
+    AsyncBinary,
     AsyncBufferedIOBase,
     AsyncBufferedReader,
     AsyncFileIO,
@@ -24,6 +25,16 @@ from proactorx.files.binary import (
 from proactorx.files.bodies import in_thread
 from proactorx.files.text import AsyncTextIndirectIOWrapper, AsyncTextIOWrapper
 from proactorx.files.window import RawFile, open_by_op, open_now
+
+if TYPE_CHECKING:
+    from _typeshed import (
+        FileDescriptorOrPath,
+        OpenBinaryMode,
+        OpenBinaryModeReading,
+        OpenBinaryModeUpdating,
+        OpenBinaryModeWriting,
+        OpenTextMode,
+    )
 
 _F = TypeVar("_F")
 
@@ -232,6 +243,111 @@ def _close(stack: Any) -> None:
     stack.close()
 
 
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenTextMode = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: Literal[False] = False,
+) -> OpeningContextManager[AsyncTextIOWrapper]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenBinaryMode,
+    buffering: Literal[0],
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: bool = False,
+) -> OpeningContextManager[AsyncFileIO]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenBinaryMode,
+    buffering: Literal[-1, 0] = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: Literal[True],
+) -> OpeningContextManager[AsyncFileIO]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenBinaryModeUpdating | OpenBinaryModeReading,
+    buffering: Literal[-1, 1] = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: Literal[False] = False,
+) -> OpeningContextManager[AsyncBufferedReader]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenBinaryModeWriting,
+    buffering: Literal[-1, 1] = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: Literal[False] = False,
+) -> OpeningContextManager[AsyncBufferedIOBase]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenBinaryMode,
+    buffering: int = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: bool = False,
+) -> OpeningContextManager[AsyncBinary]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: str,
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    executor: Executor | None = None,
+    direct: bool = False,
+) -> OpeningContextManager[Any]: ...
 def open(
     file: Any,
     mode: str = "r",

@@ -193,7 +193,7 @@ class _TemporaryName(OpeningContextManager[Any]):
         await made.cleanup()
 
 
-class AsyncSpooledTemporaryFile(AsyncBase):
+class AsyncSpooledTemporaryFile(AsyncBase[Any, Any]):
     """The asynchronous ``tempfile.SpooledTemporaryFile``: on IO threads from when it is a file on disk."""
 
     async def _do(self, name: str, *args: Any) -> Any:
