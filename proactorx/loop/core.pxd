@@ -70,4 +70,5 @@ cdef class LoopCore:
     cdef int64_t until_timer(self) except -2
     cdef int turn(self) except -1
     cdef int first_turn(self) except -1
+    cdef int dispatch(self, uint32_t count) except -1
     cdef int run_ready(self, uint32_t count) except -1

@@ -19,6 +19,8 @@ from asyncio import base_events, events, format_helpers, futures, tasks
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
+    int PyObject_GenericSetAttr(object instance, object name, object value) except -1
+    int px_delete "PyObject_GenericSetAttr"(object instance, object name, void *null) except -1
     object PyObject_Call(object callback, object args, PyObject *kwargs)
     # As C has them: NULL or -1 with an exception set, which Cython does not look at.
     int px_context_enter "PyContext_Enter"(object context)
@@ -472,6 +474,18 @@ cdef class LoopCore:
     def _timer_handle_cancelled(self, handle):
         """asyncio's own hook; our handles count for themselves."""
 
+    # A clock of somebody else's may come and go while the loop runs.
+
+    def __setattr__(self, name, value):
+        PyObject_GenericSetAttr(self, name, value)
+        if name == "time" and self.thread:
+            self.clock = self._own_clock()
+
+    def __delattr__(self, name):
+        px_delete(self, name, NULL)
+        if name == "time" and self.thread:
+            self.clock = self._own_clock()
+
     def time(self):
         """The time of the loop's clock, in seconds: CLOCK_MONOTONIC, clock_gettime(2)."""
         return px_monotonic()
@@ -640,7 +654,7 @@ cdef class LoopCore:
                 return self.first_turn()
         count = port.queued()
         if count:
-            port.dispatch(count)
+            self.dispatch(count)
         if px_peek(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
@@ -656,7 +670,7 @@ cdef class LoopCore:
         cdef object handle
         self.run_ready(self.ready_tail - self.ready_head)
         later = self.ready_tail - self.ready_head
-        self._port.dispatch(self._port.queued())
+        self.dispatch(self._port.queued())
         if self.timer_count:
             self.due_timers()
         for _ in range(later):
@@ -665,6 +679,11 @@ cdef class LoopCore:
             Py_DECREF(handle)
             self.push_ready(<Handle>handle)
         return self.run_ready(self.ready_tail - self.ready_head - later)
+
+    cdef int dispatch(self, uint32_t count) except -1:
+        if self._debug:
+            return self._port.dispatch_timed(count, self.slow_callback_duration)
+        return self._port.dispatch(count)
 
     cdef int run_ready(self, uint32_t count) except -1:
         cdef void *item

@@ -93,6 +93,7 @@ cdef class Op:
     cdef px_flight flight    # what the kernel has of it while it is in flight
     cdef void *fd_next       # the next op that waits on the same fd and direction
     cdef int on_packet(self, Packet *packet) except -1
+    cdef object subject(self)
     cdef Py_ssize_t want(self) noexcept
     cdef char *buffer(self) noexcept
     cdef int took(self, Py_ssize_t nbytes) except -1

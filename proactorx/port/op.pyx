@@ -99,6 +99,10 @@ cdef class Op:
     cdef int on_packet(self, Packet *packet) except -1:
         raise NotImplementedError("Op.on_packet")
 
+    cdef object subject(self):
+        """Whose callbacks its packets lead to, for the logs."""
+        return self
+
     cdef Py_ssize_t want(self) noexcept:
         """How many bytes the op would move now."""
         return 0

@@ -30,4 +30,5 @@ cdef class Port:
     cdef int flush(self) except -1
     cdef int wait(self, int64_t timeout_ns) except -1
     cdef int dispatch(self, uint32_t budget) except -1
+    cdef int dispatch_timed(self, uint32_t budget, double slow) except -1
     cdef uint32_t queued(self) noexcept

@@ -13,6 +13,7 @@ class _Owner(Protocol):
 
 CLOSE_DEADLINE: float
 logger: logging.Logger
+loop_logger: logging.Logger
 
 class Flushable: ...
 

@@ -23,6 +23,7 @@ cdef extern from "atomics.h":
     void px_point(void **place, void *value) nogil
 
 logger = logging.getLogger("proactorx")
+loop_logger = logging.getLogger("asyncio")
 
 # How long close() waits for packets of cancelled ops before it leaks their memory.
 CLOSE_DEADLINE = 5.0
@@ -213,6 +214,21 @@ cdef class Port:
             finally:
                 if packet.flags & PACKET_BUFFER:
                     driver.give_back(&packet)
+        return 0
+
+    cdef int dispatch_timed(self, uint32_t budget, double slow) except -1:
+        """The same in the loop's debug mode: say so when the callbacks of a protocol took `slow` seconds."""
+        cdef Op op
+        while budget and self.queued():
+            budget -= 1
+            op = <Op>self.driver.queue.items[self.driver.queue.head & self.driver.queue.mask].op
+            subject = op.subject()  # while it has one: the last packet leaves none
+            protocol = getattr(subject, "_protocol", None)
+            before = time.monotonic()
+            self.dispatch(1)
+            took = time.monotonic() - before
+            if took >= slow:
+                loop_logger.warning("Executing callbacks of %r for %r took %.3f seconds", subject, protocol, took)
         return 0
 
     def close(self):

@@ -4,7 +4,7 @@ from proactorx.port.port cimport Flushable, Port
 cdef class BaseTransport(Flushable):
     cdef readonly object _loop       # for asyncio's own sendfile fall-back, too
     cdef Port port
-    cdef object _protocol
+    cdef readonly object _protocol   # as asyncio calls it, which programs read
     cdef object context
     cdef dict extra              # get_extra_info() values given or already asked for
     cdef object sock             # the Python object that owns fd, once there is one; else the transport owns it

@@ -41,6 +41,16 @@ cdef class BaseTransport(Flushable):
         """Whether the transport is closing or closed."""
         return self.closing
 
+    # asyncio's own names of these, which programs read.
+
+    @property
+    def _closing(self):
+        return self.closing
+
+    @property
+    def _paused(self):
+        return self.reading_paused
+
     def __repr__(self):
         info = [self.__class__.__name__]
         if self.fd < 0:

@@ -94,6 +94,9 @@ cdef class Arena:
 cdef class ReceiveDatagramsOp(Op):
     """Hears when datagrams are there for one transport."""
 
+    cdef object subject(self):
+        return self.transport
+
     cdef int on_packet(self, Packet *packet) except -1:
         cdef DatagramTransport transport = self.transport
         cdef bint last = not packet.flags & PACKET_MORE
@@ -147,6 +150,11 @@ cdef class DatagramTransport(SendingTransport):
         return UDPTransport
 
     # ------------------------------------------------------------------------------------------ what users ask for
+
+    @property
+    def _sock(self):
+        # asyncio's own name for the socket object; None once that is closed.
+        return self.sock if self.fd >= 0 else None
 
     # What a stream transport has and this one has not; stock asyncio's says the same.
 

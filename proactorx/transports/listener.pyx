@@ -78,6 +78,9 @@ cdef class Listener(Op):
             self.port.driver.forget(self.fd)
             self.sock.close()
 
+    cdef object subject(self):
+        return trsock.TransportSocket(self.sock)
+
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res
         if res >= 0:

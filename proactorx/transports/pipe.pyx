@@ -56,8 +56,11 @@ class ReadPipe(asyncio.ReadTransport):
     """What ``isinstance`` sees of the reading side: it is an ``asyncio.ReadTransport``."""
 
 
-class WritePipe(asyncio.WriteTransport):
-    """What ``isinstance`` sees of the writing side: it is an ``asyncio.WriteTransport``."""
+class WritePipe(asyncio.Transport):
+    """What ``isinstance`` sees of the writing side.
+
+    An ``asyncio.WriteTransport``, and as on stock asyncio an ``asyncio.Transport``, on whose word programs may rely.
+    """
 
 
 cdef class PipeFile:
@@ -81,6 +84,9 @@ cdef class PipeFile:
 
 cdef class PipeReadOp(Op):
     """Waits until there is something to read."""
+
+    cdef object subject(self):
+        return self.transport
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef ReadPipeTransport transport = self.transport
@@ -245,6 +251,9 @@ cdef class ReadPipeTransport(BaseTransport):
 cdef class PeerOp(Op):
     """Waits for the other end of a pipe to go away."""
 
+    cdef object subject(self):
+        return self.transport
+
     cdef int on_packet(self, Packet *packet) except -1:
         cdef WritePipeTransport transport = self.transport
         self.transport = None
@@ -293,6 +302,20 @@ cdef class WritePipeTransport(SendingTransport):
     cdef list states(self):
         state = "open" if self._loop.is_closed() else "idle" if self.writable is None else "polling"
         return [state, f"bufsize={self.buffered}"]
+
+    # What a transport in both directions has and this one has not; stock asyncio's says the same.
+
+    def is_reading(self):
+        """Not here: a pipe has one direction."""
+        raise NotImplementedError
+
+    def pause_reading(self):
+        """Not here, see ``is_reading``."""
+        raise NotImplementedError
+
+    def resume_reading(self):
+        """Not here, see ``is_reading``."""
+        raise NotImplementedError
 
     # --------------------------------------------------------------------------------------------------- the peer
 

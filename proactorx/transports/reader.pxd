@@ -1,3 +1,4 @@
+cdef bint is_buffered(protocol) except -1
 cdef bint is_plain(protocol) except -1
 cdef int feed(protocol, char *data, Py_ssize_t size) except -1
 cdef object reader_of(protocol)

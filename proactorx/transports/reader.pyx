@@ -2,14 +2,21 @@
 
 ``asyncio.open_connection`` and ``start_server`` put a ``StreamReaderProtocol`` on the transport, whose
 ``data_received`` does one thing: ``StreamReader.feed_data``.  For exactly these two classes the same is done here,
-straight into the reader's buffer.  A subclass, a patched method and a Python whose ``feed_data`` does something else
-get the call.
+straight into the reader's buffer.  A subclass, a method that was replaced (in its class or in one instance) and a
+Python whose ``feed_data`` does something else get the call.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
+import asyncio
 from asyncio import streams
+
+cdef extern from "Python.h":
+    object PyObject_GetAttr(object instance, object name)
+    bint PyMethod_Check(object method)
+    PyObject *PyMethod_GET_FUNCTION(object method)
 
 # The attributes that the methods used when this was written (Python 3.11 to 3.15).
 _FEED = {"NotImplementedError", "_buffer", "_eof", "_limit", "_paused", "_transport", "_wakeup_waiter", "extend", "len",
@@ -17,6 +24,7 @@ _FEED = {"NotImplementedError", "_buffer", "_eof", "_limit", "_paused", "_transp
 _WAKE = {"_waiter", "cancelled", "set_result"}
 _RECEIVED = {"_stream_reader", "feed_data"}
 
+cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object Reader = streams.StreamReader
 cdef object Protocol = streams.StreamReaderProtocol
 cdef object feed_data = Reader.feed_data
@@ -39,15 +47,29 @@ cdef bint is_plain(protocol) except -1:
             and Reader.feed_data is feed_data and Reader._wakeup_waiter is wakeup_waiter)
 
 
+cdef bint is_buffered(protocol) except -1:
+    """Whether `protocol` receives into buffers of its own: it says so, or knows no other way."""
+    if isinstance(protocol, BufferedProtocol):
+        return True
+    return (not hasattr(protocol, "data_received") and hasattr(protocol, "get_buffer")
+            and hasattr(protocol, "buffer_updated"))
+
+
+cdef inline bint calls(object instance, object name, PyObject *function) except -1:
+    """Whether the method of that name is `function`: it may have been replaced, in the instance or in the class."""
+    method = PyObject_GetAttr(instance, name)
+    return PyMethod_Check(method) and PyMethod_GET_FUNCTION(method) == function
+
+
 cdef object reader_of(protocol):
     """The ``StreamReader`` that may be fed by hand; None: the protocol has to be called after all."""
     reference = protocol._stream_reader_wr
-    if reference is None:
+    if reference is None or not calls(protocol, "data_received", <PyObject *>data_received):
         return None
     reader = reference()
     if type(reader) is not Reader or reader._eof or type(reader._buffer) is not bytearray:
         return None
-    return reader
+    return reader if calls(reader, "feed_data", <PyObject *>feed_data) else None
 
 
 cdef char *grow(reader, Py_ssize_t size) except NULL:

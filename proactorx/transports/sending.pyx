@@ -40,6 +40,9 @@ cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 cdef class WritableOp(Op):
     """Waits until the socket of a transport takes more."""
 
+    cdef object subject(self):
+        return self.transport
+
     cdef int on_packet(self, Packet *packet) except -1:
         cdef SendingTransport transport = self.transport
         self.transport = None

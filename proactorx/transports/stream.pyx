@@ -15,7 +15,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM
 from proactorx.port.port cimport Flushable, Port
-from proactorx.transports.reader cimport feed, is_plain
+from proactorx.transports.reader cimport feed, is_buffered, is_plain
 from proactorx.transports.sending cimport SendingTransport
 
 import asyncio
@@ -48,7 +48,6 @@ cdef extern from *:
     enum: POLLRDHUP
 
 cdef object DATA_RECEIVED = "data_received"
-cdef object BufferedProtocol = asyncio.BufferedProtocol
 
 
 class TCPTransport(transports._FlowControlMixin, asyncio.Transport):
@@ -57,6 +56,9 @@ class TCPTransport(transports._FlowControlMixin, asyncio.Transport):
 
 cdef class ReceiveOp(Op):
     """The receive of one transport."""
+
+    cdef object subject(self):
+        return self.transport
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef StreamTransport transport = self.transport
@@ -144,6 +146,11 @@ cdef class StreamTransport(SendingTransport):
         self._remember(name, value)
         return value
 
+    @property
+    def _sock(self):
+        # asyncio's own name for the socket object; None once that is closed.
+        return self.get_extra_info("socket")._sock if self.fd >= 0 else None
+
     cdef _remember(self, name, value):
         if self.extra is None:
             self.extra = {}
@@ -186,7 +193,7 @@ cdef class StreamTransport(SendingTransport):
 
     def set_protocol(self, protocol):
         """Give the bytes that come from now on to `protocol`."""
-        cdef bint buffered = isinstance(protocol, BufferedProtocol)
+        cdef bint buffered = is_buffered(protocol)
         self._protocol = protocol
         self.reader_protocol = is_plain(protocol)
         self.raw_protocol = isinstance(protocol, RawProtocol)

@@ -18,7 +18,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport enter
-from proactorx.transports.reader cimport grow, grown, is_plain, reader_of
+from proactorx.transports.reader cimport grow, grown, is_buffered, is_plain, reader_of
 from proactorx.transports.stream cimport RawProtocol, StreamTransport
 
 import asyncio
@@ -60,7 +60,8 @@ cdef enum:
     JOIN = 65536            # writes of up to so many bytes together are encrypted as one piece
 
 cdef object DATA_RECEIVED = "data_received"
-cdef object BufferedProtocol = asyncio.BufferedProtocol
+cdef object plain_read = ssl.SSLObject.read
+cdef object plain_write = ssl.SSLObject.write
 cdef object SSLError = ssl.SSLError
 cdef object Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 cdef unsigned int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
@@ -133,12 +134,24 @@ cdef class TLSProtocol(RawProtocol):
             server_hostname=server_hostname if server_hostname and not server_side else None)
         # SSLObject's methods are Python functions around those of the object inside.
         inner = getattr(self.sslobj, "_sslobj", None) or self.sslobj
-        self.ssl_read = inner.read
-        self.ssl_write = inner.write
+        # But a class of the user's may have its own, SSLContext.sslobject_class.
+        self.own_read = type(self.sslobj).read is not plain_read
+        self.ssl_read = self.sslobj.read if self.own_read else inner.read
+        self.ssl_write = inner.write if type(self.sslobj).write is plain_write else self.sslobj.write
         self.backlog = []
         self.out_high, self.out_low = limits(None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
         self.in_high, self.in_low = limits(None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
         self.set_app(app_protocol)
+
+    # asyncio's own names of these, which programs read.
+
+    @property
+    def _extra(self):
+        return self.extra
+
+    @property
+    def _sslcontext(self):
+        return None if self.extra is None else self.extra["sslcontext"]
 
     def preload(self, data):
         """Take `data` as the first that the peer has sent."""
@@ -146,9 +159,9 @@ cdef class TLSProtocol(RawProtocol):
 
     cdef int set_app(self, protocol) except -1:
         self.app = protocol
-        if is_plain(protocol):
+        if is_plain(protocol) and not self.own_read:
             self.kind = READER
-        elif isinstance(protocol, BufferedProtocol):
+        elif is_buffered(protocol):
             self.kind = BUFFERED
         else:
             self.kind = PLAIN
@@ -335,7 +348,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef int was_read(self, Py_ssize_t room, Py_ssize_t count) except -1:
         """Note how a read ended; -1: with no complete record."""
         self.partial = count < 0
-        self.rest = count == room
+        self.rest = count == room or (self.own_read and count > 0)
         if not count:
             self.notified = True
         return 0

@@ -360,3 +360,59 @@ def test_everything_works_with_debug_on(debugged: asyncio.AbstractEventLoop) -> 
 
     assert debugged.run_until_complete(main()) == b"echo"
     debugged.run_until_complete(debugged.shutdown_default_executor())
+
+
+# The callbacks of protocols, which no handle calls
+
+
+SLOW_CALLBACKS = ["data_received", "eof_received", "buffer_updated", "datagram_received", "connection_made", "pipe"]
+
+
+@pytest.mark.parametrize("name", SLOW_CALLBACKS)
+def test_a_slow_callback_of_a_protocol_is_named(
+    debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Of a server's connection, an endpoint, a pipe."""
+    done = debugged.create_future()
+
+    def slow(*_: Any) -> None:
+        be_slow(0.1)
+        if not done.done():
+            done.set_result(None)
+
+    kinds = {"buffer_updated": asyncio.BufferedProtocol, "datagram_received": asyncio.DatagramProtocol}
+    wanted = "data_received" if name == "pipe" else name
+    members: dict[str, Any] = {wanted: slow}
+    if name == "buffer_updated":
+        members["get_buffer"] = lambda _self, _hint: bytearray(100)
+    protocol_class = type("Slow", (kinds.get(name, asyncio.Protocol),), members)
+
+    async def main() -> None:
+        debugged.slow_callback_duration = 0.05
+        if name == "datagram_received":
+            transport, _ = await debugged.create_datagram_endpoint(protocol_class, local_addr=("127.0.0.1", 0))
+            transport.sendto(b"x", transport.get_extra_info("sockname"))
+            await done
+            transport.close()
+        elif name == "pipe":
+            with socket_pair() as (ours, other):
+                pipe, _ = await debugged.connect_read_pipe(protocol_class, ours)
+                other.send(b"x")
+                await done
+                pipe.close()
+                await asyncio.sleep(0)
+        else:
+            server = await debugged.create_server(protocol_class, "127.0.0.1", 0)
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            if name != "connection_made":
+                writer.write(b"x")
+                writer.write_eof()
+            await done
+            writer.close()
+            await writer.wait_closed()
+            server.close()
+            await server.wait_closed()
+        await asyncio.sleep(0.01)
+
+    debugged.run_until_complete(asyncio.wait_for(main(), 20))
+    assert [text for text in slow_warnings(caplog, "Executing ") if re.search(r" took (\d+\.\d{3}) seconds$", text)]

@@ -6,6 +6,7 @@ import asyncio
 import random
 import sys
 import time
+import unittest.mock
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -400,3 +401,34 @@ def test_sleep_obeys_the_replaced_clock(loop_factory: Factory) -> None:
         assert 86_400 <= loop.run_until_complete(main()) < 86_430
     finally:
         loop.close()
+
+
+# A clock of somebody else's
+
+
+async def test_a_clock_that_is_replaced_while_the_loop_runs() -> None:
+    """As test suites do, to let an hour pass: what is due is called, and times are those of the new clock."""
+    loop: Any = asyncio.get_running_loop()
+    called = loop.create_future()
+    loop.call_later(3600, called.set_result, "an hour later")
+    own, ahead = loop.time, 3601.0
+    loop.time = lambda: own() + ahead
+    try:
+        assert await asyncio.wait_for(called, 3000) == "an hour later"
+        assert loop.call_later(10, print).when() > own() + 3600
+        assert loop.time() > own() + 3600
+    finally:
+        del loop.time
+    assert loop.call_later(10, print).when() < own() + 3600
+
+
+def test_a_clock_that_is_replaced_by_a_mock(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        with unittest.mock.patch.object(loop, "time", return_value=5.0):
+            assert loop.call_later(10, print).when() == 15.0
+        assert loop.call_later(10, print).when() > 15.0
+
+    loop.run_until_complete(main())
+    with unittest.mock.patch.object(loop, "time", return_value=7.0):
+        assert loop.call_later(10, print).when() == 17.0
+    loop.run_until_complete(main())

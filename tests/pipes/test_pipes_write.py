@@ -403,3 +403,14 @@ def test_closed_after_its_loop(loop: asyncio.AbstractEventLoop, way: str) -> Non
         assert pair.ours.closed
         transport.write(b"nothing")
         assert notes.events == ["connection_made", "pause_writing"]
+
+
+async def test_a_pipe_that_is_written_cannot_be_read() -> None:
+    """It is an asyncio.Transport all the same, and has the methods of one."""
+    async with connected("pipe", reading=False) as pipe:
+        assert isinstance(pipe.transport, asyncio.Transport)
+        assert isinstance(pipe.transport, asyncio.WriteTransport)
+        for name in ("pause_reading", "resume_reading", "is_reading"):
+            with pytest.raises(NotImplementedError):
+                getattr(pipe.transport, name)()
+        assert pipe.transport._closing is False
