@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -21,6 +21,10 @@ from proactorx.transports.listener import Listener
 from proactorx.transports.stream import StreamTransport
 from proactorx.transports.tls import TLSProtocol
 from proactorx.transports.tls_transport import TLSTransport
+
+if sys.platform != "win32":
+    # Not os: tools that look for a user's blocking calls put their own functions there (blockbuster).
+    import posix as system
 
 logger = logging.getLogger("asyncio")
 
@@ -235,8 +239,8 @@ class Connections(asyncio.BaseEventLoop):
         if path is None:
             return
         try:
-            if os.stat(path).st_ino == inode:
-                os.unlink(path)
+            if system.stat(path).st_ino == inode:
+                system.unlink(path)
         except FileNotFoundError:
             return
         except OSError as exc:

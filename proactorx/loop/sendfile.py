@@ -22,6 +22,9 @@ from proactorx.port.constants import POLLOUT
 
 if sys.platform == "win32":
     from proactorx.loop.winsendfile import Transmission
+else:
+    # Not os: tools that look for a user's blocking calls put their own functions there (blockbuster).
+    import posix as system
 
 if TYPE_CHECKING:
     from proactorx.loop.sockets import SocketTable
@@ -57,7 +60,7 @@ async def _send(
         while count is None or sent < count:
             size = CHUNK if count is None else min(CHUNK, count - sent)
             try:
-                step = os.sendfile(target(), source, offset + sent, size)  # type: ignore[attr-defined, unused-ignore]
+                step = system.sendfile(target(), source, offset + sent, size)
             except (BlockingIOError, InterruptedError):
                 await room()
                 continue

@@ -7,7 +7,10 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import sys
+import tempfile
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +283,62 @@ def test_pytest_asyncio_in_a_project_of_its_own(driver_name: str, tmp_path: Path
         assert project.wait() == 1, project.printed
         assert "1 failed, 5 passed" in project.printed
         assert [line for line in complaints(project.printed) if "as it should" not in line] == []
+
+
+# blockbuster
+
+
+def test_blockbuster_finds_nothing_in_the_loop_itself(driver_name: str, short_path: Path) -> None:
+    """It reports calls that may block, whoever makes them while a loop runs: ours are not the user's."""
+    blockbuster = pytest.importorskip("blockbuster")
+    path = short_path / f"blockbuster.{driver_name}"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        writer.close()
+        await writer.wait_closed()
+
+    async def unix_server() -> None:
+        server = await asyncio.start_unix_server(serve, path)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"hello")
+        assert await reader.read() == b"hello"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    async def sendfile(file: Any) -> None:
+        loop = asyncio.get_running_loop()
+        ours, other = socket.socketpair()
+        with ours, other:
+            ours.setblocking(False)
+            other.setblocking(False)
+            assert await asyncio.create_task(loop.sock_sendfile(ours, file, 0, 5)) == 5
+            assert await loop.sock_recv(other, 10) == b"hello"
+            _, writer = await asyncio.open_connection(sock=ours)
+            assert await asyncio.create_task(loop.sendfile(writer.transport, file, 0, 5)) == 5
+            assert await loop.sock_recv(other, 10) == b"hello"
+            writer.close()
+            await writer.wait_closed()
+
+    async def others() -> None:
+        loop = asyncio.get_running_loop()
+        process = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
+        assert await process.communicate(b"hello") == (b"hello", None)
+        assert await loop.getaddrinfo("127.0.0.1", 80)
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        transport.sendto(b"hello", transport.get_extra_info("sockname"))
+        transport.close()
+
+    async def main() -> None:
+        with blockbuster.blockbuster_ctx():
+            await unix_server()
+            await sendfile(file)
+            await others()
+
+    with tempfile.TemporaryFile() as file:
+        file.write(b"hello" * 1000)
+        file.flush()
+        proactorx.run(main(), backend=driver_name)
+    assert not path.exists() or sys.version_info < (3, 13)
