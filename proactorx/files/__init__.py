@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proactorx.files import os, tempfile
 from proactorx.files.binary import AsyncBufferedIOBase, AsyncBufferedReader, AsyncFileIO
+from proactorx.files.copying import Copied, CopiedTree, copy, copy_tree
 from proactorx.files.direct import aligned
 from proactorx.files.opening import (
     open,
@@ -19,7 +20,7 @@ from proactorx.files.text import AsyncTextIOWrapper
 from proactorx.files.tree import scandir, stat_many, walk
 from proactorx.files.watching import Change, watch
 from proactorx.files.whole import read_bytes, read_text
-from proactorx.files.writing import copy, write_bytes
+from proactorx.files.writing import write_bytes
 
 __all__ = [
     "AsyncBufferedIOBase",
@@ -27,8 +28,11 @@ __all__ = [
     "AsyncFileIO",
     "AsyncTextIOWrapper",
     "Change",
+    "Copied",
+    "CopiedTree",
     "aligned",
     "copy",
+    "copy_tree",
     "open",
     "os",
     "read_bytes",

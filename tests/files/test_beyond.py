@@ -6,7 +6,6 @@ import asyncio
 import errno
 import io
 import os
-import shutil
 import stat
 import sys
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import Any
 import pytest
 
 from proactorx import files
-
-from .conftest import open_files
 
 LIMIT = 10
 #: Making one takes a privilege on Windows.
@@ -238,48 +235,6 @@ async def test_an_atomic_write_in_the_place_of_a_folder(tmp_path: Path) -> None:
             await files.write_bytes(tmp_path / "d", b"x", atomic=True, durable=durable)
         assert os.path.basename(os.fsdecode(caught.value.filename2)) == "d"
     assert os.listdir(tmp_path) == ["d"]
-
-
-async def test_copy(tmp_path: Path) -> None:
-    source, target = tmp_path / "a", tmp_path / "b"
-    data = os.urandom((20 << 20) + 5)
-    source.write_bytes(data)
-    target.write_bytes(b"x" * 100)
-    told: list[tuple[int, int]] = []
-    assert await files.copy(source, target, progress=lambda *args: told.append(args)) == len(data)
-    await asyncio.sleep(0)
-    assert target.read_bytes() == data
-    assert told[-1] == (len(data), len(data))
-    assert told == sorted(told)
-    if sys.platform == "linux":
-        assert await files.copy("/proc/self/status", target) > 100
-        assert b"Name:" in target.read_bytes()
-    with pytest.raises(shutil.SameFileError):
-        await files.copy(source, source)
-    assert source.read_bytes() == data
-
-    def refuse(_done: int, _size: int) -> None:
-        raise KeyError("enough")
-
-    with pytest.raises(KeyError, match="enough"):
-        await files.copy(source, target, progress=refuse)
-    source.write_bytes(b"of one piece")
-    with pytest.raises(KeyError, match="enough"):
-        await files.copy(source, target, progress=refuse)
-
-
-async def test_a_cancelled_copy_ends(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(bytes(30 << 20))
-    task = asyncio.ensure_future(files.copy(tmp_path / "a", tmp_path / "b"))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    for _ in range(500):
-        if not any(name.endswith(str(tmp_path / "a")) for name in open_files()):
-            break
-        await asyncio.sleep(0.01)
-    assert (tmp_path / "a").stat().st_size == 30 << 20
 
 
 @pytest.fixture
