@@ -42,6 +42,8 @@ def translated(rules: ModuleType, folder: Path) -> list[Path]:
     extensions = [Extension(name, [name.replace(".", "/") + ".pyx"]) for name in names]
     extensions.append(Extension(rules.SHARED, []))
     made = rules.translate(extensions, processes=2, build_dir=str(folder))
+    for copied in folder.rglob("*.h"):  # Cython's copies, but not of the headers that those include
+        copied.unlink()
     return [Path(one.sources[0]).relative_to(folder) for one in made]
 
 
