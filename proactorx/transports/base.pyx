@@ -105,7 +105,7 @@ cdef class BaseTransport(Flushable):
         return 0
 
     cdef int ended(self) except -1:
-        """``connection_lost`` was called: drop what only an open transport needs."""
+        """``connection_lost`` was called, or never will be: drop what only an open transport needs."""
         self.stash = None
         return 0
 
@@ -166,13 +166,18 @@ cdef class BaseTransport(Flushable):
         cdef int fd = self.fd
         if fd < 0:
             return
-        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-        self.port.disown(fd, <void *>self)
-        self.fd = -1
-        if self.sock is not None:
-            self.sock.close()
-        else:
-            px_close(fd)
+        try:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        finally:  # also where warnings are errors
+            self.fd = -1
+            self.port.disown(fd, <void *>self)
+            try:
+                if self.sock is not None:
+                    self.sock.close()
+                else:
+                    px_close(fd)
+            finally:
+                self.ended()  # a server may wait for it
 
 
 cdef bint holds(object sock, int fd) except -1:
