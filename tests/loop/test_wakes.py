@@ -98,17 +98,22 @@ def test_an_operation(loop: Loop) -> None:
         assert tasks[0].result() == b"there already"
 
 
-@pytest.mark.skipif(
-    not (drivers.probe("io_uring").available and drivers.probe("io_uring").suitable),
-    reason="auto does not take io_uring here",
-)
-def test_a_post_while_the_loop_changes_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """... at its first sleep, whose ring the kernel refuses."""
-    import proactorx
+@pytest.fixture
+def auto_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses the first choice of ``auto`` when its ring is opened."""
+    found = drivers.probe("io_uring")
+    if not (found.available and found.suitable):
+        pytest.skip("auto does not take io_uring here")
     from proactorx.drivers.io_uring.driver import UringDriver
 
     monkeypatch.delenv("PROACTORX_BACKEND", raising=False)
     monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(entries=0))
+
+
+@pytest.mark.usefixtures("auto_falls_back")
+def test_a_post_while_the_loop_changes_its_driver() -> None:
+    """... at its first sleep."""
+    import proactorx
 
     def run() -> float:
         loop: Any = proactorx.new_event_loop()
@@ -129,32 +134,45 @@ def test_a_post_while_the_loop_changes_its_driver(monkeypatch: pytest.MonkeyPatc
     assert in_thread(run) < SOON  # in the main thread the loop needs its driver before, for signals
 
 
+@pytest.mark.usefixtures("auto_falls_back")
+def test_posts_while_a_loop_changes_its_driver() -> None:
+    import proactorx
+
+    for _ in range(30):
+        live_with_a_poster(proactorx.new_event_loop)
+
+
 @pytest.mark.ours
 def test_posts_while_a_loop_is_opened_and_closed(loop_factory: Factory) -> None:
     """Many short lives, with a thread that posts at any time of them."""
     for _ in range(30):
-        loop = loop_factory()
-        over = threading.Event()
+        live_with_a_poster(loop_factory)
 
-        def post(loop: Loop = loop, over: threading.Event = over) -> None:
-            try:
-                while not over.is_set():
-                    loop.call_soon_threadsafe(int)
-            except RuntimeError:
-                return  # it is closed
 
-        def live(loop: Loop = loop) -> float:
-            timer = threading.Timer(0.002, loop.call_soon_threadsafe, (loop.stop,))
-            timer.start()
-            took = time_until_stopped(loop)
-            timer.join()
-            loop.close()
-            return took
+def live_with_a_poster(factory: Factory) -> None:
+    """A loop is made, run and closed in a thread, while another one posts to it."""
+    loop = factory()
+    over = threading.Event()
 
-        thread = threading.Thread(target=post)
-        thread.start()
+    def post() -> None:
         try:
-            assert in_thread(live) < SOON
-        finally:
-            over.set()
-            thread.join()
+            while not over.is_set():
+                loop.call_soon_threadsafe(int)
+        except RuntimeError:
+            return  # it is closed
+
+    def live() -> float:
+        timer = threading.Timer(0.002, loop.call_soon_threadsafe, (loop.stop,))
+        timer.start()
+        took = time_until_stopped(loop)
+        timer.join()
+        loop.close()
+        return took
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    try:
+        assert in_thread(live) < SOON
+    finally:
+        over.set()
+        thread.join()
