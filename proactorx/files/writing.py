@@ -46,16 +46,38 @@ def _write(path: bytes, data: Any, durable: bool) -> None:
         os.close(fd)
 
 
+def _take_after(fd: int, old: os.stat_result) -> None:
+    """Give a new file, which is ours alone, the owner, the group and the mode of `old`, as far as that is allowed."""
+    mode = stat.S_IMODE(old.st_mode)
+    new = os.fstat(fd)
+    if new.st_gid != old.st_gid:
+        with contextlib.suppress(OSError):
+            os.fchown(fd, -1, old.st_gid)
+    if new.st_uid != old.st_uid:
+        with contextlib.suppress(OSError):
+            os.fchown(fd, old.st_uid, -1)
+    new = os.fstat(fd)
+    if new.st_gid != old.st_gid:  # another group may do no more than everybody
+        mode = mode & ~(stat.S_ISGID | stat.S_IRWXG) | (mode & mode << 3 & stat.S_IRWXG)
+    if new.st_uid != old.st_uid:
+        mode &= ~stat.S_ISUID
+    os.fchmod(fd, mode)
+
+
 def _replace(path: bytes, data: Any, durable: bool) -> None:
     path = os.path.realpath(path)  # what a symbolic link points to is replaced, not the link
     folder, name = os.path.split(path)
     beside = os.path.join(folder, b".%s.%s.tmp" % (name[:200], secrets.token_hex(8).encode()))
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666)
+    old = None
+    with contextlib.suppress(FileNotFoundError):
+        old = os.stat(path)
+    # Nobody may look into it before it has the permissions of what it replaces; a new one has those of any new file.
+    mode = 0o666 if old is None else 0o600
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, mode)
     try:
         try:
-            if sys.platform != "win32":
-                with contextlib.suppress(FileNotFoundError):
-                    os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
+            if sys.platform != "win32" and old is not None:
+                _take_after(fd, old)
             write_all(fd, data)
             if durable:
                 os.fsync(fd)
@@ -84,7 +106,8 @@ async def write_bytes(path: AnyPath, data: Any, *, atomic: bool = False, durable
         path: of the file.
         data: anything with the buffer protocol; not to be changed before this has ended.
         atomic: others see the old file or the new one, and nothing between: it is written under another name in the
-            same directory, and renamed. It keeps the permissions of the old one, but not on Windows.
+            same directory, and renamed. It keeps the permissions of the old one, and its owner and group where that is
+            allowed (a group that it cannot keep may do no more than everybody), but not on Windows.
         durable: the disk has it when this has ended, fsync(2), its name too; on Windows a name that is new may still
             be on its way, unless `atomic`.
 
