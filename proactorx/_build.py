@@ -23,6 +23,7 @@ DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,
     "initializedcheck": False,
+    "nonecheck": True,  # an object that was made without its __init__ raises AttributeError, and crashes nothing
     "freethreading_compatible": True,
     "embedsignature": True,
     "auto_pickle": False,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loop.helpers import run_script
 
 import proactorx
 from proactorx.port import constants
@@ -76,3 +77,23 @@ def test_the_kinds_of_op_have_one_numbering() -> None:
     body = (package / "port" / "op.pxd").read_text().partition("cdef enum Kind:")[2].partition("cdef enum")[0]
     kinds = re.findall(r"^    ([A-Z_]+) ", body, re.MULTILINE)
     assert {name: getattr(constants, name) for name in kinds} == {name: number for number, name in enumerate(kinds)}
+
+
+def test_subinterpreters_are_refused_and_harm_nobody() -> None:
+    pytest.importorskip("_interpreters", reason="before Python 3.13 they have another name")
+    script = """
+    import _interpreters, asyncio, proactorx
+
+    async def main():
+        await asyncio.sleep(0.001)
+        return "works"
+
+    proactorx.run(main())
+    for kind in ("isolated", "legacy"):
+        other = _interpreters.create(kind)
+        failure = _interpreters.run_string(other, "import proactorx")
+        print(kind, failure.type.__name__)
+        _interpreters.destroy(other)
+    print(proactorx.run(main()))
+    """
+    assert run_script(None, script).split() == ["isolated", "ImportError", "legacy", "ImportError", "works"]

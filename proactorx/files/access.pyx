@@ -118,9 +118,9 @@ cdef class FileOp(Overlapped):
                 if n <= 0:
                     self.at_end = n == 0 and self.kind == READ
                     break
-                self.offset += n
+                self.offset = self.offset + n
                 if self.position >= 0:
-                    self.position += n
+                    self.position = self.position + n
                 if self.offset >= self.size:
                     break
                 if self.kind == WRITE:
@@ -347,7 +347,7 @@ cdef Access access_of(object loop, object executor):
     if access is None:
         access = new_access(loop, None)
         setattr(loop, OURS, access)
-    return <Access>access
+    return <Access?>access
 
 
 cdef Access access_here(Access before):

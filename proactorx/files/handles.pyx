@@ -40,10 +40,8 @@ cdef enum:
 
 def _read_at(stack, name, args):
     """The body of a read that is not ours to split: its result, and where it began."""
-    before = None
     try:
-        if stack.seekable():
-            before = stack.tell()
+        before = stack.tell() if stack.seekable() else None
     except (OSError, AttributeError):
         before = None  # telling is off while a text file is iterated, or it has no position
     return before, getattr(stack, name)(*args)
@@ -141,9 +139,11 @@ cdef class AsyncBase:
     def __del__(self):
         if self.window is None or self.window.fd < 0 or self.stack is None:
             return
-        where = "" if self.opened_at is None else " opened at {}:{}".format(*self.opened_at)
-        warnings.warn(f"unclosed file {self.stack!r}{where}", ResourceWarning, source=self)
-        self.stack.close()
+        try:
+            where = "" if self.opened_at is None else " opened at {}:{}".format(*self.opened_at)
+            warnings.warn(f"unclosed file {self.stack!r}{where}", ResourceWarning, source=self)
+        finally:  # also where warnings are errors
+            self.stack.close()
 
     # ------------------------------------------------------------------------------------------------- the line
 

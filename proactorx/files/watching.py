@@ -155,8 +155,10 @@ class DirectoryWatch:
 
     def __del__(self) -> None:
         if self._begun():
-            warnings.warn(f"unclosed watch of {self._path!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+            try:
+                warnings.warn(f"unclosed watch of {self._path!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:  # also where warnings are errors
+                self.close()
 
 
 def watch(path: Any) -> DirectoryWatch:

@@ -79,6 +79,8 @@ cdef class FolderChanges:
     def __init__(self, path):
         cdef wchar_t *name
         cdef unsigned long error
+        if self.watch != NULL:
+            raise RuntimeError("changes are initialized once")
         self.path = path
         self.watch = <px_watch *>calloc(1, sizeof(px_watch))
         if self.watch == NULL:
@@ -89,6 +91,11 @@ cdef class FolderChanges:
         PyMem_Free(name)
         self.check(error)
 
+    cdef px_watch *opened(self) except NULL:
+        if self.watch == NULL:
+            raise RuntimeError("no __init__ has opened this")
+        return self.watch
+
     cdef int check(self, unsigned long error) except -1:
         if error:
             raise OSError(0, ctypes.FormatError(error), self.path, error)
@@ -96,9 +103,10 @@ cdef class FolderChanges:
 
     def begin(self):
         """What changes from now on is told by ``end``."""
+        cdef px_watch *watch = self.opened()
         cdef unsigned long error
         with nogil:
-            error = px_watch_begin(self.watch)
+            error = px_watch_begin(watch)
         self.check(error)
 
     def end(self):
@@ -107,9 +115,10 @@ cdef class FolderChanges:
         Raises:
             OSError: the directory is gone.
         """
+        cdef px_watch *watch = self.opened()
         cdef long n
         with nogil:
-            n = px_watch_end(self.watch)
+            n = px_watch_end(watch)
         if n == -ERROR_OPERATION_ABORTED:
             return None
         self.check(0 if n >= 0 else <unsigned long>-n)
@@ -117,7 +126,7 @@ cdef class FolderChanges:
 
     def stop(self):
         """Have ``end`` return None, now or later; any thread may do this."""
-        px_watch_stop(self.watch)
+        px_watch_stop(self.opened())
 
     def __dealloc__(self):
         if self.watch != NULL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import subprocess
+import warnings
 from asyncio import base_subprocess
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
 
     _loop: Any
     _proc: subprocess.Popen[bytes] | None
+    _closed: bool
     _returncode: int | None
     _exit_waiters: Any
     _check_proc: Callable[[], None]
@@ -22,6 +24,13 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         # Every callback runs in the context of the call that started the child, whoever hears of its end.
         self._context = contextvars.copy_context()
         super().__init__(*args, **kwargs)
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        try:
+            super().__del__(_warn)  # type: ignore[call-arg]  # typeshed's has none
+        finally:  # also where warnings are errors
+            if not self._closed:
+                self.close()
 
     def _process_exited(self, returncode: int) -> None:
         self._context.run(super()._process_exited, returncode)

@@ -14,7 +14,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 from proactorx.port.port import Port
 from proactorx.transports.listener import Listener
@@ -106,12 +106,12 @@ class Connections(asyncio.BaseEventLoop):
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
+            lower = cast("asyncio.Protocol", tls)
+            self._make_socket_transport(rawsock, lower, extra=extra, server=server, context=context)
         except BaseException:
-            rawsock.close()  # a name or a context that cannot be used; nobody else would
+            rawsock.close()  # a name or a context that cannot be used, or a server that is closed; nobody else would
             raise
-        secured = TLSTransport(self, tls)
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)  # type: ignore[arg-type]
-        return secured
+        return TLSTransport(self, tls)  # whose connection is made in a later turn
 
     async def start_tls(
         self,
@@ -183,8 +183,17 @@ class Connections(asyncio.BaseEventLoop):
         name."""
         server: Any = await super().create_server(*args, start_serving=False, **kwargs)
         if start_serving:
-            server._start_serving()
+            self._serve(server, kwargs.get("sock"))
         return server  # type: ignore[no-any-return]
+
+    def _serve(self, server: Any, given: socket.socket | None) -> None:
+        """Start `server`, or leave nothing of it but the socket that was `given`."""
+        try:
+            server._start_serving()
+        except BaseException:
+            if given is None:
+                server.close()
+            raise
 
     def _start_serving(
         self,
@@ -261,7 +270,7 @@ class Connections(asyncio.BaseEventLoop):
             create: Any = asyncio.SelectorEventLoop.create_unix_server
             server = await create(self, *args, start_serving=False, **kwargs)
             if start_serving:
-                server._start_serving()
+                self._serve(server, kwargs.get("sock"))
             return server  # type: ignore[no-any-return]
 
     else:

@@ -3,7 +3,7 @@ from proactorx.port.port cimport Port
 
 cdef class Handle:
     cdef public object _callback
-    cdef public object _args
+    cdef public tuple _args
     cdef readonly object _context
     cdef readonly LoopCore _loop
     cdef public object _source_traceback
@@ -13,17 +13,22 @@ cdef class Handle:
     # TimerHandle's; here, so that both are of one size and share the free list.
     cdef readonly double _when
     cdef public bint _scheduled
+    cdef bint counted        # in LoopCore.timer_cancelled
     cdef object __weakref__
     cdef int run(self) except -1
     cdef int failed(self, callback, args) except -1
+    cdef int let_go(self) except -1
 
 cdef class TimerHandle(Handle):
     pass
 
-cdef struct Timer:
-    double when
-    uint64_t order
-    void *handle
+cdef extern from "proactorx/loop/timers.h":
+    ctypedef struct Timer "px_timer":
+        double when
+        uint64_t order
+        void *handle
+    void px_timer_up(Timer *heap, Py_ssize_t i) nogil
+    void px_timer_down(Timer *heap, Py_ssize_t count, Py_ssize_t i) nogil
 
 cdef class LoopCore:
     cdef readonly Port _port
@@ -58,6 +63,7 @@ cdef class LoopCore:
     cdef int _run_ready_debug(self, uint32_t count) except -1
     cdef void drop_handles(self) noexcept
     cdef int push_ready(self, Handle handle) except -1
+    cdef bint runs_elsewhere(self) noexcept
     cdef int add_soon(self, Handle handle) except -1
     cdef void rouse(self) noexcept
     cdef void post(self, Handle handle) noexcept

@@ -62,6 +62,8 @@ cdef double MAX_WAIT = 24 * 3600.0
 # Dense timers share wake-ups: after one was due, the loop does not sleep for less than this.  It is what the kernel
 # allows itself anyway (the default slack of a thread's timers, prctl(2), PR_SET_TIMERSLACK).
 cdef double TIMER_SLACK = 50e-6
+cdef Port no_port = Port.__new__(Port)  # of a loop that was made without its __init__
+
 cdef enum:
     FEW_TIMERS = 64       # below this many cancelled timers nothing is swept
 
@@ -83,11 +85,22 @@ cdef class Handle:
         """Do not call the callback; no effect when it has run already."""
         if not self._cancelled:
             self._cancelled = True
-            if self._loop._debug:
-                # For the logs: the callback itself goes now, so that it can be freed.
-                self._repr = repr(self)
-            self._callback = None
-            self._args = None
+            if self._loop.runs_elsewhere():
+                self._loop.post(self._loop.new_handle(self._let_go, (), None))  # it may be looking at the rest
+            else:
+                self.let_go()
+
+    cdef int let_go(self) except -1:
+        """It was cancelled: in the loop's thread, or while the loop does not run."""
+        if self._loop._debug:
+            # For the logs: the callback itself goes now, so that it can be freed.
+            self._repr = repr(self)
+        self._callback = None
+        self._args = None
+        return 0
+
+    def _let_go(self):
+        self.let_go()
 
     def cancelled(self):
         """Whether ``cancel`` was called."""
@@ -96,9 +109,11 @@ cdef class Handle:
     cdef int run(self) except -1:
         # Plain C: Cython's try statement saves and restores the exception state of the thread for each callback.
         cdef object callback = self._callback
-        cdef object args = self._args
+        cdef tuple args = self._args
         cdef object context = self._context
         cdef PyObject *result = NULL
+        if args is None:
+            return 0  # cancelled by another thread just now
         if px_context_enter(context) == 0:
             if PyTuple_GET_SIZE(args) == 0:
                 result = px_call_none(callback)
@@ -169,15 +184,15 @@ cdef class TimerHandle(Handle):
         """When the callback is due, in seconds of ``loop.time()``."""
         return self._when
 
-    def cancel(self):
-        """Do not call the callback; no effect when it has run already."""
+    cdef int let_go(self) except -1:
         cdef LoopCore loop = self._loop
-        if not self._cancelled:
-            Handle.cancel(self)
-            if self._scheduled:
-                loop.timer_cancelled += 1
-                if loop.timer_cancelled > FEW_TIMERS and 2 * loop.timer_cancelled > loop.timer_count:
-                    loop.compact_timers()
+        Handle.let_go(self)
+        if self._scheduled:
+            self.counted = True
+            loop.timer_cancelled += 1
+            if loop.timer_cancelled > FEW_TIMERS and 2 * loop.timer_cancelled > loop.timer_count:
+                loop.compact_timers()
+        return 0
 
     def _repr_info(self):
         info = Handle._repr_info(self)
@@ -216,38 +231,6 @@ cdef class TimerHandle(Handle):
         return NotImplemented
 
 
-cdef inline bint earlier(Timer *a, Timer *b) noexcept nogil:
-    return a.when < b.when or (a.when == b.when and a.order < b.order)
-
-
-cdef void sift_up(Timer *heap, Py_ssize_t i) noexcept nogil:
-    cdef Timer item = heap[i]
-    cdef Py_ssize_t parent
-    while i > 0:
-        parent = (i - 1) >> 1
-        if not earlier(&item, &heap[parent]):
-            break
-        heap[i] = heap[parent]
-        i = parent
-    heap[i] = item
-
-
-cdef void sift_down(Timer *heap, Py_ssize_t count, Py_ssize_t i) noexcept nogil:
-    cdef Timer item = heap[i]
-    cdef Py_ssize_t child
-    while True:
-        child = 2 * i + 1
-        if child >= count:
-            break
-        if child + 1 < count and earlier(&heap[child + 1], &heap[child]):
-            child += 1
-        if not earlier(&heap[child], &item):
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = item
-
-
 cdef class LoopCore:
     """The compiled half of ``proactorx.EventLoop``."""
 
@@ -259,6 +242,7 @@ cdef class LoopCore:
         self.ready_mask = 255
         self.timer_room = 64
         self._closed = True  # until BaseEventLoop.__init__ has run
+        self._port = no_port
         self.slow_callback_duration = 0.1
 
     def __dealloc__(self):
@@ -326,9 +310,13 @@ cdef class LoopCore:
         if px_exchange(&self.sleeping, 0):
             self._port.wake_driver()
 
+    cdef bint runs_elsewhere(self) noexcept:
+        """Whether another thread runs the loop now, and has its queues."""
+        return self.thread and self.thread != PyThread_get_thread_ident()
+
     cdef int add_soon(self, Handle handle) except -1:
         # A call from a wrong thread is an error of the caller's (debug mode says so), but must corrupt nothing.
-        if self.thread and self.thread != PyThread_get_thread_ident():
+        if self.runs_elsewhere():
             self.post(handle)
             return 0
         if px_peek(&self.inbox) != NULL:
@@ -425,6 +413,7 @@ cdef class LoopCore:
 
         Raises:
             TypeError: `delay` is None.
+            ValueError: `delay` is not a number (NaN).
             RuntimeError: the loop is closed.
         """
         if delay is None:
@@ -436,6 +425,7 @@ cdef class LoopCore:
 
         Raises:
             TypeError: `when` is None.
+            ValueError: `when` is not a number (NaN).
             RuntimeError: the loop is closed.
         """
         if when is None:
@@ -449,6 +439,8 @@ cdef class LoopCore:
         if self._debug:
             self._check_thread()
             self._check_callback(callback, method)
+        if when != when:  # neither before nor after any other: no timer behind it would ever be due
+            raise ValueError(f"{method}(): the time is not a number (NaN)")
         handle = <TimerHandle>TimerHandle.__new__(TimerHandle)
         handle._loop = self
         handle._callback = callback
@@ -457,8 +449,15 @@ cdef class LoopCore:
         handle._when = when
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
-        self.push_timer(handle)
+        if self.runs_elsewhere():
+            self.post(self.new_handle(self._add_timer, (handle,), None))  # as in add_soon
+        else:
+            self.push_timer(handle)
         return handle
+
+    def _add_timer(self, TimerHandle handle not None):
+        if not handle._cancelled and not handle._scheduled:
+            self.push_timer(handle)
 
     def _make_handle(self, callback, args):
         return self.new_handle(callback, args, None)
@@ -543,7 +542,7 @@ cdef class LoopCore:
         handle._scheduled = True
         self.timer_order += 1
         self.timer_count += 1
-        sift_up(self.timers, self.timer_count - 1)
+        px_timer_up(self.timers, self.timer_count - 1)
         if px_is_set(&self.sleeping):
             self.rouse()  # it did not know of this one
         return 0
@@ -553,10 +552,10 @@ cdef class LoopCore:
         self.timer_count -= 1
         if self.timer_count:
             self.timers[0] = self.timers[self.timer_count]
-            sift_down(self.timers, self.timer_count, 0)
+            px_timer_down(self.timers, self.timer_count, 0)
         handle._scheduled = False
         Py_DECREF(handle)
-        if handle._cancelled:
+        if handle.counted:
             self.timer_cancelled -= 1
         return handle
 
@@ -580,16 +579,15 @@ cdef class LoopCore:
         self.timer_count = count
         self.timer_cancelled = 0
         for i in range(count // 2 - 1, -1, -1):
-            sift_down(self.timers, count, i)
+            px_timer_down(self.timers, count, i)
         for i in range(dropped):
             Py_DECREF(<object>garbage[i])
         free(garbage)
         return 0
 
     cdef int due_timers(self) except -1:
-        cdef double now
+        cdef double now = self.now()
         cdef TimerHandle handle
-        now = self.now()
         while self.timer_count and self.timers[0].when <= now:
             handle = self.pop_timer()
             self.timers_due = now
@@ -760,6 +758,8 @@ cdef class LoopCore:
         """Called before the first wait of each run."""
 
     def _set_port(self, Port port not None):
+        if self._port is not no_port:
+            raise RuntimeError("a loop is initialized once")
         self._port = port
 
 
@@ -773,6 +773,10 @@ cdef int _traverse(LoopCore self, visitproc visit, void *arg) noexcept:
     cdef uint32_t i = self.ready_head
     cdef Py_ssize_t k
     cdef int found = _traverse_attributes(<PyObject *>self, visit, arg)
+    cdef void *item = px_peek(&self.inbox)  # nobody posts now: those who do hold the GIL, or are stopped
+    while item != NULL and not found:
+        found = visit(<PyObject *>item, arg)
+        item = (<Handle>item).next
     while i != self.ready_tail and not found:
         found = visit(<PyObject *>self.ready[i & self.ready_mask], arg)
         i += 1

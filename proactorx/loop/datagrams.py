@@ -68,6 +68,7 @@ class Datagrams(asyncio.BaseEventLoop):
         if isinstance(protocol, _Failed):
             sock.close()  # nobody else would
             protocol.fail()
+        self._check_socket(sock)  # type: ignore[attr-defined]  # the factory may have closed it
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         transport = DatagramTransport(self, self._port, sock, protocol, address=address, extra=extra)
         transport._start(waiter)

@@ -67,9 +67,10 @@ class EventLoop(
     def __init__(self, backend: str | None = None, *, spin: float = 0) -> None:
         if not 0 <= spin <= 1:
             raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
-        self._choice = drivers.Choice(backend)
-        self._spin_ns = self._choice.driver.spin_ns = round(spin * 1e9)
-        self._set_port(Port(self._choice.driver, self._fall_back))
+        choice = drivers.Choice(backend)
+        self._set_port(Port(choice.driver, self._fall_back))
+        self._choice = choice
+        self._spin_ns = choice.driver.spin_ns = round(spin * 1e9)
         self._init_connections()
         self._init_sockets()
         self._init_pipes()
@@ -160,9 +161,11 @@ class EventLoop(
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self.is_closed():
             return
-        _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
-        if not self.is_running():
-            self.close()
+        try:
+            _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        finally:  # also where warnings are errors
+            if not self.is_running():
+                self.close()
 
     def set_debug(self, enabled: bool) -> None:
         """Switch debug mode, also while the loop runs."""

@@ -332,7 +332,7 @@ class Sockets:
 
     def _close_sockets(self):
         """After the port's close: let go of the connections that nobody has accepted."""
-        (<SocketTable>self._socket_table).accepted.clear()
+        (<SocketTable?>self._socket_table).accepted.clear()
 
     async def sock_recv(self, sock, n):
         """Receive at most `n` bytes, b"" at the end of the stream: recv(2)."""

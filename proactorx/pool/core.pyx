@@ -48,10 +48,12 @@ def name_this_thread(str name not None):
 
 cdef Results results_of(loop):
     """Where the results for `loop` go: an attribute of the loop, so that they share its life."""
-    found = getattr(loop, "_proactorx_results", None)
+    # Of its own, which a mock that has whatever it is asked for has not.
+    attributes = vars(loop)
+    found = attributes.get("_proactorx_results")
     if found is None:
-        found = vars(loop).setdefault("_proactorx_results", Results(loop))  # one, whichever thread comes first
-    return <Results>found
+        found = attributes.setdefault("_proactorx_results", Results(loop))  # one, whichever thread comes first
+    return <Results?>found
 
 
 @cython.final

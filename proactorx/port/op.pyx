@@ -14,6 +14,7 @@ Three rules keep memory and descriptors safe:
   wants is closed here, and received bytes are handed to ``owner``.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -129,6 +130,8 @@ cdef class Watch(Op):
     """Calls `callback` each time that `fd` is ready for `events` (poll(2) bits), until it is cancelled."""
 
     def __init__(self, int fd, uint32_t events, callback):
+        if self.state != NEW:
+            raise RuntimeError("an operation that has been submitted stays what it is")
         self.kind = POLL
         self.fd = fd
         self.events = events
@@ -145,6 +148,7 @@ cdef class Watch(Op):
         return 0
 
 
+@cython.no_gc_clear  # __dealloc__ is to find what the op holds: no cycle is made of ops alone
 cdef class Overlapped(Op):
     """One op with a result, as its user sees it: ``done``, ``result()``, ``error``.
 
@@ -153,6 +157,8 @@ cdef class Overlapped(Op):
 
     def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None, owner=None,
                  int64_t position=-1, bint datasync=False):
+        if self.state != NEW:
+            raise RuntimeError("an operation that has been submitted stays what it is")
         if not POLL <= kind <= last_kind or kind == RECV_STREAM or kind == RECV_DGRAMS:
             raise ValueError(f"unknown kind of operation: {kind}")
         if size < 0:

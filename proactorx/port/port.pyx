@@ -7,7 +7,7 @@ never stops cannot starve timers and callbacks.
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_DECREF
-from proactorx.port.errnos cimport ECANCELED
+from proactorx.port.errnos cimport EBADF, ECANCELED
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from proactorx.drivers.driver cimport Driver
@@ -17,6 +17,8 @@ from proactorx.port.op cimport (
 
 import logging
 import time
+
+from proactorx.port.errors import strerror
 
 cdef extern from "atomics.h":
     void *px_pointed(void **place) nogil
@@ -36,23 +38,40 @@ cdef class Flushable:
         raise NotImplementedError("Flushable.flush")
 
 
+# What a port has that was made without its __init__: nothing can be done with it.
+cdef Driver closed_driver = Driver()
+closed_driver.closed = True
+
+
 cdef class Port:
     """One driver, its packets, and what must be flushed before the next wait."""
 
+    def __cinit__(self, *args, **kwargs):
+        self.driver = closed_driver
+        self.given_up = []
+        self.dirty = []
+        px_point(&self.woken, <void *>closed_driver)
+
     def __init__(self, Driver driver not None, fallback=None):
+        if self.driver is not closed_driver:
+            raise RuntimeError("a port is initialized once")
         self.driver = driver
         self.fallback = fallback
-        self.given_up = []
         px_point(&self.woken, <void *>driver)
-        self.dirty = []
 
     def __dealloc__(self):
         PyMem_Free(self.owners)
 
     cdef int own(self, int fd, object owner) except -1:
-        """Note that `owner`, a transport, has `fd`; until it calls `disown`."""
+        """Note that `owner`, a transport, has `fd`; until it calls `disown`.
+
+        Raises:
+            OSError: there is no such descriptor: whoever had it has closed it.
+        """
         cdef int size = self.owner_count or 64
         cdef void **owners
+        if fd < 0:
+            raise OSError(EBADF, strerror(EBADF))
         if fd >= self.owner_count:
             while size <= fd:
                 size *= 2
@@ -66,12 +85,12 @@ cdef class Port:
         return 0
 
     cdef void disown(self, int fd, void *owner) noexcept:
-        if fd < self.owner_count and self.owners[fd] == owner:
+        if 0 <= fd < self.owner_count and self.owners[fd] == owner:
             self.owners[fd] = NULL
 
     def owner_of(self, int fd):
         """The transport that has `fd`, or None."""
-        return <object>self.owners[fd] if fd < self.owner_count and self.owners[fd] != NULL else None
+        return <object>self.owners[fd] if 0 <= fd < self.owner_count and self.owners[fd] != NULL else None
 
     cdef uint32_t queued(self) noexcept:
         return queue_count(&self.driver.queue)
@@ -85,6 +104,8 @@ cdef class Port:
         return self.driver.submit(op)
 
     def _refuse(self):
+        if self.driver is closed_driver:
+            raise RuntimeError("no __init__ has given this a port")
         raise RuntimeError("the port belongs to the parent process" if self.driver.forked else "the port is closed")
 
     cdef int open(self) except -1:

@@ -42,6 +42,7 @@ cdef class SharedPort(Operations):
     cdef bint has_native_files(self) except -1
     cdef int stop_on(self, int fd) except -1
     cdef int refuse(self, int error=*) except -1
+    cdef int put_back(self) except -1
     cdef int _enter_driver(self) except -1
     cdef int _leave_driver(self) except -1
     cdef int _drain(self) except -1

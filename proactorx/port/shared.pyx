@@ -351,21 +351,22 @@ cdef class SharedPort(Operations):
                 return self._wait(me, got & PX_ASK_DRIVER, deadline)
             except BaseException:
                 if px_withdraw(self.core, me) == PX_RELEASED:
-                    self._put_back()
+                    self.put_back()
                 raise
         if got & PX_ASK_DRIVER:
             try:
                 self._ask_driver()
             except BaseException:
-                self._put_back()
+                self.put_back()
                 raise
         return 1
 
-    def _put_back(self):
+    cdef int put_back(self) except -1:
         cdef px_thread *me = self._me()
         if px_put_back(self.core, me):
             drop(&me.parcel)
             raise MemoryError
+        return 0
 
     cdef int _wait(self, px_thread *me, bint ask, int64_t deadline) except -1:
         """As a waiter.  1: released.  0: the time is over.  INTERRUPTED: a signal came; this thread waits no longer."""
@@ -651,6 +652,8 @@ cdef class SharedPort(Operations):
 
     def _look_every(self, double seconds):
         """How often the leader looks whether running threads sleep; before the first get, and for tests."""
+        if self.core == NULL:
+            self.refuse()
         self.core.look_ns = <int64_t>(seconds * 1e9)
 
     def _after_fork_in_child(self):

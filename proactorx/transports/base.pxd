@@ -16,6 +16,7 @@ cdef class BaseTransport(Flushable):
     cdef bint closing
     cdef bint connection_lost_called
 
+    cdef int init(self, object loop, Port port) except -1
     cdef int begin(self, Op op, int kind) except -1
     cdef int receive_done(self) except -1
     cdef bint busy(self) noexcept

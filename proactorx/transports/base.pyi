@@ -1,7 +1,9 @@
 import asyncio
 from typing import Any
 
-from proactorx.port.port import Flushable
+from proactorx.port.port import Flushable, Port
+
+class NoPort(Port): ...
 
 class BaseTransport(Flushable):
     def __del__(self) -> None: ...

@@ -17,11 +17,33 @@ cdef extern from "../drivers/sockio.h":
     int px_close(int fd) nogil
 
 
+cdef class NoPort(Port):
+    """Of a transport that was made without its ``__init__``."""
+
+    cdef int mark(self, Flushable item) except -1:
+        self._refuse()
+
+    cdef int own(self, int fd, object owner) except -1:
+        self._refuse()
+
+
+cdef Port no_port = NoPort.__new__(NoPort)
+
+
 cdef class BaseTransport(Flushable):
     """The common part of all transports; a subclass says what its op's packets mean, and what else it does."""
 
     def __cinit__(self):
         self.fd = -1
+        self.port = no_port
+
+    cdef int init(self, object loop, Port port) except -1:
+        """What every ``__init__`` does first."""
+        if self.port is not no_port:
+            raise RuntimeError("a transport is initialized once")
+        self._loop = loop
+        self.port = port
+        return 0
 
     # ------------------------------------------------------------------------------------------ what users ask for
 

@@ -1,5 +1,4 @@
 import asyncio
-import logging
 import socket
 from contextvars import Context
 from typing import Any, ClassVar, NoReturn
@@ -7,8 +6,6 @@ from typing import Any, ClassVar, NoReturn
 from proactorx.port.op import Op
 from proactorx.port.port import Port
 from proactorx.transports.sending import SendingTransport
-
-logger: logging.Logger
 
 class UDPTransport(asyncio.DatagramTransport, asyncio.Transport): ...
 class Arena: ...

@@ -15,16 +15,15 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, strlen
 from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_DGRAMS
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
 
 import asyncio
-import logging
 import socket
-from asyncio import constants, trsock
+from asyncio import trsock
 
 from proactorx.port import names
 from proactorx.port.errors import strerror
@@ -35,7 +34,7 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size)
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef extern from "dgrams.h":
     ctypedef struct px_outgoing:
@@ -58,8 +57,6 @@ cdef extern from "dgrams.h":
     int px_take_late(px_arena *arena) nogil
     enum: AF_INET, AF_INET6, AF_UNIX, PX_HOST
 
-logger = logging.getLogger("asyncio")
-
 cdef enum:
     LARGEST = 65536        # an IP datagram carries less, RFC 768 and RFC 8200; 65,507 bytes over IPv4
     LARGEST_UNIX = 262144  # stock asyncio's limit; the system's is net.core.wmem_max
@@ -68,7 +65,6 @@ cdef enum:
     LYING = 3              # so many "writable" without room for a datagram, and the next try waits for a timer
     PLAIN = 0xff           # Outgoing.size: only the socket module knows the address
 
-cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 cdef object DATAGRAM_RECEIVED = "datagram_received"
 
 
@@ -122,8 +118,8 @@ cdef class DatagramTransport(SendingTransport):
 
     def __init__(self, loop, Port port not None, sock, protocol, *, address=None, extra=None, context=None):
         cdef Outgoing out
-        self._loop = loop
-        self.port = port
+        cdef int fd
+        self.init(loop, port)
         self.sock = sock
         self.given = True
         self.context = PyContext_CopyCurrent() if context is None else context
@@ -139,11 +135,12 @@ cdef class DatagramTransport(SendingTransport):
         if self.remote is not None and not self.connected and not self.plain:
             self.name_of(self.remote, &out)
             Py_XDECREF(<PyObject *>out.address)
-            if out.address == NULL:
+            if out.address == NULL and out.size != PLAIN:
                 self.fixed.size = out.size
-                memcpy(self.fixed.name, out.name, out.size)
-        self.fd = sock.fileno()
-        port.own(self.fd, self)
+                memcpy(self.fixed.name, out.name, PX_NAME)
+        fd = sock.fileno()
+        port.own(fd, self)
+        self.fd = fd  # last: whoever made us still has it to close when something before this raises
 
     @property
     def __class__(self):
@@ -395,9 +392,7 @@ cdef class DatagramTransport(SendingTransport):
                 raise ValueError(f"Invalid address: must be None or {self.remote}")
             addr = self.remote
         if self.lost:
-            if self.lost > MANY_WARNINGS:
-                logger.warning("socket.send() raised exception.")
-            self.lost += 1
+            self.refuse()
             return
         out.address = NULL
         out.size = 0
@@ -433,14 +428,19 @@ cdef class DatagramTransport(SendingTransport):
             memcpy(out.name, self.sent_to.name, PX_NAME)
             return 0
         if self.family == AF_UNIX:
-            if isinstance(address, (str, bytes)) and address and len(address) <= 100:
-                packed = names.pack(AF_UNIX, address)
+            if (type(address) is str or type(address) is bytes) and address:
+                try:
+                    packed = names.pack(AF_UNIX, address)
+                except (OSError, ValueError):
+                    return 0  # too long, or no name of a file
                 Py_INCREF(packed)
                 out.address = <void *>packed
                 out.size = 0
             return 0
         length = len(address) if type(address) is tuple else 0
         if not (length == 2 or (self.family == AF_INET6 and 2 < length <= 4)) or type(address[0]) is not str:
+            return 0
+        if not (<str>address[0]).isascii():
             return 0
         for item in address[1:]:
             if type(item) is not int or not 0 <= item <= 0xffffffff:
@@ -455,6 +455,8 @@ cdef class DatagramTransport(SendingTransport):
         if flow > 0xfffff:
             return 0
         host = PyUnicode_AsUTF8AndSize(address[0], &size)
+        if strlen(host) != <size_t>size:
+            return 0  # a null: what follows it is not to be lost silently
         size = px_pack(self.family, host, <int>port, <uint32_t>flow, <uint32_t>scope, out.name)
         if size:
             out.size = <unsigned char>size

@@ -39,6 +39,8 @@ cdef class Listener(Op):
     cdef bint starved            # said already that there are no descriptors
 
     def __init__(self, loop, Port port not None, sock, factory, server, make_tls=None, context=None):
+        if self.port is not None:
+            raise RuntimeError("a listener is initialized once")
         self.kind = ACCEPT
         self.loop = loop
         self.port = port

@@ -11,7 +11,7 @@ cdef class PipeReadOp(Op):
     cdef ReadPipeTransport transport
 
 cdef class ReadPipeTransport(BaseTransport):
-    cdef object memory           # where read(2) puts its bytes: one for all pipes of the loop
+    cdef bytearray memory        # where read(2) puts its bytes: one for all pipes of the loop
     cdef bint character          # a terminal or another character device
     cdef bint unpollable         # a device that poll(2) says nothing of, and that never keeps one waiting
     cdef object __weakref__

@@ -107,26 +107,26 @@ cdef class PipeReadOp(Op):
 
 def _get_pipe(BaseTransport self):
     # asyncio's own name for the file object; set to None by those who take it back.
-    return (<PipeFile>self.sock).pipe if self.fd >= 0 else None
+    return (<PipeFile?>self.sock).pipe if self.fd >= 0 else None
 
 
 def _set_pipe(BaseTransport self, value):
     if value is not None:
         raise AttributeError("a transport keeps its pipe")
-    self.fd = -1
+    if isinstance(self.sock, PipeFile):
+        self.fd = -1
 
 
 cdef class ReadPipeTransport(BaseTransport):
     """The transport of ``connect_read_pipe``: an ``asyncio.ReadTransport`` with its whole contract."""
 
-    def __init__(self, loop, Port port not None, pipe, protocol, memory, *, extra=None):
+    def __init__(self, loop, Port port not None, pipe, protocol, bytearray memory not None, *, extra=None):
         cdef int fd = pipe.fileno()
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
             raise ValueError("Pipe transport is for pipes/sockets only.")
         os.set_blocking(fd, False)
-        self._loop = loop
-        self.port = port
+        self.init(loop, port)
         self.sock = PipeFile(loop, pipe)
         self.given = True
         self.memory = memory
@@ -274,8 +274,7 @@ cdef class WritePipeTransport(SendingTransport):
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
             raise ValueError("Pipe transport is only for pipes, sockets and character devices")
         os.set_blocking(fd, False)
-        self._loop = loop
-        self.port = port
+        self.init(loop, port)
         self.sock = PipeFile(loop, pipe)
         self.given = True
         self.eager = True
@@ -379,7 +378,8 @@ cdef class WritePipeTransport(SendingTransport):
             if len(data):
                 if self.refused >= <uint32_t>MANY_WARNINGS:
                     logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
-                self.refused += 1
+                else:
+                    self.refused += 1
             return
         SendingTransport.write(self, data)
 

@@ -23,7 +23,7 @@ cdef class SendingTransport(BaseTransport):
     cdef Py_ssize_t offset
     cdef Py_ssize_t buffered
     cdef Py_ssize_t high, low
-    cdef uint16_t lost           # writes after the connection was lost, plus one; 0: alive
+    cdef uint16_t lost           # writes after the connection was lost, plus one, as far as `refuse` counts; 0: alive
     cdef bint protocol_paused
     cdef bint eof_written
     cdef bint shut               # shutdown(2) was called
@@ -34,6 +34,7 @@ cdef class SendingTransport(BaseTransport):
     cdef ssize_t put(self, const char *data, size_t size) noexcept nogil
     cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil
     cdef object _keep(self, data, Py_ssize_t size)
+    cdef int refuse(self) except -1
     cdef bint _may_send(self) except -1
     cdef int enqueue(self, object data, Py_ssize_t size) except -1
     cdef int wait_writable(self) except -1

@@ -107,9 +107,7 @@ cdef class SendingTransport(BaseTransport):
         if not size:
             return
         if self.lost:
-            if self.lost > MANY_WARNINGS:
-                logger.warning("socket.send() raised exception.")
-            self.lost += 1
+            self.refuse()
             return
         if type(data) is not bytes:
             data = self._keep(data, size)
@@ -117,6 +115,14 @@ cdef class SendingTransport(BaseTransport):
                 return
             size = PyBytes_GET_SIZE(data)
         self.enqueue(data, size)
+
+    cdef int refuse(self) except -1:
+        """A write after the connection was lost: many of them are logged, and `lost` stops counting there."""
+        if self.lost > MANY_WARNINGS:
+            logger.warning("socket.send() raised exception.")
+        else:
+            self.lost += 1
+        return 0
 
     cdef object _keep(self, data, Py_ssize_t size):
         """What must be kept of a mutable buffer: nothing where much of it can be sent at once."""

@@ -101,22 +101,26 @@ cdef class StreamTransport(SendingTransport):
 
     def __init__(self, loop, Port port not None, int fd, protocol, *, sock=None, extra=None, server=None, context=None,
                  bytes peer=None):
-        self._loop = loop
-        self.port = port
-        self.fd = fd
+        self.init(loop, port)
         self.sock = sock
         self.given = sock is not None
         self.extra = extra
-        self.server = server
         self.context = PyContext_CopyCurrent() if context is None else context
-        port.own(fd, self)
         self.set_protocol(protocol)
-        if peer is None:
-            self.remember_name(True)
-        else:
-            self.keep_name(True, <unsigned char *>PyBytes_AS_STRING(peer), <int>PyBytes_GET_SIZE(peer))
-        if server is not None:
-            attach(server, self)
+        port.own(fd, self)
+        self.fd = fd
+        try:
+            if peer is None:
+                self.remember_name(True)
+            else:
+                self.keep_name(True, <unsigned char *>PyBytes_AS_STRING(peer), <int>PyBytes_GET_SIZE(peer))
+            if server is not None:
+                attach(server, self)
+        except BaseException:
+            self.fd = -1  # whoever made us still has it, and closes it
+            port.disown(fd, <void *>self)
+            raise
+        self.server = server
 
     @property
     def __class__(self):

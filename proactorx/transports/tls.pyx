@@ -118,6 +118,8 @@ cdef class TLSProtocol(RawProtocol):
         self.shutdown_timeout = _seconds(ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT, "ssl_shutdown_timeout")
         if not sslcontext:
             sslcontext = _default_context(server_side, server_hostname)
+        if self.port is not None:
+            raise RuntimeError("a protocol is initialized once")
         self._loop = loop
         self.port = port
         self.context = PyContext_CopyCurrent()
@@ -203,7 +205,7 @@ cdef class TLSProtocol(RawProtocol):
         self.backlog.clear()
         self.backlog_size = 0
         self.outgoing_read()
-        self.lost += 1
+        self.lost = self.lost or 1
         self.closed = True
         if self.app_state == APP_MADE or self.app_state == APP_EOF:
             self.app_state = APP_LOST
@@ -535,7 +537,8 @@ cdef class TLSProtocol(RawProtocol):
         if self.state != OPEN and self.state != HANDSHAKE:
             if self.lost >= MANY_WARNINGS:
                 logger.warning("SSL connection is closed")
-            self.lost += 1
+            else:
+                self.lost += 1
             return 0
         self.backlog.append(data)
         self.backlog_size += PyBytes_GET_SIZE(data)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from proactorx.transports.tls import TLSProtocol
 
 class SSLTransport(sslproto._SSLProtocolTransport): ...
+class NoTLS(TLSProtocol): ...
 
 # An SSLTransport is what isinstance() sees: a compiled class cannot inherit from it.
 class TLSTransport(Transport):

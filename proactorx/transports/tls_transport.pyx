@@ -13,6 +13,37 @@ class SSLTransport(sslproto._SSLProtocolTransport):
     _closed = True  # nobody makes one: nothing to warn of
 
 
+cdef class NoTLS(TLSProtocol):
+    """Of a transport that was made without its ``__init__``."""
+
+    cdef refuse(self):
+        raise RuntimeError("no __init__ has given this transport a connection")
+
+    cdef int set_app(self, protocol) except -1:
+        self.refuse()
+
+    cdef int pause(self) except -1:
+        self.refuse()
+
+    cdef int resume(self) except -1:
+        self.refuse()
+
+    cdef int write(self, data) except -1:
+        self.refuse()
+
+    cdef Py_ssize_t unsent(self) except -1:
+        self.refuse()
+
+    cdef int close(self) except -1:
+        self.refuse()
+
+    cdef int abort(self, exc) except -1:
+        self.refuse()
+
+
+cdef TLSProtocol no_tls = NoTLS.__new__(NoTLS)
+
+
 cdef class TLSTransport:
     """The user's side of a TLS connection: ``asyncio.Transport`` with its whole contract.
 
@@ -27,7 +58,12 @@ cdef class TLSTransport:
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.FALLBACK
 
+    def __cinit__(self):
+        self.tls = no_tls
+
     def __init__(self, loop, TLSProtocol tls not None):
+        if self.tls is not no_tls:
+            raise RuntimeError("a transport is initialized once")
         self._loop = loop
         self.tls = tls
         tls.face = self
@@ -148,7 +184,7 @@ cdef class TLSTransport:
         self.tls.in_high, self.tls.in_low = limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
         self.tls.hold_lower()
 
-    def _test__append_write_backlog(self, data):
+    def _test__append_write_backlog(self, bytes data not None):
         # CPython's own tests fill the queue through this.
         self.tls.backlog.append(data)
         self.tls.backlog_size += PyBytes_GET_SIZE(data)
@@ -169,6 +205,6 @@ cdef class TLSTransport:
         self.tls.abort(exc)
 
     def __del__(self):
-        if self.tls is not None and not self.tls.closed:
-            self.tls.closed = True
+        if self.tls is not None and self.tls is not no_tls and not self.tls.closed:
+            self.tls.closed = True  # before what may be an error
             warnings.warn("unclosed transport <asyncio._SSLProtocolTransport object>", ResourceWarning, source=self)

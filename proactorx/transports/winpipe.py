@@ -310,9 +310,11 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=1, source=self)
-            self._fd = -1
-            self._pipe.close()
+            try:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=1, source=self)
+            finally:  # also where warnings are errors
+                self._fd = -1
+                self._pipe.close()
 
 
 class ReadPipeTransport(PipeTransport, asyncio.ReadTransport):

@@ -343,3 +343,19 @@ async def test_cancelled_while_it_is_made() -> None:
                 await asyncio.sleep(0.01)
                 continue
         await protocol.until_lost()
+
+
+@pytest.mark.ours
+async def test_a_factory_that_closes_the_socket_it_is_for() -> None:
+    """An error (stock asyncio makes a transport that can do nothing)."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def factory() -> Recorder:
+        sock.close()
+        return Recorder()
+
+    for _ in range(3):
+        with pytest.raises(OSError):
+            await running().create_datagram_endpoint(factory, sock=sock)
+    async with endpoint() as (transport, _):
+        assert not transport.is_closing()

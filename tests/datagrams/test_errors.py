@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 
@@ -191,3 +192,80 @@ async def test_the_socket_is_closed_behind_the_transport() -> None:
         third.sendto(b"still mine", other.getsockname())
         assert await take(other) == b"still mine"
     del errors[:]
+
+
+class Name(str):
+    """A host of an enumeration of strings, or of a library's own class."""
+
+
+@pytest.mark.skipif(not has_broadcast, reason="no broadcast address")
+async def test_a_fixed_address_whose_host_is_no_plain_string() -> None:
+    with peer() as other:
+        port = other.getsockname()[1]
+        options = {"remote_addr": (Name("127.0.0.1"), port), "allow_broadcast": True}
+        async with endpoint(**options) as (transport, protocol):
+            for _ in range(3):
+                transport.sendto(b"hello")
+                assert await take(other) == b"hello"
+            assert protocol.errors == []
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Python has no Unix sockets here")
+@pytest.mark.parametrize("length", [99, 101, 104, 107])
+async def test_a_fixed_address_that_is_a_long_path(length: int) -> None:
+    with socket_directory() as directory:
+        path = f"{directory}/".ljust(length, "p")
+        with unix_peer(path) as other:
+            options = {"remote_addr": path, "allow_broadcast": True, "family": socket.AF_UNIX}
+            async with endpoint(**options) as (transport, protocol):
+                transport.sendto(b"hello")
+                assert await take(other) == b"hello"
+                assert protocol.errors == []
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Python has no Unix sockets here")
+@pytest.mark.parametrize("path", ["/" + "p" * 200, "/" + "\N{SNOWMAN}" * 60])
+async def test_a_path_that_is_too_long_is_an_error_of_the_datagrams(path: str) -> None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    async with endpoint(sock=sock) as (transport, protocol):
+        transport.sendto(b"nowhere", path)
+        await protocol.until_event("error_received")
+        assert not transport.is_closing()
+
+
+@pytest.mark.parametrize("host", ["\ud800", "127.0.0.1\0", "127.0.0.1\0.example", "\0"])
+async def test_a_host_that_no_name_can_be_ends_the_endpoint(host: str) -> None:
+    """Nothing is sent to what stands before a null, and the error is the socket module's."""
+    reports = collect_errors()
+    with peer() as other:
+        async with endpoint() as (transport, protocol):
+            transport.sendto(b"secret", (host, other.getsockname()[1]))
+            error = await protocol.until_lost()
+            assert isinstance(error, TypeError | ValueError)
+            assert [report["exception"] for report in reports] == [error]
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(10)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_seventy_thousand_datagrams_after_the_end(connected: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """No counter wraps: the endpoint stays dead, and its protocol hears nothing more."""
+    with peer() as other:
+        options = {"remote_addr": other.getsockname()} if connected else {"local_addr": ("127.0.0.1", 0)}
+        async with endpoint(**options) as (transport, protocol):
+            transport.abort()
+            await protocol.until_lost()
+            told = list(protocol.events)
+            if not connected and type(transport).__module__.startswith("asyncio."):
+                return  # stock asyncio counts for connected endpoints only
+            address = None if connected else other.getsockname()
+            with caplog.at_level(logging.ERROR, "asyncio"):  # each but a few is a warning
+                for _ in range(70_000):
+                    transport.sendto(b"x", address)
+            await turns(5)
+            assert protocol.events == told
+            assert repr(transport)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(10)

@@ -241,6 +241,30 @@ def test_an_unclosed_loop_is_closed_when_collected(loop_factory: Factory) -> Non
     assert descriptors() == before
 
 
+def test_an_unclosed_loop_is_collected_with_what_other_threads_have_posted(loop_factory: Factory) -> None:
+    before = descriptors()
+    loop = loop_factory()
+    loop.run_until_complete(nothing())
+    for _ in range(3):
+        loop.call_soon_threadsafe(print, loop)
+    watched = weakref.ref(loop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del loop
+        gc.collect()
+    assert watched() is None
+    assert descriptors() == before
+
+
+@pytest.mark.ours
+def test_a_loop_is_initialized_once(loop: asyncio.AbstractEventLoop) -> None:
+    info = loop.backend_info()  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="once"):
+        loop.__init__("select")  # type: ignore[misc]
+    assert loop.backend_info() is info  # type: ignore[attr-defined]
+    loop.run_until_complete(nothing())
+
+
 def test_a_loop_that_was_never_run_is_closed_when_collected(loop_factory: Factory) -> None:
     before = descriptors()
     with warnings.catch_warnings():

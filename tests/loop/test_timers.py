@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import threading
 import time
 import unittest.mock
 from collections.abc import Callable
@@ -213,7 +214,7 @@ def test_cancelling_timers_where_there_is_no_memory(loop: asyncio.AbstractEventL
     """What is swept was freed twice."""
     testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
     seen: list[int] = []
-    handles = [loop.call_later(0.01, seen.append, i) for i in range(400)]
+    handles = [loop.call_later(0.2, seen.append, i) for i in range(400)]
     doomed = iter(handles[:300])
     testcapi.set_nomemory(0)  # every allocation fails
     try:
@@ -222,8 +223,8 @@ def test_cancelling_timers_where_there_is_no_memory(loop: asyncio.AbstractEventL
     finally:
         testcapi.remove_mem_hooks()
     del handles, handle
-    more = [loop.call_later(0.005, seen.append, i) for i in range(400, 500)]
-    loop.call_later(0.02, loop.stop)
+    more = [loop.call_later(0.05, seen.append, i) for i in range(400, 500)]
+    loop.call_later(0.3, loop.stop)
     loop.run_forever()
     assert seen == [*range(400, 500), *range(300, 400)]
     assert not any(handle.cancelled() for handle in more)
@@ -432,3 +433,62 @@ def test_a_clock_that_is_replaced_by_a_mock(loop: asyncio.AbstractEventLoop) -> 
     with unittest.mock.patch.object(loop, "time", return_value=7.0):
         assert loop.call_later(10, print).when() == 17.0
     loop.run_until_complete(main())
+
+
+# What is no time, and no thread of the loop
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("method", ["call_later", "call_at"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_time_that_is_not_a_number_is_refused(loop: asyncio.AbstractEventLoop, method: str, debug: bool) -> None:
+    """Stock asyncio takes it, and other timers may then never fire."""
+    loop.set_debug(debug)
+    seen: list[int] = []
+    loop.call_later(0.001, seen.append, 1)
+    with pytest.raises(ValueError, match=f"^{method}.*not a number"):
+        getattr(loop, method)(float("nan"), seen.append, 2)
+    loop.call_later(0.002, seen.append, 3)
+    run_until(loop, lambda: len(seen) == 2)
+    assert seen == [1, 3]
+
+
+@pytest.mark.ours
+async def test_a_timeout_that_is_not_a_number_is_refused() -> None:
+    with pytest.raises(ValueError):
+        async with asyncio.timeout(float("nan")):
+            await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.ours
+def test_timers_set_and_cancelled_by_another_thread(loop: asyncio.AbstractEventLoop) -> None:
+    """An error of the program's, which debug mode reports; but nothing is corrupted, and the timers fire."""
+    seen: list[int] = []
+    cancelled: list[int] = []
+    count = 3000
+
+    def call() -> None:
+        for n in range(count):
+            loop.call_later(0.001, seen.append, n)
+            loop.call_later(0.5 + n * 1e-6, cancelled.append, n).cancel()
+            loop.call_at(loop.time() + 1000, cancelled.append, n).cancel()
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+
+    async def main() -> None:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            own = [loop.call_later(0.0005 * n, int) for n in range(50)]
+            await asyncio.sleep(0)
+            for timer in own[::2]:
+                timer.cancel()
+        loop.call_soon_threadsafe(loop.call_later, 0.6, done.set_result, None)
+        await done
+
+    done = loop.create_future()
+    loop.run_until_complete(main())
+    assert sorted(seen) == sorted([*range(count)] * 3)
+    assert cancelled == []

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import socket
 from typing import Any
 
 import pytest
 
-from .support import BIG, BufferedRecorder, Recorder, collect_errors, dial, linked, reset, serving, turns
+from .certs import Certificates
+from .support import (
+    BIG,
+    BufferedRecorder,
+    Recorder,
+    collect_errors,
+    dial,
+    linked,
+    open_fds,
+    reset,
+    serving,
+    turns,
+)
 
 tcp_kinds = pytest.mark.parametrize("kind", ["tcp", "accepted"])
 
@@ -218,3 +232,52 @@ def test_an_exit_raised_by_a_protocol_leaves_the_loop(loop: asyncio.AbstractEven
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         loop.run_until_complete(task)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_factory_that_closes_its_server_costs_one_descriptor(secure: bool, certificates: Certificates) -> None:
+    """The transport cannot be made any more; its descriptor is closed, and once: not again when it is collected, when
+    the number may be that of a file of the program's."""
+    kept = collect_errors()
+
+    def factory() -> asyncio.Protocol:
+        server.close()
+        return asyncio.Protocol()
+
+    server = await asyncio.get_running_loop().create_server(
+        factory, "127.0.0.1", 0, ssl=certificates.server() if secure else None
+    )
+    client = dial(server.sockets[0].getsockname())
+    while not kept:
+        await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(client.recv, 1) == b""
+    client.close()
+    # The report holds the exception, whose traceback holds what there is of the transport.
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+    kept.clear()
+    gc.collect()
+    for fd in files:
+        os.close(fd)  # EBADF: somebody else has done it
+
+
+@pytest.mark.ours
+async def test_a_server_that_cannot_start_leaves_nothing() -> None:
+    """The second socket cannot listen: the first is not left listening."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            before = open_fds()
+            with pytest.raises(OSError):
+                await asyncio.get_running_loop().create_server(Recorder, ["127.0.0.2", "127.0.0.1"], port)
+            assert open_fds() == before
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", port), 5)
+            with pytest.raises(OSError):
+                await asyncio.get_running_loop().create_server(Recorder, sock=taken)
+            assert taken.fileno() >= 0  # the user's own stays his

@@ -1,4 +1,4 @@
-"""What is forgotten is named by a ResourceWarning, with the place where it was made (tracemalloc)."""
+"""What is forgotten is named by a ResourceWarning, with the place where it was made (tracemalloc), and is closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from .certs import Certificates
-from .support import CAT, backend_of, pipe_of_files
+from .support import CAT, backend_of, open_fds, pipe_of_files
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 12), reason="tracemalloc of Python 3.11 finds no object of a Python class"
@@ -120,3 +120,46 @@ def test_a_loop(loop_factory: Factory, shown: list[tuple[str, list[int]]]) -> No
     gc.collect()
     found = [lines for text, lines in shown if text.startswith("unclosed event loop")]
     assert any(_is_in(test_a_loop, line) for lines in found for line in lines), shown
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What ResourceWarnings say that are raised, as with ``-W error``, in finalizers that cannot pass them on."""
+    seen: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(str(unraisable.exc_value)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        yield seen
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("make", [stream, secured, datagrams, read_pipe, write_pipe, subprocess])
+def test_a_transport_is_closed_where_warnings_are_errors(
+    loop_factory: Factory, make: Any, certificates: Certificates, refused: list[str]
+) -> None:
+    before = open_fds()
+    loop = loop_factory()
+    kept, other = loop.run_until_complete(make(certificates)), None
+    for other in kept[1:]:
+        if not isinstance(other, asyncio.BaseTransport):
+            other.close()
+    pid = kept[0].get_pid() if make is subprocess else None
+    loop.close()
+    del kept, other
+    gc.collect()
+    if pid is not None and sys.platform != "win32":
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    assert any(text.startswith("unclosed transport") for text in refused)
+    assert open_fds() == before
+
+
+@pytest.mark.ours
+def test_a_loop_is_closed_where_warnings_are_errors(loop_factory: Factory, refused: list[str]) -> None:
+    before = open_fds()
+    loop = loop_factory()
+    loop.run_until_complete(asyncio.sleep(0.001))
+    del loop
+    gc.collect()
+    assert [text.startswith("unclosed event loop") for text in refused] == [True]
+    assert open_fds() == before

@@ -301,3 +301,19 @@ def test_what_ends_in_the_last_turn_goes_out(loop: asyncio.AbstractEventLoop, st
             transport.abort()
             loop.run_until_complete(protocol.until_lost())
             assert peer.recv(10) == b""
+
+
+@each_kind
+async def test_seventy_thousand_writes_after_the_end(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No counter wraps: the connection stays dead, and its protocol hears nothing more."""
+    async with linked(kind) as link:
+        link.transport.abort()
+        await link.protocol.until_lost()
+        told = list(link.protocol.events)
+        with caplog.at_level(logging.ERROR, "asyncio"):  # each but a few is a warning
+            for _ in range(70_000):
+                link.transport.write(b"x")
+        await turns(5)
+        assert link.protocol.events == told
+        assert link.transport.get_write_buffer_size() == 0
+        assert await link.rest_of_peer() == b""
