@@ -9,6 +9,13 @@ marked ``ours`` (it tests what stock asyncio does not have) is not run on stock 
     pytest tests --driver=auto          what a program gets that names no driver
     pytest tests --no-stock             without stock asyncio
     pytest tests --driver=none          stock asyncio alone: what do these tests say of the reference?
+
+``pytest tests`` leaves out what carries the marker ``exhaustive`` (``support/thinning.py``), and uses all processors:
+
+    pytest tests -m "exhaustive or not exhaustive"      everything
+    pytest tests -n 0                                   in one process
+
+Nothing is left out where ``-m`` or ``--driver`` says what is wanted, or a file or a test is named and not a folder.
 """
 
 from __future__ import annotations
@@ -16,11 +23,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support import thinning
 
 DRIVERS = ("io_uring", "epoll", "iocp", "select")
 WORDS = (*DRIVERS, "auto")
@@ -78,12 +88,40 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     return found or {"asyncio": STOCK}
 
 
+def _folders_named(config: pytest.Config) -> bool:
+    """Whether the command line names no file and no test."""
+    return all(Path(argument).is_dir() for argument in config.args)
+
+
+def _short(config: pytest.Config) -> bool:
+    option = config.option
+    return not option.markexpr and option.driver == "all" and _folders_named(config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if _drivers(config):
-        return
-    marked = [item.get_closest_marker("ours") is not None for item in items]
-    config.hook.pytest_deselected(items=[item for item, ours in zip(items, marked, strict=True) if ours])
-    items[:] = [item for item, ours in zip(items, marked, strict=True) if not ours]
+    left_out: set[pytest.Item] = set()
+    if not _drivers(config):
+        left_out |= {item for item in items if item.get_closest_marker("ours") is not None}
+    if config.option.driver == "all":
+        thinning.mark(items)
+    if _short(config):
+        left_out |= {item for item in items if item.get_closest_marker("exhaustive") is not None}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Folders are tested on all processors, file by file, unless the command line says how."""
+    option = config.option
+    if getattr(option, "numprocesses", 0) is not None or hasattr(config, "workerinput"):
+        return  # without xdist; told how many; or one of the processes
+    alone = option.collectonly or option.usepdb or option.capture == "no" or sys.platform == "win32"
+    if not alone and _folders_named(config):
+        option.numprocesses = os.cpu_count()
+        option.dist = "loadfile"
 
 
 def pytest_configure(config: pytest.Config) -> None:

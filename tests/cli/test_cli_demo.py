@@ -55,12 +55,14 @@ def test_where_io_uring_is_refused_it_says_why(cli: Cli, refused: Callable[[str]
     assert "--backend epoll" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_large_requests(cli: Cli) -> None:
     done = cli("demo", "--seconds", "0.2", "--connections", "3", "--size", "3000000")
     assert (done.returncode, done.stderr) == (0, "")
     assert number(row(done.stdout, "requests per second")[0]) > 0
 
 
+@pytest.mark.exhaustive
 def test_a_single_connection_and_byte_in_ascii(cli: Cli) -> None:
     done = cli("demo", "--seconds", "0.2", "--connections", "1", "--size", "1", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
@@ -68,6 +70,7 @@ def test_a_single_connection_and_byte_in_ascii(cli: Cli) -> None:
     assert "1 connection, each sending 1 byte at a time" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_warnings_as_errors(cli: Cli) -> None:
     done = cli(*SHORT, PYTHONWARNINGS="error", PYTHONDEVMODE="1")
     # asyncio's debug mode speaks of callbacks that took long, which says something of the machine only.
@@ -83,6 +86,7 @@ def test_without_rich_it_names_the_extra(cli: Cli, no_rich: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+@pytest.mark.exhaustive
 def test_few_open_files_allowed(cli: Cli) -> None:
     """It makes do with fewer connections and says so."""
     limited = ("sh", "-c", 'ulimit -n 64 && exec "$0" "$@"', sys.executable)

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
+import pytest
 from test_cli_demo import number, read_until, row
 
 Cli = Callable[..., CompletedProcess[str]]
@@ -42,6 +43,7 @@ def test_piped(cli: Cli, driver_name: str, running: str) -> None:
         assert waits[slow] > waits[1 - slow]
 
 
+@pytest.mark.exhaustive
 def test_in_ascii_with_warnings_as_errors(cli: Cli) -> None:
     done = cli(*SHORT, PYTHONIOENCODING="ascii", PYTHONWARNINGS="error")
     assert (done.returncode, done.stderr) == (0, "")

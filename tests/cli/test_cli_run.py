@@ -204,7 +204,9 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("text", ENDINGS.values(), ids=ENDINGS)
-@pytest.mark.parametrize("how", [["script.py"], ["-m", "script"]], ids=["script", "module"])
+@pytest.mark.parametrize(
+    "how", [["script.py"], pytest.param(["-m", "script"], marks=pytest.mark.exhaustive)], ids=["script", "module"]
+)
 def test_it_ends_as_under_python(cli: Cli, python: Cli, tmp_path: Path, how: list[str], text: str) -> None:
     write(tmp_path, "script.py", text)
     ours, theirs = cli("run", *how), python(*how)

@@ -112,7 +112,7 @@ MODES = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(("mode", "buffering", "options"), MODES, ids=lambda value: str(value))
 async def test_any_sequence(
     aio: Any, tmp_path: Path, mode: str, buffering: int, options: dict[str, Any], seed: int

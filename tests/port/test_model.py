@@ -26,7 +26,7 @@ def world(new_port: NewPort) -> Iterator[World]:
     world.close()
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(1, CHUNKS))])
 def test_random_schedules(world: World, variant: str, chunk: int) -> None:
     for number in range(SCHEDULES.get(variant, 1000) // CHUNKS):
         seed = f"{variant} {chunk} {number}"

@@ -42,7 +42,7 @@ def run(program: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=45, check=False, env=env)
 
 
-@pytest.mark.parametrize("sanitizers", ["thread", "address,undefined"])
+@pytest.mark.parametrize("sanitizers", ["thread", pytest.param("address,undefined", marks=pytest.mark.exhaustive)])
 def test_eight_threads(sanitizers: str, tmp_path: Path) -> None:
     program = build(sanitizers, (HERE / "races.c").read_text(), tmp_path)
     done = run(program)

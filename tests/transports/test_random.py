@@ -231,7 +231,7 @@ async def _one(kind: str, seed: int, certificates: Certificates, reported: list[
 
 @pytest.mark.ours  # stock asyncio's transports raise when they are written to after connection_lost()
 @pytest.mark.parametrize("kind", ["unix", "tcp", "tls"])
-@pytest.mark.parametrize("first", range(0, 120, 30))
+@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(30, 120, 30))])
 async def test_thirty_seeds(kind: str, first: int, certificates: Certificates) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
