@@ -679,9 +679,14 @@ cdef class LoopCore:
         return self.run_ready(self.ready_tail - self.ready_head - later)
 
     cdef int dispatch(self, uint32_t count) except -1:
-        if self._debug:
-            return self._port.dispatch_timed(count, self.slow_callback_duration)
-        return self._port.dispatch(count)
+        self._port.gathering = True
+        try:
+            if self._debug:
+                return self._port.dispatch_timed(count, self.slow_callback_duration)
+            return self._port.dispatch(count)
+        finally:
+            self._port.gathering = False
+            self._port.flush()
 
     cdef int run_ready(self, uint32_t count) except -1:
         cdef void *item
@@ -736,17 +741,16 @@ cdef class LoopCore:
         self.fresh = True
         self.only_loop = {"loop": self}
         try:
-            self._port.driver.start()
+            self._port.begin_run()
             while True:
                 self.turn()
                 if self._stopping:
                     break
-            self._port.flush()
         finally:
             self.thread = 0
             self.clock = None
             self.only_loop = None
-            self._port.driver.stop()
+            self._port.end_run()
 
     def _own_clock(self):
         """What a subclass or a test has put in the place of ``time``, or None."""

@@ -53,9 +53,12 @@ class Datagrams(asyncio.BaseEventLoop):
                 return _Failed(exc)
 
         factory = guarded if sock is None else protocol_factory
-        return await super().create_datagram_endpoint(  # type: ignore[return-value]
+        transport, protocol = await super().create_datagram_endpoint(
             factory, local_addr, remote_addr, sock=sock, **options
         )
+        if sock is not None:
+            transport.get_extra_info("socket")  # whoever gave it may use it: from now on nothing is put off
+        return transport, protocol  # type: ignore[return-value]
 
     def _make_datagram_transport(
         self,

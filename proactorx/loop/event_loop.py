@@ -147,6 +147,7 @@ class EventLoop(
         if self.is_closed():
             return
         self._port.attach_thread()  # it may have run in another one
+        self._port.send_all()  # what a run left that was ended by an exception out of this
         asyncio.BaseEventLoop.close(self)
         self._close_listeners()
         self._watches.clear()

@@ -13,6 +13,8 @@ cdef class Port:
     cdef bint waits          # this thread is in the driver's `wait`
     cdef list dirty
     cdef bint closing
+    cdef bint running        # the loop is: what is marked will be flushed before it sleeps
+    cdef bint gathering      # packets are being dispatched: what their owners write goes out after the last of them
     cdef uint64_t turns      # of the loop: who works without waiting looks here whether others have had their turn
     cdef void **owners       # the transport of each descriptor that has one; borrowed
     cdef int owner_count
@@ -27,6 +29,8 @@ cdef class Port:
     cdef int cancel(self, Op op) except -1
     cdef int resume(self, Op op) except -1
     cdef int mark(self, Flushable item) except -1
+    cdef int begin_run(self) except -1
+    cdef int end_run(self) except -1
     cdef int flush(self) except -1
     cdef int wait(self, int64_t timeout_ns) except -1
     cdef int dispatch(self, uint32_t budget) except -1

@@ -161,12 +161,38 @@ cdef class Port:
     cdef int flush(self) except -1:
         cdef list dirty
         cdef Flushable item
+        cdef Py_ssize_t done
         while self.dirty:
             dirty = self.dirty
             self.dirty = []
-            for item in dirty:
-                if item.dirty:
-                    item.flush()
+            done = 0
+            try:
+                for item in dirty:
+                    done += 1
+                    if item.dirty:
+                        item.flush()
+            except BaseException:
+                self.dirty = dirty[done:] + self.dirty  # a protocol ends the run: the others are not forgotten
+                raise
+        return 0
+
+    def send_all(self):
+        """Send what was written and put off."""
+        self.flush()
+
+    cdef int begin_run(self) except -1:
+        self.running = True
+        self.driver.start()
+        return 0
+
+    cdef int end_run(self) except -1:
+        """The loop stops turning, perhaps by an exception: nothing that was written stays behind."""
+        self.running = False
+        try:
+            if not self.driver.forked:  # then it is the parent's to send
+                self.flush()
+        finally:
+            self.driver.stop()
         return 0
 
     cdef int wait(self, int64_t timeout_ns) except -1:

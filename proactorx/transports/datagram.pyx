@@ -3,8 +3,9 @@
 Receiving.  An op says when datagrams are there, and this module takes them, many in one recvmmsg(2), into memory that
 all datagram transports of a port share: room for the largest datagram there is, so none is cut off.
 
-Sending.  ``sendto`` queues; what a callback or a turn has queued goes out in one sendmmsg(2).  A datagram that the
-system refuses is reported to ``error_received`` and the next one is tried: one that cannot be sent holds up no other.
+Sending.  ``sendto`` sends at once; what the callbacks of protocols send goes out in one sendmmsg(2), see ``sending``.
+A datagram that the system refuses is reported to ``error_received`` and the next one is tried: one that cannot be sent
+holds up no other.
 
 Closing: see ``sending``.
 """
@@ -151,7 +152,15 @@ cdef class DatagramTransport(SendingTransport):
     @property
     def _sock(self):
         # asyncio's own name for the socket object; None once that is closed.
-        return self.sock if self.fd >= 0 else None
+        return self.get_extra_info("socket")._sock if self.fd >= 0 else None
+
+    def get_extra_info(self, name, default=None):
+        """``socket``, ``sockname``, ``peername``, and what the maker of the transport gave."""
+        if name == "socket":
+            self.eager = True  # somebody else may use it now
+            if self.dirty:
+                self.flush()
+        return SendingTransport.get_extra_info(self, name, default)
 
     # What a stream transport has and this one has not; stock asyncio's says the same.
 
@@ -481,10 +490,10 @@ cdef class DatagramTransport(SendingTransport):
         self.buffered += PyBytes_GET_SIZE(data) + HEADER
         if self.writable is None and self.retry is None:
             much = self.buffered >= SEND_AT_ONCE or self.count >= PX_SENT or self.buffered > self.high
-            if self.in_callback and not much:
-                self.dirty = True
-            elif much or not self._loop.is_running():
+            if much or self.eager or not (self.in_callback or self.port.gathering):
                 self.flush()
+            elif self.in_callback:
+                self.dirty = True
             elif not self.dirty:
                 self.port.mark(self)
         if self.buffered > self.high and not self.protocol_paused:
@@ -616,11 +625,8 @@ cdef class DatagramTransport(SendingTransport):
 
     # ------------------------------------------------------------------------------------------------------ ending
 
-    def abort(self):
-        """Drop what the system has not taken and call ``connection_lost(None)``."""
-        if self.dirty:
-            self.flush()  # on stock asyncio it would have been sent before
-        self.force_close(None)
+    cdef int last_send(self) except -1:
+        return self.flush()
 
     cdef int clear_buffer(self) except -1:
         self.drop(self.count)

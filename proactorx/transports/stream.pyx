@@ -103,7 +103,7 @@ cdef class StreamTransport(SendingTransport):
                  bytes peer=None):
         self.init(loop, port)
         self.sock = sock
-        self.given = sock is not None
+        self.given = self.eager = sock is not None
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.set_protocol(protocol)
@@ -140,6 +140,9 @@ cdef class StreamTransport(SendingTransport):
             if self.sock is None:
                 self.sock = socket.socket(fileno=self.fd)
                 self.sock.setblocking(False)
+            self.eager = True
+            if self.dirty:
+                self.flush()
             value = trsock.TransportSocket(self.sock)
         elif name == "sockname":
             value = self._name(False)
@@ -217,11 +220,13 @@ cdef class StreamTransport(SendingTransport):
             self._protocol.connection_made(self)
         finally:
             self.in_callback = False
-            # The protocol may have closed, aborted or paused; a failure is the handle's to report.
-            if not self.closing and self.receive is None and not self.reading_paused:
-                self.start_reading()
-            if self.dirty:
-                self.flush()
+            try:
+                # The protocol may have closed, aborted or paused; a failure is the handle's to report.
+                if not self.closing and self.receive is None and not self.reading_paused:
+                    self.start_reading()
+            finally:
+                if self.dirty:
+                    self.flush()
 
     cdef int start_reading(self) except -1:
         cdef ReceiveOp op
@@ -249,26 +254,31 @@ cdef class StreamTransport(SendingTransport):
     cdef int unstash(self) except -1:
         cdef list stash
         cdef object piece
-        while self.stash is not None and not self.reading_paused and not self.closing:
-            stash = self.stash
-            piece = stash.pop(0)
-            if not stash:
-                self.stash = None
-            if piece is None:
-                self._eof()
-            elif self.buffered_protocol:
-                self.data_buffered(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
-            elif self.raw_protocol:
-                self.data_raw(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
-            else:
-                self.data_plain(piece)
+        try:
+            while self.stash is not None and not self.reading_paused and not self.closing:
+                stash = self.stash
+                piece = stash.pop(0)
+                if not stash:
+                    self.stash = None
+                if piece is None:
+                    self._eof()
+                elif self.buffered_protocol:
+                    self.data_buffered(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+                elif self.raw_protocol:
+                    self.data_raw(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+                else:
+                    self.data_plain(piece)
+        except (SystemExit, KeyboardInterrupt):
+            self._loop.call_soon(self._read_again, context=self.context)  # if the loop is run again
+            raise
+        finally:
+            if self.dirty:
+                self.flush()
         if self.stash is None and not self.reading_paused and not self.closing:
             if self.receive is not None:
                 self.port.resume(self.receive)
             else:
                 self.start_reading()
-        if self.dirty:
-            self.flush()
         return 0
 
     cdef int data(self, char *data, Py_ssize_t size) except -1:
@@ -291,8 +301,8 @@ cdef class StreamTransport(SendingTransport):
                 self.data_plain(PyBytes_FromStringAndSize(data, size))
         finally:
             PyContext_Exit(self.context)
-        if self.dirty:
-            self.flush()
+            if self.dirty:
+                self.flush()
         return 0
 
     cdef int data_reader(self, char *data, Py_ssize_t size) except -1:
@@ -410,9 +420,18 @@ cdef class StreamTransport(SendingTransport):
                 PyBuffer_Release(&view)
                 if n > 0:
                     self.buffer_updated(n)
+        except (SystemExit, KeyboardInterrupt):
+            # The loop stops here and may be run again: an edge that was reported once must not be lost with this.
+            if self.receive is not None:
+                self.receive.pending_ready = True
+                if not self.reading_paused:
+                    self.port.resume(self.receive)
+            raise
         finally:
             PyContext_Exit(self.context)
             self.in_callback = False
+            if self.dirty:
+                self.flush()
         if n > 0:
             if self.receive is not None:
                 self.receive.again = n == room or mask & (POLLRDHUP | POLLHUP | POLLERR | POLLPRI) != 0
@@ -421,8 +440,6 @@ cdef class StreamTransport(SendingTransport):
             self.eof()
         elif n != -EAGAIN and n != -EWOULDBLOCK:
             self.receive_failed(<int>-n)
-        if self.dirty:
-            self.flush()
         return 0
 
     cdef int eof(self) except -1:
@@ -439,8 +456,8 @@ cdef class StreamTransport(SendingTransport):
             self._eof()
         finally:
             PyContext_Exit(self.context)
-        if self.dirty:
-            self.flush()
+            if self.dirty:
+                self.flush()
         return 0
 
     cdef _eof(self):
@@ -448,6 +465,9 @@ cdef class StreamTransport(SendingTransport):
         try:
             keep_open = self._protocol.eof_received()
         except (SystemExit, KeyboardInterrupt):
+            # It has not said whether to stay open: as on stock asyncio, it is asked again if the loop is run again.
+            self.stash = [None]
+            self._loop.call_soon(self._read_again, context=self.context)
             raise
         except BaseException as exc:
             self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")

@@ -7,7 +7,7 @@ bytes:
 * Ciphertext goes from the driver's memory into the incoming BIO, without a bytes object or a buffer per connection.
 * A read asks for no more than can come of what is there, and none is made when nothing is: to be told so by OpenSSL is
   an exception.  No read allocates a large block.
-* What one callback, or one turn, writes is encrypted together and goes down as one piece.
+* What one callback writes is encrypted together and goes down as one piece.
 
 The states are those of a connection: nothing yet, handshake, open, flushing (the end is decided, bytes are still to go
 to one of the sides), shutdown (our close_notify is made, that of the peer is awaited), and nothing again.
@@ -25,6 +25,8 @@ import asyncio
 import logging
 import ssl
 from asyncio import constants
+
+from proactorx.transports.tls_options import default_context, seconds
 
 cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
@@ -67,14 +69,6 @@ cdef object Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 cdef unsigned int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
 
-cdef _seconds(value, default, str name):
-    if value is None:
-        return default
-    if value <= 0:
-        raise ValueError(f"{name} should be a positive number, got {value}")
-    return value
-
-
 cdef tuple limits(high, low, Py_ssize_t kib):
     """Both limits of a buffer, as ``set_write_buffer_limits`` takes them; `kib` is the high one unless told."""
     if high is None:
@@ -84,15 +78,6 @@ cdef tuple limits(high, low, Py_ssize_t kib):
     if not high >= low >= 0:
         raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
     return high, low
-
-
-cdef _default_context(bint server_side, server_hostname):
-    if server_side:
-        raise ValueError("Server side SSL needs a valid SSLContext")
-    context = ssl.create_default_context()
-    if not server_hostname:
-        context.check_hostname = False
-    return context
 
 
 cdef class TLSProtocol(RawProtocol):
@@ -113,11 +98,11 @@ cdef class TLSProtocol(RawProtocol):
     def __init__(self, loop, Port port not None, app_protocol, sslcontext, waiter=None, server_side=False,
                  server_hostname=None, *, call_connection_made=True, ssl_handshake_timeout=None,
                  ssl_shutdown_timeout=None):
-        self.handshake_timeout = _seconds(
+        self.handshake_timeout = seconds(
             ssl_handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT, "ssl_handshake_timeout")
-        self.shutdown_timeout = _seconds(ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT, "ssl_shutdown_timeout")
+        self.shutdown_timeout = seconds(ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT, "ssl_shutdown_timeout")
         if not sslcontext:
-            sslcontext = _default_context(server_side, server_hostname)
+            sslcontext = default_context(server_side, server_hostname)
         if self.port is not None:
             raise RuntimeError("a protocol is initialized once")
         self._loop = loop
@@ -322,10 +307,22 @@ cdef class TLSProtocol(RawProtocol):
             self.delivering = True  # what it writes goes out together, after what it was called for
             try:
                 self.app.connection_made(self.face)
+            except (SystemExit, KeyboardInterrupt):
+                self.interrupted()
+                raise
             finally:
                 self.delivering = False
+        elif self.waiter is not None:
+            # What came with the end of the handshake is for who knows the new transport: he wakes first.
+            self.early = True
         self.wake(None)
+        if self.early:
+            self._loop.call_soon(self._started, context=self.context)
         return self.read()
+
+    def _started(self):
+        self.early = False
+        self.advance()
 
     # ----------------------------------------------------------------------------------------------------- reading
 
@@ -388,7 +385,7 @@ cdef class TLSProtocol(RawProtocol):
 
     cdef int read(self) except -1:
         """Give the user what has come, then send what he wrote meanwhile."""
-        if self.delivering or (self.state != OPEN and self.state != FLUSHING):
+        if self.delivering or self.early or (self.state != OPEN and self.state != FLUSHING):
             return 0
         try:
             while not self.app_paused and not self.discard and self.deliver():
@@ -402,9 +399,17 @@ cdef class TLSProtocol(RawProtocol):
                 self.finish_writing()  # he has closed from inside of a callback
             self.hold_lower()
         except (SystemExit, KeyboardInterrupt):
+            self.interrupted()
             raise
         except BaseException as exc:
             self.fatal(exc, "Fatal error on SSL protocol")
+        return 0
+
+    cdef int interrupted(self) except -1:
+        """A callback ends the run: what it wrote goes out before that, what else has come waits for the next run."""
+        if self.backlog_size and self.state == OPEN and not self.dirty:
+            self.port.mark(self)
+        self._loop.call_soon(self._resumed, context=self.context)
         return 0
 
     cdef int deliver(self) except -1:
@@ -545,25 +550,35 @@ cdef class TLSProtocol(RawProtocol):
         if self.state == OPEN:
             if self.backlog_size >= ENCRYPT_AT_ONCE:
                 self.send()
+            elif self.eager or not (self.delivering or self.port.gathering):
+                self.flush()
             elif not self.delivering and not self.dirty:
                 self.port.mark(self)
         return 0
 
     cdef int flush(self) except -1:
-        """The end of the turn: what was written since the last."""
-        cdef StreamTransport stream = self.stream
         self.dirty = False
-        if not self.backlog_size or self.state != OPEN or self.delivering:
-            return 0
-        if stream is None or stream.in_callback:
-            return self.send()
-        stream.in_callback = True
-        try:
+        if self.backlog_size and self.state == OPEN and (self.eager or not self.delivering):
             self.send()
-        finally:
-            stream.in_callback = False
-        if stream.dirty:
-            stream.flush()
+        return 0
+
+    cdef int share(self) except -1:
+        """Others may use the descriptor from now on."""
+        self.eager = True
+        return self.flush()
+
+    cdef int send_last(self) except -1:
+        """At the end: send what was written, and the alert that says why, RFC 8446 section 6.2, if they go."""
+        if self.lower is None or self.lower_paused or (self.stream is not None and self.stream.lost):
+            return 0
+        if self.backlog_size and (self.state == OPEN or self.state == FLUSHING):
+            try:
+                self.encrypt()
+            except Exception as exc:
+                logger.debug("%r: the last bytes could not be encrypted: %s", self, exc)
+        data = self.outgoing_read()
+        if data:
+            self.pass_down(data)
         return 0
 
     cdef int send(self) except -1:
@@ -683,7 +698,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef int finish_writing(self) except -1:
         if not self.discard:
             self.read()
-            if self.state == FLUSHING and self.app_paused and not self.discard:
+            if self.state == FLUSHING and (self.app_paused or self.early) and not self.discard:
                 return 0  # until he resumes
         if self.state != FLUSHING:
             return 0
@@ -694,20 +709,43 @@ cdef class TLSProtocol(RawProtocol):
         return 0
 
     cdef int shut(self) except -1:
+        cdef bint ended
         if self.finished:
             return 0
         try:
             if not self.eof_seen:
-                self.sslobj.unwrap()
-        except Again:
-            self.forward()
+                ended = self.discard_rest()
+                self.say_end()
+                if not ended:
+                    return 0
         except SSLError as exc:
-            # What the peer sent before he heard of our end is nobody's: no error.
-            self.shut_done(None if exc.reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY" else exc)
+            self.shut_done(exc)
         else:
             self.tell_end()
             self.shut_done(None)
         return 0
+
+    cdef int say_end(self) except -1:
+        """Make our close_notify, once all that came is read: OpenSSL calls data that it finds then an error."""
+        if not self.said_end:
+            self.said_end = True
+            try:
+                self.sslobj.unwrap()
+            except Again:
+                pass  # the peer has not said his yet
+        return self.forward()
+
+    cdef bint discard_rest(self) except -1:
+        """Whether the peer has ended.  What he sends until he has heard of our end is nobody's, but it is read: left in
+        the socket it would make close(2) a reset, which destroys what of ours has not reached him."""
+        try:
+            while not self.notified:
+                self.notified = not self.ssl_read(RECORD)
+        except Again:
+            return False
+        except ssl.SSLZeroReturnError:
+            self.notified = True  # what a read says of his end once we have said ours
+        return True
 
     cdef int shut_done(self, exc) except -1:
         self.finished = True
@@ -730,6 +768,7 @@ cdef class TLSProtocol(RawProtocol):
         return 0
 
     cdef int abort(self, exc) except -1:
+        self.send_last()
         self.state = UNWRAPPED
         if self.lower is not None:
             self.lower._force_close(exc)
@@ -745,13 +784,8 @@ cdef class TLSProtocol(RawProtocol):
         return 0
 
     cdef int fatal(self, exc, str message) except -1:
-        cdef StreamTransport stream = self.stream
         if self.lower is not None:
-            if isinstance(exc, SSLError) and stream is not None and not stream.buffered and stream._may_send():
-                # The alert that tells the peer why, RFC 8446 section 6.2: if it can go now it does.
-                alert = self.outgoing_read()
-                if alert:
-                    stream.put(PyBytes_AS_STRING(alert), PyBytes_GET_SIZE(alert))
+            self.send_last()
             self.lower._force_close(exc)
         if isinstance(exc, OSError):
             if self._loop.get_debug():

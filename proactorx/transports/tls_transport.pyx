@@ -85,6 +85,8 @@ cdef class TLSTransport:
         the transport underneath knows."""
         if name in self.tls.extra:
             return self.tls.extra[name]
+        if name == "socket":
+            self.tls.share()
         if self.tls.lower is not None:
             return self.tls.lower.get_extra_info(name, default)
         return default
@@ -129,9 +131,8 @@ cdef class TLSTransport:
             self.tls.write(data)
 
     def writelines(self, list_of_data):
-        """``write`` for each item."""
-        for data in list_of_data:
-            self.write(data)
+        """``write`` of all items together."""
+        self.write(b"".join(list_of_data))
 
     def write_eof(self):
         """Not in TLS.

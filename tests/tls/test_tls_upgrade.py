@@ -289,3 +289,35 @@ async def test_a_client_that_does_not_wait_for_the_answer(certificates: Certific
         await peer.rest_of_wire()
     server.close()
     await asyncio.wait_for(server.wait_closed(), LIMIT)
+
+
+@pytest.mark.ours  # stock asyncio delivers it at once: the protocol sees the plain transport
+async def test_what_comes_with_the_end_of_the_handshake(certificates: Certificates) -> None:
+    """It is delivered once ``start_tls`` has returned."""
+    loop = asyncio.get_running_loop()
+    first = Recorder()
+    secured: list[Any] = []
+    seen: list[bool] = []
+    protocol = Recorder(data_received=lambda *_: seen.append(bool(secured)))
+
+    async def upgrade() -> None:
+        context = certificates.server()
+        secured.append(await loop.start_tls(first.transport, protocol, context, server_side=True))
+
+    async with plain(first) as sock:
+        task = asyncio.create_task(upgrade())
+        await turns()  # the plain protocol would get the peer's first bytes
+        peer = Peer(sock, certificates.client())
+        while True:
+            try:
+                peer.ssl.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await peer._exchange(read=True)
+        peer.ssl.write(b"in one piece")
+        await peer._exchange(read=False)
+        await asyncio.wait_for(task, LIMIT)
+        assert await protocol.until_received(12) == b"in one piece"
+        assert seen == [True]
+        secured[0].abort()
+        await protocol.until_lost()
