@@ -5,6 +5,7 @@ from __future__ import annotations
 from proactorx.files import os, tempfile
 from proactorx.files.binary import AsyncBufferedIOBase, AsyncBufferedReader, AsyncFileIO
 from proactorx.files.copying import Copied, CopiedTree, copy, copy_tree
+from proactorx.files.coroutines import read_bytes, read_text
 from proactorx.files.direct import aligned
 from proactorx.files.opening import (
     open,
@@ -19,7 +20,6 @@ from proactorx.files.opening import (
 from proactorx.files.text import AsyncTextIOWrapper
 from proactorx.files.tree import scandir, stat_many, walk
 from proactorx.files.watching import Change, watch
-from proactorx.files.whole import read_bytes, read_text
 from proactorx.files.writing import write_bytes
 
 __all__ = [

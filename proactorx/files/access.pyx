@@ -340,7 +340,9 @@ cdef Access access_of(object loop, object executor):
     """The access to files from `loop`, or from the running one where that is None."""
     cdef object access
     if loop is None:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
+        if loop is None:
+            loop = asyncio.get_running_loop()  # raises
     if executor is not None:
         return new_access(loop, executor)
     access = getattr(loop, OURS, None)

@@ -1,5 +1,6 @@
 """Binary files: buffered ones, which are the ``io`` module's fed from the window, and raw ones."""
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY
@@ -9,6 +10,10 @@ from proactorx.port.errnos cimport EAGAIN, EOPNOTSUPP
 from proactorx.port.op cimport WRITE
 
 import os
+
+from proactorx.files import coroutines as _coroutines
+
+cdef object next_line = _coroutines.next_line
 
 cdef extern from "fileio.h":
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
@@ -134,25 +139,23 @@ cdef class AsyncBinary(AsyncBase):
         self.access.spend(result or 0)
         return result
 
-    async def readline(self, *args):
-        """One line, or at most `size` bytes of it: ``readline(size=-1)``; b"" at the end."""
-        if self.here().tired():
-            await self.access.rest()
-        result = self.now("readline", args)
-        if result is None:
-            result = await self._waiting("readline", args)
-        self.access.spend(len(result) if result else 0)
-        return result
+    readline = _coroutines.readline
 
-    async def __anext__(self):
-        if self.here().tired():
-            await self.access.rest()
-        line = self.now("readline", ())
-        if line is None:
-            line = await self._waiting("readline", ())
-        if not line:
-            raise StopAsyncIteration
-        self.access.spend(len(line))
+    def __anext__(self):
+        return next_line(self)
+
+    def _line_now(self, tuple args, bint rested):
+        """The line; False: it is others' turn; None: it has to be waited for."""
+        if self.here().tired() and not rested:
+            return False
+        line = self.now("readline", args)
+        if line is not None:
+            self.access.spend(len(line))
+        return line
+
+    async def _line(self, tuple args):
+        line = await self._waiting("readline", args)
+        self.access.spend(len(line) if line else 0)
         return line
 
     # ----------------------------------------------------------------------------------------- at a position
@@ -174,10 +177,16 @@ cdef class AsyncBinary(AsyncBase):
             op.until = UNTIL_DRY
         return op
 
-    async def pread(self, Py_ssize_t n, int64_t offset):
-        """At most `n` bytes at `offset`, fewer only at the end of the file: pread(2).
+    pread = _coroutines.pread
 
-        The position of the file stays where it is, and the operations in line are not waited for.
+    def _pread_now(self, Py_ssize_t n, int64_t offset, int ready):
+        """``pread`` of what the page cache has; or the op that brings it, which has begun.
+
+        Args:
+            n: how many bytes.
+            offset: where.
+            ready: 1: others have had their turn (else False: it is theirs); 2: and what was written to this object has
+                gone to the file (else None: it has to).
         """
         cdef bytes data
         cdef FileOp op
@@ -185,34 +194,39 @@ cdef class AsyncBinary(AsyncBase):
         cdef ssize_t count = -1
         cdef Window window = self.window
         cdef Access access = self.here()
-        if access.tired():
-            await access.rest()
+        if ready == 0 and access.tired():
+            return False
         if n < 0 or offset < 0:
             raise ValueError("a size or an offset cannot be negative")
-        if self.dirty or window is None:
-            await self._ready_for(False)
+        if ready < 2 and (window is None or self.dirty):
+            return None
         if window is not None:
             window.check_read()
         data = PyBytes_FromStringAndSize(NULL, n)
         if window is not None:
             got = read_now(window, PyBytes_AS_STRING(data), n, offset, &count)
-        if got < n and count != 0:
-            op = self.new_read_at(offset + got)
-            if window is not None and window.direct:
-                op.make_aligned(n)
-            else:
-                op.view = data
-                op.own = True
-                op.memory = PyBytes_AS_STRING(data) + got
-                op.size = n - got
-            await self._moved(op)
-            if op.error and not op.offset:
-                raise error_of(op, self.window)
-            if window is not None and window.direct:
-                return op.taken()[:n]
-            got += op.offset
-        access.spend(got)
-        return data if got == n else data[:got]
+        if got == n or count == 0:
+            access.spend(got)
+            return data if got == n else data[:got]
+        op = self.new_read_at(offset + got)
+        if window is not None and window.direct:
+            op.make_aligned(n)
+        else:
+            op.view = data
+            op.own = True
+            op.memory = PyBytes_AS_STRING(data)
+            op.size = n
+            op.offset = got
+        self.begin(op)
+        return op
+
+    def _pread_end(self, FileOp op, Py_ssize_t n):
+        """What it has brought."""
+        self.landed()
+        if op.error and not op.offset:
+            raise error_of(op, self.window)
+        self.access.spend(op.offset)
+        return op.taken()[:n] if self.window is not None and self.window.direct else op.taken()
 
     def pread_into(self, buffer, int64_t offset):
         """Fill `buffer` with the bytes at `offset`; how many there were, fewer only at the end of the file: pread(2).
@@ -257,22 +271,30 @@ cdef class AsyncBinary(AsyncBase):
 
     async def _moved(self, FileOp op):
         """Execute a read at a position.  A cancelled one is as if it had never been."""
+        self.begin(op)
+        try:
+            await op.future
+        except BaseException:
+            self._left(op)
+            raise
+        self.landed()
+
+    cdef int begin(self, FileOp op) except -1:
         self.flying += 1
         try:
             self.access.start(op, self.window is not None and self.window.by_kernel())
         except BaseException:
             self.landed()
             raise
-        try:
-            await op.future
-        except BaseException:
-            op.leave()
-            if op.ended:
-                self.landed()
-            else:
-                op.then = self._op_landed
-            raise
-        self.landed()
+        return 0
+
+    def _left(self, FileOp op):
+        """Nobody waits for it any more."""
+        op.leave()
+        if op.ended:
+            self.landed()
+        else:
+            op.then = self._op_landed
 
     def pwrite(self, data, int64_t offset):
         """Write all of `data` at `offset`; how many bytes that were: pwrite(2).
@@ -498,18 +520,62 @@ cdef class AsyncFileIO(AsyncBinary):
             raise error_of(op, window)
         px_file_seek(window.fd, op.offset - begun, SEEK_CUR)
 
-    async def read(self, *args):
-        """At most `size` bytes by one read(2), or all up to the end: ``read(size=-1)``; b"" at the end.
+    read = _coroutines.raw_read
+    readinto = _coroutines.raw_readinto
 
-        Of a plain file all of `size` bytes, fewer only at its end.  None: it does not wait (O_NONBLOCK) and has none.
-        """
-        if len(args) == 1 and type(args[0]) is int and 0 <= args[0] <= LARGEST_CALL:
-            return await self._straight("read", args)
+    def _raw_now(self, str name, tuple args, bint rested):
+        """The result, of what the page cache has; False: it is others' turn; None: it has to be waited for."""
+        cdef Py_buffer view
+        cdef Py_ssize_t size
+        cdef bytes data
+        cdef Window window = self.window
+        if self.here().tired() and not rested:
+            return False
+        if not (window is not None and window.read_now and window.readable and window.placed) or self.held:
+            return None
+        if name == "readinto":
+            PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE)
+            try:
+                size = self.taken(<char *>view.buf, view.len)
+            finally:
+                PyBuffer_Release(&view)
+            return size if size >= 0 else None
+        if len(args) != 1 or type(args[0]) is not int or not 0 <= args[0] <= INLINE:
+            return None
+        data = PyBytes_FromStringAndSize(NULL, args[0])
+        size = self.taken(PyBytes_AS_STRING(data), args[0])
+        return None if size < 0 else data if size == args[0] else data[:size]
+
+    cdef Py_ssize_t taken(self, char *buffer, Py_ssize_t n) except -2:
+        """How many bytes were there, up to the end; -1: not at once, and the position is where it was."""
+        cdef Window window = self.window
+        cdef Py_ssize_t got = 0
+        cdef ssize_t count = -1
+        if window.fd < 0 or window.left() or n > INLINE:
+            return -1
+        window.eof = False
+        while got < n:
+            if n - got <= WITH_GIL:
+                count = px_file_read_now(window.fd, buffer + got, n - got, -1)
+            else:
+                with nogil:
+                    count = px_file_read_now(window.fd, buffer + got, n - got, -1)
+            if count <= 0:
+                break
+            got += count
+        if got < n and count != 0:
+            if count == -EOPNOTSUPP:
+                window.read_now = False
+            if got:
+                px_file_seek(window.fd, -got, SEEK_CUR)
+            return -1
+        self.access.spend(got)
+        return got
+
+    async def _raw(self, str name, tuple args):
+        if name == "readinto" or (len(args) == 1 and type(args[0]) is int and 0 <= args[0] <= LARGEST_CALL):
+            return await self._straight(name, args)
         return await AsyncBinary.read(self, *args)
-
-    async def readinto(self, buffer):
-        """Read into `buffer`; how many bytes, as of ``read``; 0 at the end, None where there are none now."""
-        return await self._straight("readinto", (buffer,))
 
     async def readall(self):
         """All bytes up to the end."""

@@ -61,3 +61,12 @@ async def in_thread(Access access not None, fn, *args, orphan=None):
 def _orphaned(orphan, inner):
     if orphan is not None and inner is not None and not inner.cancelled():
         orphan(inner.result())
+
+
+def read_at(stack, name, args):
+    """The body of a read that is not ours to split: its result, and where it began."""
+    try:
+        before = stack.tell() if stack.seekable() else None
+    except (OSError, AttributeError):
+        before = None  # telling is off while a text file is iterated, or it has no position
+    return before, getattr(stack, name)(*args)

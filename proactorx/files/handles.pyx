@@ -23,6 +23,7 @@ import os
 import types
 import warnings
 
+from proactorx.files.bodies import read_at
 from proactorx.files.disk import advise_call, allocate_call
 from proactorx.files.window import RawFile
 
@@ -36,15 +37,6 @@ cdef enum:
     INLINE = 1 << 20         # bytes that may be decoded or split in the loop's thread, and copied by it
     SEEK_CUR = 1
     SEEK_END = 2
-
-
-def _read_at(stack, name, args):
-    """The body of a read that is not ours to split: its result, and where it began."""
-    try:
-        before = stack.tell() if stack.seekable() else None
-    except (OSError, AttributeError):
-        before = None  # telling is off while a text file is iterated, or it has no position
-    return before, getattr(stack, name)(*args)
 
 
 cdef class AsyncBase:
@@ -177,6 +169,10 @@ cdef class AsyncBase:
         self.here()
         return self.window is not None and not self.held and not self.dirty
 
+    def _rest(self):
+        """Something to await until others have had their turn."""
+        return self.access.rest()
+
     def _op_landed(self, op):
         self.landed()
 
@@ -191,7 +187,7 @@ cdef class AsyncBase:
         cdef Body body
         stack = self.file()
         if reads:
-            body = start_body(self.access, _read_at, (stack, name, args))
+            body = start_body(self.access, read_at, (stack, name, args))
         elif kwargs:
             body = start_body(self.access, functools.partial(getattr(stack, name), *args, **kwargs), ())
         else:

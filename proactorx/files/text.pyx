@@ -15,6 +15,10 @@ from proactorx.files.window cimport Window
 
 import codecs
 
+from proactorx.files import coroutines as _coroutines
+
+cdef object next_line = _coroutines.next_line
+
 cdef enum:
     WINDOW = 1 << 16         # read ahead at a time
     INLINE = 1 << 20         # bytes that may be looked at and decoded in the loop's thread
@@ -157,6 +161,11 @@ cdef class AsyncTextIOWrapper(AsyncBase):
             window.end()
 
     async def _line(self, tuple args):
+        line = await self._awaited_line(args)
+        self.access.spend(len(line))
+        return line
+
+    async def _awaited_line(self, tuple args):
         cdef Window window
         if self.held:
             await self._turn()
@@ -181,25 +190,18 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         finally:
             self.leave()
 
-    async def readline(self, *args):
-        """One line, or at most `size` characters of it: ``readline(size=-1)``; "" at the end."""
-        if self.here().tired():
-            await self.access.rest()
-        line = self.line_now(args)
-        if line is None:
-            line = await self._line(args)
-        self.access.spend(len(line))
-        return line
+    readline = _coroutines.readline
 
-    async def __anext__(self):
-        if self.here().tired():
-            await self.access.rest()
-        line = self.line_now(())
-        if line is None:
-            line = await self._line(())
-        if not line:
-            raise StopAsyncIteration
-        self.access.spend(len(line))
+    def __anext__(self):
+        return next_line(self)
+
+    def _line_now(self, tuple args, bint rested):
+        """The line; False: it is others' turn; None: it has to be waited for."""
+        if self.here().tired() and not rested:
+            return False
+        line = self.line_now(args)
+        if line is not None:
+            self.access.spend(len(line))
         return line
 
     async def read(self, *args):

@@ -147,21 +147,33 @@ def _read_pipe(pipe):
         return pipe.readall()
 
 
-async def read_bytes(path):
-    """All bytes of the file.
+def read_small(path):
+    """The bytes of a file that need not be waited for; else what ``read_waiting`` is to be told.
 
     Raises:
-        OSError: it cannot be opened or read.
+        OSError, TypeError, ValueError: as of ``open``.
     """
     cdef Access access = access_of(None, None)
-    cdef object found = None
     if access.tired():
-        await access.rest()
-    if access.port is not None:
-        found = read_now(encoded(path))
+        return False
+    return read_at_once(access, path)
+
+
+cdef object read_at_once(Access access, path):
+    cdef object found = read_now(encoded(path)) if access.port is not None else None
     if type(found) is bytes:
         access.spend(2 * CALLS + len(<bytes>found))
-        return found
+    return found
+
+
+async def read_waiting(path, found):
+    """The same of one that ``read_small`` could not give: it has answered `found`."""
+    cdef Access access = access_of(None, None)
+    if found is False:
+        await access.rest()
+        found = read_at_once(access, path)
+        if type(found) is bytes:
+            return found
     return await (in_thread(access, _read_file, path) if found is None else in_thread(access, _read_pipe, found))
 
 
@@ -169,15 +181,8 @@ def _decode(data, encoding, errors, newline):
     return io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline).read()
 
 
-async def read_text(path, encoding=None, errors=None, newline=None):
-    """All text of the file; the arguments are those of the built-in ``open``.
-
-    Raises:
-        OSError: it cannot be opened or read.
-        UnicodeDecodeError: it holds something else.
-    """
-    encoding = io.text_encoding(encoding)
-    data = await read_bytes(path)
+async def decode(data, encoding, errors, newline):
+    """The text that `data` is."""
     if len(data) <= SMALL:
         return _decode(data, encoding, errors, newline)
     return await in_thread(access_of(None, None), _decode, data, encoding, errors, newline)
