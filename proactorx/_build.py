@@ -15,7 +15,7 @@ from typing import Any
 from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
-LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epoll.driver", "files.names")
+LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epollset", "drivers.epoll.driver", "files.names")
 WINDOWS = ("drivers.iocp.driver", "port.handles", "port.kernel", "files.windows")
 #: Of those in ``pyproject.toml``: not for Windows.
 POSIX = ("transports.pipe", "port.shared", "port.completion")

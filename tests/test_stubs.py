@@ -18,7 +18,7 @@ import proactorx
 
 PACKAGE = Path(proactorx.__file__).parent
 LINUX_ONLY = (
-    *(f"proactorx.drivers.{name}" for name in ("epoll.driver", "io_uring.driver", "io_uring.trial")),
+    *(f"proactorx.drivers.{name}" for name in ("epollset", "epoll.driver", "io_uring.driver", "io_uring.trial")),
     "proactorx.files.names",
 )
 

@@ -26,6 +26,7 @@ MAY_BE_UNIMPLEMENTED = {
     "port/op.pyx",
     "port/operations.pyx",
     "port/port.pyx",
+    "transports/base.pyx",
     "transports/reader.pyx",
     "transports/datagram.pyx",
     "transports/pipe.pyx",  # the writing side, which does not read

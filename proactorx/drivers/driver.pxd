@@ -9,7 +9,6 @@ cdef class Driver:
     cdef public bint forked        # we are a forked child: nothing of this driver may be touched
     cdef public str name
     cdef bint hears_changes          # a `sleep` notices what another thread submits meanwhile; else it must be woken
-    cdef bint edge                   # READY packets report edges: bytes left behind must be asked for again
     cdef public int64_t spin_ns      # how long a wait may look for packets before it sleeps; 0: not at all
     cdef readonly unsigned int native_files  # a bit for each kind of op on files that it takes; else IO threads do it
     cdef int spin_pause              # how many waits still go without
@@ -33,12 +32,10 @@ cdef class Driver:
     cdef void give_back(self, Packet *packet) noexcept
     cdef int quiesce(self, Op op) except -1
     cdef int resume(self, Op op) except -1
-    cdef int prefer_direct(self, Op op) except -1
     cdef int forget(self, int fd) except -1
     cdef int settle(self) except -1
+    cdef int new_file(self, int fd) except -1
     cdef bint adopt_file(self, int fd) except -1
-
-    cdef int more_data(self, Op op, int res) except -1
 
     # Shared.
     cdef bint may_spin(self) noexcept

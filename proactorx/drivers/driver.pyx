@@ -6,7 +6,7 @@ to ``wait`` (which fills the packet queue and dispatches nothing), and finishes 
 
 from cpython.ref cimport Py_INCREF
 from proactorx.port.errnos cimport ENOSYS
-from proactorx.port.op cimport IN_FLIGHT, queue_count, queue_free, queue_grow, queue_init
+from proactorx.port.op cimport IN_FLIGHT, PACKET_READY, queue_count, queue_free, queue_grow, queue_init
 
 import os
 import weakref
@@ -94,12 +94,12 @@ cdef class Driver:
         """The op's owner wants packets again."""
         return 0
 
-    cdef int prefer_direct(self, Op op) except -1:
-        """The op's owner wants to make its recv(2) itself from now on (``op.direct``)."""
-        return 0
-
     cdef int forget(self, int fd) except -1:
         """`fd`, on which no op is in flight, is about to be closed."""
+        return 0
+
+    cdef int new_file(self, int fd) except -1:
+        """`fd` is a file that was opened a moment ago: an op that still waits on its number ends with EBADF."""
         return 0
 
     cdef bint adopt_file(self, int fd) except -1:
@@ -117,10 +117,6 @@ cdef class Driver:
     def after_fork_in_child(self):
         """Drop what is shared with the parent without telling the kernel anything on its behalf."""
         self.forked = True
-
-    cdef int more_data(self, Op op, int res) except -1:
-        """A stream packet of `res` bytes with MORE is being dispatched: is this still the best way to receive?"""
-        return 0
 
     cdef bint may_spin(self) noexcept:
         if self.spin_pause:
@@ -149,6 +145,8 @@ cdef class Driver:
         packet.data = data
         packet.buffer = buffer
         self.queue.tail += 1
+        if flags & PACKET_READY:
+            op.ready += 1
         return 0
 
     cdef int track(self, Op op) except -1:

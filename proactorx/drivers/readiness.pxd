@@ -11,6 +11,7 @@ cdef struct FdSlot:
     void *writers
     uint32_t registered  # what the operating system has been asked for
     uint32_t generation  # how often that was begun and ended
+    bint renumbered      # the facility has forgotten the file: another one has its number
 
 cdef class ReadinessDriver(Driver):
     cdef FdSlot *slots
@@ -24,6 +25,8 @@ cdef class ReadinessDriver(Driver):
     cdef int _refused(self, Op op, int error) except -1
     cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1
     cdef int update(self, int fd) except -1
+    cdef int ask(self, int fd) except -1
+    cdef int end_stale(self, int fd, void *fresh) except -1
     cdef int enqueue(self, Op op) except -1
     cdef int unlink(self, Op op, bint lazily=*) except -1
 

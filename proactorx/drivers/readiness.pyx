@@ -4,7 +4,12 @@ An op is tried at once; where the kernel answers EAGAIN it waits in line on its 
 descriptor is ready, the first in line gets a PACKET_READY, and the system call is made when that packet's turn comes
 (``perform``), so that received bytes pass through one hot buffer and never wait in memory of the driver's.
 
-Readiness is level-triggered: an op that is not served in this turn is reported again in the next one.
+Readiness is level-triggered: an op that is not served in this turn is reported again in the next one.  An op has at
+most one PACKET_READY in the queue, so each has one system call in a turn, however often it is reported.
+
+A descriptor may be closed by its owner while ops wait on it, and its number given to another file.  These ops must get
+nothing of that file: they end with EBADF when the facility turns out to know nothing of the number (``set_interest``),
+when somebody knows the file to be new (``new_file``), or when the op finds that its socket is gone (``Op.stale``).
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
@@ -51,7 +56,10 @@ cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
     cdef int kind = op.kind
     cdef ssize_t n
     cdef uint32_t mask = <uint32_t>packet.res
-    if kind == RECV_STREAM:
+    if op.stale():
+        n = -EBADF
+        packet.flags = 0
+    elif kind == RECV_STREAM:
         if op.direct:
             packet.flags = PACKET_READY | PACKET_MORE
             return 1
@@ -130,7 +138,10 @@ cdef class ReadinessDriver(Driver):
         return 0
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
-        """Ask the facility for `after` (POLLIN, POLLOUT) on `fd`, where it was asked for `before`."""
+        """Ask the facility for `after` (POLLIN, POLLOUT) on `fd`, where it was asked for `before`.
+
+        Where it turns out not to know the file any more, another one has the number: the slot is marked `renumbered`.
+        """
         raise NotImplementedError("ReadinessDriver.set_interest")
 
     cdef FdSlot *slot_of(self, int fd) except NULL:
@@ -151,6 +162,12 @@ cdef class ReadinessDriver(Driver):
 
     cdef int update(self, int fd) except -1:
         """Bring the facility's idea of `fd` in line with the ops that wait on it."""
+        self.ask(fd)
+        if self.slots[fd].renumbered:
+            self.end_stale(fd, NULL)
+        return 0
+
+    cdef int ask(self, int fd) except -1:
         cdef FdSlot *slot = &self.slots[fd]
         cdef uint32_t mask = POLLOUT if slot.writers != NULL else 0, before = slot.registered
         cdef void *item = slot.readers
@@ -163,6 +180,41 @@ cdef class ReadinessDriver(Driver):
             self.slots[fd].registered = mask
         return 0
 
+    cdef int new_file(self, int fd) except -1:
+        if fd < self.slot_count and (self.slots[fd].readers != NULL or self.slots[fd].writers != NULL):
+            self.end_stale(fd, NULL)
+        return 0
+
+    cdef int end_stale(self, int fd, void *fresh) except -1:
+        """The file that the ops on `fd` were for is gone: end all but `fresh`, which is for the new one."""
+        cdef FdSlot *slot = &self.slots[fd]
+        cdef void *item
+        cdef void *next
+        cdef Op op
+        cdef int i
+        for i in range(2):
+            item = slot.writers if i else slot.readers
+            while item != NULL:
+                op = <Op>item
+                next = op.fd_next
+                op.fd_next = NULL
+                if item != fresh:
+                    op.armed = False
+                    if op.state == IN_FLIGHT:
+                        op.state = CANCELLING
+                    # A Watch calls back at any error, as readiness: not for a file that nobody has asked for.
+                    self.push(op, -ECANCELED if op.kind == POLL and op.direct else -EBADF, PACKET_LATE)
+                item = next
+        slot.readers = slot.writers = NULL
+        slot.renumbered = False
+        if fresh != NULL:
+            op = <Op>fresh
+            if waits_to_write(op):
+                slot.writers = fresh
+            else:
+                slot.readers = fresh
+        return self.update(fd)
+
     cdef int enqueue(self, Op op) except -1:
         cdef FdSlot *slot = self.slot_of(op.fd)
         cdef void **place = &slot.writers if waits_to_write(op) else &slot.readers
@@ -174,7 +226,7 @@ cdef class ReadinessDriver(Driver):
         op.armed = True
         before = slot.registered
         try:
-            self.update(op.fd)
+            self.ask(op.fd)
             if before and self.slots[op.fd].registered == before:
                 # Others wait already.  If they do so on a file that was closed, and this is another one with its
                 # number, the facility has forgotten it: say it again.
@@ -183,6 +235,8 @@ cdef class ReadinessDriver(Driver):
             place[0] = NULL
             op.armed = False
             raise
+        if self.slots[op.fd].renumbered:
+            self.end_stale(op.fd, <void *>op)
         return 0
 
     cdef int unlink(self, Op op, bint lazily=False) except -1:
@@ -280,11 +334,12 @@ cdef class ReadinessDriver(Driver):
             op = <Op>item
             item = op.fd_next
             if op.kind == POLL:
-                if mask & (op.events | POLLERR | POLLHUP):
+                if not op.ready and mask & (op.events | POLLERR | POLLHUP):
                     self.push(op, mask, PACKET_READY | PACKET_MORE)
             elif not served and mask & (direction | POLLERR | POLLHUP):
                 served = True
-                self.push(op, mask, PACKET_READY | PACKET_MORE)
+                if not op.ready:
+                    self.push(op, mask, PACKET_READY | PACKET_MORE)
         return 0
 
     cdef int perform(self, Op op, Packet *packet) except -1:
@@ -297,9 +352,6 @@ cdef class ReadinessDriver(Driver):
         if not packet.flags & PACKET_MORE:
             # After a receive comes another one, most of the time: what the facility was asked for stays.
             self.unlink(op, self.lazy and op.kind != POLL and op.kind != RECV_STREAM and not waits_to_write(op))
-        elif op.kind == ACCEPT:
-            # Others are likely to be in the backlog: go on until EAGAIN.
-            self.push(op, 0, PACKET_READY | PACKET_MORE)
         return 1
 
     cdef int quiesce(self, Op op) except -1:

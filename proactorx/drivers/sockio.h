@@ -38,6 +38,17 @@ static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
     return n < 0 ? -errno : n;
 }
 
+/* As px_recv, on a Unix socket.  A receive stops behind passed descriptors, unix(7): *cut says that it may have left
+ * bytes although it fell short.  (What was passed is dropped, which the kernel tells by MSG_CTRUNC, recvmsg(2).) */
+static inline ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) {
+    struct iovec vector = {.iov_base = buffer, .iov_len = size};
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+    ssize_t n;
+    do n = recvmsg(fd, &message, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+    *cut = n >= 0 && (message.msg_flags & MSG_CTRUNC) != 0;
+    return n < 0 ? -errno : n;
+}
+
 /* What a receive would find, without taking it: 1, 0 at the end, or -errno. */
 static inline ssize_t px_peek(int fd) {
     char byte;
@@ -150,12 +161,6 @@ static inline int px_connect(int fd, const struct sockaddr *address, socklen_t s
     return 0;
 }
 
-static inline int px_is_unix(int fd) {
-    struct sockaddr_storage name;
-    socklen_t size = sizeof name;
-    return getsockname(fd, (struct sockaddr *)&name, &size) == 0 && name.ss_family == AF_UNIX;
-}
-
 /* Until `fd` can be read, or the time is over (< 0: without limit).  0 or an errno. */
 static inline int px_sleep_on(int fd, long long timeout_ns) {
     struct pollfd one = {.fd = fd, .events = POLLIN};
@@ -163,19 +168,7 @@ static inline int px_sleep_on(int fd, long long timeout_ns) {
     return poll(&one, 1, ms > 86400000 ? 86400000 : (int)ms) < 0 ? errno : 0;
 }
 
-/* Whether poll(2) tells anything of this descriptor: 0, -EBADF, or -EPERM as epoll_ctl(2) has it for files. */
-static inline int px_pollable(int fd) {
-    struct stat st;
-    if (fstat(fd, &st) < 0) return -errno;
-    return S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) ? -EPERM : 0;
-}
-
 static inline int px_has_position(int fd) { return lseek(fd, 0, SEEK_CUR) >= 0; }
-
-static inline int px_is_nonblocking(int fd) {
-    int flags = fcntl(fd, F_GETFL);
-    return flags >= 0 && (flags & O_NONBLOCK);
-}
 
 static inline int px_socket_error(int fd) {
     int error = 0;

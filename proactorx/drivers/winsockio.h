@@ -56,6 +56,13 @@ static inline int px_disconnect(int fd) { return shutdown(PX_SOCKET(fd), SD_BOTH
 
 static inline int px_clamp(size_t size) { return (int)(size < PX_LARGEST_CALL ? size : PX_LARGEST_CALL); }
 
+static inline ssize_t px_recv(int fd, char *buffer, size_t size);
+
+static inline ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) {
+    *cut = 0;
+    return px_recv(fd, buffer, size);
+}
+
 static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
     int n = recv(PX_SOCKET(fd), buffer, px_clamp(size), 0);
     return n < 0 ? px_socket_failure() : n;

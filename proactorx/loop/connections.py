@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 import sys
+import weakref
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, cast
@@ -59,7 +60,26 @@ class Connections(asyncio.BaseEventLoop):
 
     def _init_connections(self) -> None:
         self._listeners = {}
+        self._lent: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._unix_server_sockets = {}
+
+    def _lend(self, sock: socket.socket | None) -> None:
+        """Note that `sock` is the user's, who may do with it what they like while a transport has it."""
+        if sock is not None:
+            self._lent.add(sock)
+
+    def _is_lent(self, sock: socket.socket) -> bool:
+        return sock in self._lent
+
+    async def create_connection(self, *args: Any, sock: socket.socket | None = None, **kwargs: Any) -> Any:
+        """``BaseEventLoop``'s."""
+        self._lend(sock)
+        return await super().create_connection(*args, sock=sock, **kwargs)
+
+    async def connect_accepted_socket(self, protocol_factory: Any, sock: socket.socket, **kwargs: Any) -> Any:
+        """``BaseEventLoop``'s."""
+        self._lend(sock)
+        return await super().connect_accepted_socket(protocol_factory, sock, **kwargs)
 
     def _make_socket_transport(
         self,
@@ -74,7 +94,15 @@ class Connections(asyncio.BaseEventLoop):
         self._check_socket(sock)
         no_delay(sock)
         transport = StreamTransport(
-            self, self._port, sock.fileno(), protocol, sock=sock, extra=extra, server=server, context=context
+            self,
+            self._port,
+            sock.fileno(),
+            protocol,
+            sock=sock,
+            lent=self._is_lent(sock),
+            extra=extra,
+            server=server,
+            context=context,
         )
         transport._start(waiter)
         return transport
@@ -263,7 +291,12 @@ class Connections(asyncio.BaseEventLoop):
     # ------------------------------------------------------------------------------------------------- Unix sockets
 
     if hasattr(socket, "AF_UNIX"):
-        create_unix_connection = asyncio.SelectorEventLoop.create_unix_connection
+
+        async def create_unix_connection(self, *args: Any, sock: socket.socket | None = None, **kwargs: Any) -> Any:
+            """asyncio's own."""
+            self._lend(sock)
+            create: Any = asyncio.SelectorEventLoop.create_unix_connection
+            return await create(self, *args, sock=sock, **kwargs)
 
         async def create_unix_server(self, *args: Any, start_serving: bool = True, **kwargs: Any) -> asyncio.Server:
             """asyncio's own, and see ``create_server``."""

@@ -635,7 +635,8 @@ cdef class LoopCore:
                 timeout = 0
         count = self.ready_tail - self.ready_head
         if timeout == 0:
-            if not port.queued() and (not self.polled or port.driver.due(count)):
+            # Packets that wait already are no reason not to look: some streams never end, and others have their turn.
+            if not self.polled or port.driver.due(count):
                 self.polled = True
                 port.wait(0)
         else:

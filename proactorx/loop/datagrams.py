@@ -35,6 +35,9 @@ class Datagrams(asyncio.BaseEventLoop):
 
     _port: Port
 
+    _lend: Callable[[socket.socket | None], None]
+    _is_lent: Callable[[socket.socket], bool]
+
     async def create_datagram_endpoint(  # type: ignore[override]  # typeshed's has reuse_address, which is gone
         self,
         protocol_factory: Callable[[], asyncio.DatagramProtocol],
@@ -52,6 +55,7 @@ class Datagrams(asyncio.BaseEventLoop):
             except BaseException as exc:
                 return _Failed(exc)
 
+        self._lend(sock)
         factory = guarded if sock is None else protocol_factory
         transport, protocol = await super().create_datagram_endpoint(
             factory, local_addr, remote_addr, sock=sock, **options
@@ -73,6 +77,8 @@ class Datagrams(asyncio.BaseEventLoop):
             protocol.fail()
         self._check_socket(sock)  # type: ignore[attr-defined]  # the factory may have closed it
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        transport = DatagramTransport(self, self._port, sock, protocol, address=address, extra=extra)
+        transport = DatagramTransport(
+            self, self._port, sock, protocol, lent=self._is_lent(sock), address=address, extra=extra
+        )
         transport._start(waiter)
         return transport

@@ -69,6 +69,7 @@ class EventLoop(
             raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
         choice = drivers.Choice(backend)
         self._set_port(Port(choice.driver, self._fall_back))
+        self._port.report = self.call_exception_handler
         self._choice = choice
         self._spin_ns = choice.driver.spin_ns = round(spin * 1e9)
         self._init_connections()

@@ -54,6 +54,10 @@ cdef class SocketOp(Overlapped):
     cdef object sock
     cdef bytes client        # of an accepted connection: its address, where the driver knows
     cdef list line           # the futures of those who wait behind this one, or None
+    cdef bint over           # `ended` was called
+
+    cdef bint stale(self) except -1:
+        return not holds(self.sock, self.fd)
 
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res, kind = self.kind
@@ -171,6 +175,9 @@ cdef class SocketTable:
         """Submit an op; await its ``future``."""
         cdef SocketOp op = <SocketOp>SocketOp.__new__(SocketOp), before
         cdef dict ops = self.line_of(kind)
+        self.drop_stale(self.receiving, fd)
+        self.drop_stale(self.sending, fd)
+        self.drop_stale(self.accepting, fd)
         op.kind = <unsigned char>kind
         op.fd = fd
         op.table = self
@@ -190,6 +197,17 @@ cdef class SocketTable:
             ops[fd] = op
         return op
 
+    cdef int drop_stale(self, dict ops, int fd) except -1:
+        """End the op of a socket that was closed under it, and whose number is another one's now."""
+        cdef SocketOp before
+        if not ops:
+            return 0
+        before = ops.get(fd)
+        if before is not None and before.stale():
+            self.port.cancel(before)
+            del ops[fd]
+        return 0
+
     cdef dict line_of(self, int kind):
         """The ops of which one at a time is in flight on a descriptor, where `kind` is such."""
         if kind == RECV or kind == RECV_INTO or kind == RECV_FROM:
@@ -199,8 +217,9 @@ cdef class SocketTable:
     cdef int ended(self, SocketOp op) except -1:
         """The kernel has let go of `op`, and its result is where it belongs."""
         cdef dict ops = self.line_of(op.kind)
-        if ops is None:
+        if ops is None or op.over:
             return 0
+        op.over = True  # its task and its packet may both say so: the next in line is woken once
         if op.line is not None and not self.loop._closed:
             self.offer(ops, op)
         elif ops.get(op.fd) is op:

@@ -79,21 +79,27 @@ cdef class Op:
     cdef bint paused         # its owner wants no packets now
     cdef bint direct         # RECV_STREAM: the owner makes the recv(2) itself, at PACKET_READY; POLL: never ends
     cdef bint again          # direct: the owner left bytes behind
+    cdef bint owned          # RECV_STREAM: the loop alone has the socket, so the driver may keep its file
+    cdef bint unix_stream    # RECV_STREAM: a Unix socket, on which a receive may stop short
     # The driver's own notes.
     cdef bint armed          # the driver waits for the kernel's last word on this op
     cdef bint in_kernel      # io_uring: that word has not come yet
     cdef bint cancel_sent
     cdef bint quiet          # paused, and the driver has stopped listening
     cdef bint pending_ready  # paused while ready
-    cdef uint8_t mode
-    cdef uint8_t calm
-    cdef uint8_t family      # of the socket, as SHORT_READS_END and so on in the io_uring driver; 0: not asked yet
+    cdef bint edge           # its READY packets report edges: bytes that were left behind must be asked for again
+    cdef uint8_t mode        # iocp: how it waits
+    cdef uint32_t ready      # READY packets in the queue
+    cdef bint withdrawn      # io_uring: that entry was turned into a no-op before the kernel saw it
+    cdef uint32_t entry      # io_uring: the place of its entry in the submission queue
     cdef int slot            # its place in Driver.inflight
     cdef int64_t position    # READ, WRITE: of the next byte; -1: the file has no positions
     cdef px_flight flight    # what the kernel has of it while it is in flight
     cdef void *fd_next       # the next op that waits on the same fd and direction
     cdef int on_packet(self, Packet *packet) except -1
     cdef object subject(self)
+    cdef int owner_failed(self, exc) except -1
+    cdef bint stale(self) except -1
     cdef Py_ssize_t want(self) noexcept
     cdef char *buffer(self) noexcept
     cdef int took(self, Py_ssize_t nbytes) except -1

@@ -72,12 +72,10 @@ cdef int queue_grow(PacketQueue *queue) except -1:
     if items == NULL:
         raise MemoryError
     for i in range(count):
-        items[i] = queue.items[(queue.head + i) & queue.mask]
+        items[(queue.head + i) & (size - 1)] = queue.items[(queue.head + i) & queue.mask]
     PyMem_Free(queue.items)
     queue.items = items
     queue.mask = size - 1
-    queue.head = 0
-    queue.tail = count
     return 0
 
 
@@ -103,6 +101,14 @@ cdef class Op:
     cdef object subject(self):
         """Whose callbacks its packets lead to, for the logs."""
         return self
+
+    cdef int owner_failed(self, exc) except -1:
+        """``on_packet`` has raised `exc`, which was reported: let go of what cannot be used any more."""
+        return 0
+
+    cdef bint stale(self) except -1:
+        """Whether the file that the op is for was closed by its owner: the number may be another one's."""
+        return False
 
     cdef Py_ssize_t want(self) noexcept:
         """How many bytes the op would move now."""

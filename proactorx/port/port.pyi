@@ -1,6 +1,6 @@
 import logging
 from collections.abc import Callable
-from typing import Protocol, TypeVar, type_check_only
+from typing import Any, Protocol, TypeVar, type_check_only
 
 from proactorx.drivers.driver import Driver
 from proactorx.port.op import Op
@@ -18,6 +18,8 @@ loop_logger: logging.Logger
 class Flushable: ...
 
 class Port:
+    # Told of exceptions that owners of ops raise; None: they are logged.
+    report: Callable[[dict[str, Any]], object] | None
     def __init__(self, driver: Driver, fallback: Callable[[OSError], Driver] | None = None) -> None: ...
     @property
     def driver(self) -> Driver: ...

@@ -8,7 +8,7 @@ never stops cannot starve timers and callbacks.
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_DECREF
 from proactorx.port.errnos cimport EBADF, ECANCELED
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport (
@@ -23,6 +23,9 @@ from proactorx.port.errors import strerror
 cdef extern from "atomics.h":
     void *px_pointed(void **place) nogil
     void px_point(void **place, void *value) nogil
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
 
 logger = logging.getLogger("proactorx")
 loop_logger = logging.getLogger("asyncio")
@@ -145,6 +148,19 @@ cdef class Port:
         self.changed()
         return self.driver.cancel(op)
 
+    cdef bint end_now(self, Op op) except -1:
+        """Cancel `op`, and have the kernel let go of its file at once; False where only another thread can."""
+        if self.driver.closed or self.driver.forked:
+            return True
+        if self.thread and self.thread != PyThread_get_thread_ident():
+            return False
+        try:
+            self.driver.cancel(op)
+            self.driver.settle()
+        except RuntimeError:
+            return False  # a ring, which belongs to the thread that drove it last
+        return True
+
     cdef int resume(self, Op op) except -1:
         op.paused = False
         if op.quiet or op.pending_ready:
@@ -183,6 +199,7 @@ cdef class Port:
     cdef int begin_run(self) except -1:
         self.running = True
         self.driver.start()
+        self.thread = PyThread_get_thread_ident()
         return 0
 
     cdef int end_run(self) except -1:
@@ -192,6 +209,7 @@ cdef class Port:
             if not self.driver.forked:  # then it is the parent's to send
                 self.flush()
         finally:
+            self.thread = 0
             self.driver.stop()
         return 0
 
@@ -213,54 +231,82 @@ cdef class Port:
         return 0
 
     cdef int dispatch(self, uint32_t budget) except -1:
+        # The packets of this turn are counted by their place: `tell` may end early, and is called again then.
+        cdef uint32_t last = self.driver.queue.head + budget
+        while True:
+            try:
+                self.tell(last)
+                return 0
+            except Exception as exc:
+                self.failed(exc)
+
+    cdef int tell(self, uint32_t last) except -1:
+        """Dispatch the packets before the place `last`; ends early where the owner of an op raises."""
         cdef Driver driver = self.driver
         cdef Packet packet
-        cdef Op op
-        cdef int going
-        while budget and queue_count(&driver.queue):
-            budget -= 1
+        cdef Op op, outer = self.current  # a callback may run the port, in tests
+        while <int32_t>(last - driver.queue.head) > 0 and queue_count(&driver.queue):
             packet = driver.queue.items[driver.queue.head & driver.queue.mask]
             driver.queue.head += 1
             op = <Op>packet.op
             Py_DECREF(op)  # the packet's reference; `op` holds one
+            self.current = op
             try:
-                if packet.flags & PACKET_READY:
-                    if not packet.flags & PACKET_MORE:
-                        op.armed = False
-                    if op.state != IN_FLIGHT:
-                        if op.state == DONE or packet.flags & PACKET_MORE:
-                            continue
-                        packet.res = -ECANCELED
-                        packet.flags = 0
-                    elif op.paused:
-                        op.pending_ready = True
-                        driver.quiesce(op)
-                        continue
-                    elif not driver.perform(op, &packet):
-                        continue
-                elif op.state == IN_FLIGHT and packet.flags & PACKET_BUFFER:
-                    if op.paused and not op.quiet:
-                        driver.quiesce(op)
-                    elif packet.flags & PACKET_MORE:
-                        driver.more_data(op, packet.res)
-                if not packet.flags & PACKET_MORE:
-                    op.armed = False
-                    going = driver.continues(op, &packet) if op.state == IN_FLIGHT else 0
-                    if going == 0:
-                        op.state = DONE
-                        driver.untrack(op)
-                    else:
-                        packet.flags |= PACKET_MORE
-                        if going == 2:
-                            continue
-                op.on_packet(&packet)
-                if op.again and packet.flags & PACKET_READY:
-                    op.again = False
-                    if driver.edge and op.state == IN_FLIGHT:
-                        driver.push(op, packet.res, PACKET_READY | PACKET_MORE)
+                if self.finish(driver, op, &packet):
+                    op.on_packet(&packet)
             finally:
                 if packet.flags & PACKET_BUFFER:
                     driver.give_back(&packet)
+                if op.again:
+                    op.again = False
+                    if op.edge and op.state == IN_FLIGHT and not op.ready:
+                        driver.push(op, packet.res, PACKET_READY | PACKET_MORE)
+        self.current = outer
+        return 0
+
+    cdef bint finish(self, Driver driver, Op op, Packet *packet) except -1:
+        """What `packet` is to the life of `op`; False: its owner need not be told."""
+        cdef int going
+        if packet.flags & PACKET_READY:
+            op.ready -= 1
+            if not packet.flags & PACKET_MORE:
+                op.armed = False
+            if op.state != IN_FLIGHT:
+                if op.state == DONE or packet.flags & PACKET_MORE:
+                    return False
+                packet.res = -ECANCELED
+                packet.flags = 0
+            elif op.paused:
+                op.pending_ready = True
+                driver.quiesce(op)
+                return False
+            elif not driver.perform(op, packet):
+                return False
+        elif op.state == IN_FLIGHT and packet.flags & PACKET_BUFFER and op.paused and not op.quiet:
+            driver.quiesce(op)
+        if not packet.flags & PACKET_MORE:
+            op.armed = False
+            going = driver.continues(op, packet) if op.state == IN_FLIGHT else 0
+            if going == 0:
+                op.state = DONE
+                driver.untrack(op)
+            else:
+                packet.flags |= PACKET_MORE
+                return going == 1
+        return True
+
+    cdef int failed(self, exc) except -1:
+        """The owner of an op has raised: that must not end the loop, nor what else the turn has to do."""
+        cdef Op op = self.current
+        self.current = None
+        if self.report is not None:
+            self.report({"message": f"Exception in the owner of an operation: {op!r}", "exception": exc})
+        else:
+            logger.error("the owner of %r failed", op, exc_info=exc)
+        try:
+            op.owner_failed(exc)
+        except Exception as second:
+            logger.error("the owner of %r failed once more", op, exc_info=second)
         return 0
 
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1:
@@ -300,10 +346,7 @@ cdef class Port:
                                  driver.name, len(driver.inflight), CLOSE_DEADLINE)
                     break
                 driver.wait(<int64_t>(left * 1e9))
-            try:
-                self.dispatch(self.queued())
-            except Exception:
-                logger.exception("closing %s: an operation's owner failed", driver.name)
+            self.dispatch(self.queued())
         driver.close()
 
     # What tests and the first users of a port see of it.
@@ -343,9 +386,11 @@ cdef class Port:
     def attach_thread(self):
         """This thread will wait on the port from now on."""
         self.driver.start()
+        self.thread = PyThread_get_thread_ident()
 
     def detach_thread(self):
         """This thread will not wait on the port any more."""
+        self.thread = 0
         self.driver.stop()
 
     def forget(self, int fd):

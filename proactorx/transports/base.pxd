@@ -1,5 +1,10 @@
-from proactorx.port.op cimport Op
+from proactorx.port.op cimport Op, Packet
 from proactorx.port.port cimport Flushable, Port
+
+cdef class ReadOp(Op):
+    cdef BaseTransport transport # what it reads for; None while that is paused, see `weak`
+    cdef object weak             # the paused transport's weak reference: nothing of ours keeps it alive
+    cdef BaseTransport reader(self)
 
 cdef class BaseTransport(Flushable):
     cdef readonly object _loop       # for asyncio's own sendfile fall-back, too
@@ -8,16 +13,24 @@ cdef class BaseTransport(Flushable):
     cdef object context
     cdef dict extra              # get_extra_info() values given or already asked for
     cdef object sock             # the Python object that owns fd, once there is one; else the transport owns it
-    cdef Op receive              # what reads, or None
+    cdef ReadOp receive          # what reads, or None
+    cdef object weak             # a weak reference to this, once it was needed
     cdef list stash              # received while paused
     cdef int fd
-    cdef bint given              # the socket or file was the user's: it may be closed behind our back
+    cdef bint given              # `sock` came with the descriptor: it may be closed behind our back
+    cdef bint lent               # it is the user's own socket or file, who may do with it what they like
     cdef bint reading_paused
     cdef bint closing
     cdef bint connection_lost_called
 
+    cdef object __weakref__
+
     cdef int init(self, object loop, Port port) except -1
-    cdef int begin(self, Op op, int kind) except -1
+    cdef int begin(self, int kind, bint direct) except -1
+    cdef int arrived(self, Packet *packet) except -1
+    cdef bint unix_stream(self) noexcept
+    cdef object reference(self)
+    cdef int forsake(self, int fd) except -1
     cdef int receive_done(self) except -1
     cdef bint busy(self) noexcept
     cdef int stop_reading(self) except -1

@@ -1,9 +1,12 @@
 import asyncio
 from typing import Any
 
+from proactorx.port.op import Op
 from proactorx.port.port import Flushable, Port
 
 class NoPort(Port): ...
+
+class ReadOp(Op): ...
 
 class BaseTransport(Flushable):
     def __del__(self) -> None: ...

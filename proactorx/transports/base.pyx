@@ -5,10 +5,11 @@ socket made for ``get_extra_info("socket")``); then that object, and the transpo
 is closed when its last op has ended, never before.
 """
 
-from proactorx.port.op cimport Op
+from proactorx.port.op cimport IN_FLIGHT, Op, PACKET_MORE, Packet
 from proactorx.port.port cimport Flushable, Port
 
 import warnings
+import weakref
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -28,6 +29,41 @@ cdef class NoPort(Port):
 
 
 cdef Port no_port = NoPort.__new__(NoPort)
+
+
+cdef class ReadOp(Op):
+    """What a transport reads with."""
+
+    cdef BaseTransport reader(self):
+        """The transport; None where it was paused, and has been collected."""
+        return self.transport if self.weak is None else self.weak()
+
+    cdef int on_packet(self, Packet *packet) except -1:
+        cdef BaseTransport transport = self.reader()
+        if transport is None:
+            return 0
+        try:
+            if not transport.port.closing:  # else, as on stock asyncio, protocols hear no more
+                transport.arrived(packet)
+        finally:
+            if not packet.flags & PACKET_MORE:
+                self.transport = None
+                self.weak = None
+                transport.receive_done()
+        return 0
+
+    cdef object subject(self):
+        return self.reader()
+
+    cdef int owner_failed(self, exc) except -1:
+        cdef BaseTransport transport = self.reader()
+        if transport is not None:
+            transport._force_close(exc)
+        return 0
+
+    cdef bint stale(self) except -1:
+        cdef BaseTransport transport = self.transport
+        return transport is not None and transport.lent and not holds(transport.sock, self.fd)
 
 
 cdef class BaseTransport(Flushable):
@@ -96,10 +132,15 @@ cdef class BaseTransport(Flushable):
         if waiter is not None:
             self._loop.call_soon(_set_result_unless_done, waiter)
 
-    cdef int begin(self, Op op, int kind) except -1:
+    cdef int begin(self, int kind, bint direct) except -1:
         """Submit the op that reads."""
+        cdef ReadOp op = ReadOp.__new__(ReadOp)
         op.kind = <unsigned char>kind
         op.fd = self.fd
+        op.direct = direct
+        op.owned = not self.lent
+        op.unix_stream = self.unix_stream()
+        op.transport = self
         self.receive = op
         try:
             self.port.submit(op)
@@ -107,6 +148,14 @@ cdef class BaseTransport(Flushable):
             self.receive = None
             raise
         return 0
+
+    cdef int arrived(self, Packet *packet) except -1:
+        """A packet of the op that reads."""
+        raise NotImplementedError("BaseTransport.arrived")
+
+    cdef bint unix_stream(self) noexcept:
+        """Whether the descriptor is a stream socket of the Unix family."""
+        return False
 
     cdef int receive_done(self) except -1:
         """The op that reads has had its last packet."""
@@ -123,6 +172,8 @@ cdef class BaseTransport(Flushable):
         """The transport is closing: cancel what reads."""
         self.stash = None
         if self.receive is not None:
+            self.receive.transport = self  # until its last packet, where the descriptor is closed
+            self.receive.weak = None
             self.port.cancel(self.receive)
         return 0
 
@@ -184,6 +235,11 @@ cdef class BaseTransport(Flushable):
         if self.fd >= 0 and self.port is not None:
             self.port.disown(self.fd, <void *>self)
 
+    cdef object reference(self):
+        if self.weak is None:
+            self.weak = weakref.ref(self)
+        return self.weak
+
     def __del__(self):
         cdef int fd = self.fd
         if fd < 0:
@@ -194,12 +250,23 @@ cdef class BaseTransport(Flushable):
             self.fd = -1
             self.port.disown(fd, <void *>self)
             try:
-                if self.sock is not None:
-                    self.sock.close()
-                else:
-                    px_close(fd)
+                self.forsake(fd)
             finally:
                 self.ended()  # a server may wait for it
+
+    cdef int forsake(self, int fd) except -1:
+        """Close the descriptor of a transport that nobody has any more; it was paused, or had not begun to read."""
+        cdef ReadOp op = self.receive
+        if op is not None and op.state == IN_FLIGHT and not self.port.end_now(op):
+            # Another thread drives the loop: it closes the descriptor there.
+            self._loop.call_soon_threadsafe(_forsaken, self, fd)
+            return 0
+        self.receive = None
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            px_close(fd)
+        return 0
 
 
 cdef bint holds(object sock, int fd) except -1:
@@ -236,6 +303,9 @@ def pause_reading(BaseTransport self):
     self.reading_paused = True
     if self.receive is not None:
         self.receive.paused = True
+        # A transport that reads lives as long as its connection; one that does not, only as long as somebody keeps it.
+        self.receive.weak = self.reference()
+        self.receive.transport = None
 
 
 def resume_reading(BaseTransport self):
@@ -243,11 +313,18 @@ def resume_reading(BaseTransport self):
     if self.closing or not self.reading_paused:
         return
     self.reading_paused = False
+    if self.receive is not None:
+        self.receive.transport = self
+        self.receive.weak = None
     if self.receive is not None and self.stash is None:
         self.port.resume(self.receive)
     else:
         # From the loop, as every packet: the caller may be inside a callback of the protocol.
         self._loop.call_soon(self._read_again, context=self.context)
+
+
+def _forsaken(BaseTransport transport, int fd):
+    transport.forsake(fd)
 
 
 def _set_result_unless_done(future):

@@ -1,5 +1,4 @@
 from libc.stdint cimport uint32_t
-from proactorx.port.op cimport Op, Packet
 from proactorx.transports.sending cimport SendingTransport
 
 cdef extern from "dgrams.h":
@@ -21,9 +20,6 @@ cdef struct Known:
 cdef class Arena:
     cdef px_arena *memory
 
-cdef class ReceiveDatagramsOp(Op):
-    cdef DatagramTransport transport
-
 cdef class DatagramTransport(SendingTransport):
     cdef object remote           # the address that sendto() may name, of an endpoint made with remote_addr
     cdef object retry            # a timer: the socket says that it takes more, and does not
@@ -37,7 +33,6 @@ cdef class DatagramTransport(SendingTransport):
     cdef int stalls
     cdef bint connected
     cdef bint plain              # a family whose addresses only the socket module knows
-    cdef object __weakref__
     cdef dict __dict__
 
     cdef int start_reading(self) except -1

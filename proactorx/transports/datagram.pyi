@@ -3,13 +3,11 @@ import socket
 from contextvars import Context
 from typing import Any, ClassVar, NoReturn
 
-from proactorx.port.op import Op
 from proactorx.port.port import Port
 from proactorx.transports.sending import SendingTransport
 
 class UDPTransport(asyncio.DatagramTransport, asyncio.Transport): ...
 class Arena: ...
-class ReceiveDatagramsOp(Op): ...
 
 # A UDPTransport, and so an asyncio.DatagramTransport, is what isinstance() sees: a compiled class cannot inherit.
 class DatagramTransport(SendingTransport, UDPTransport):
@@ -21,6 +19,7 @@ class DatagramTransport(SendingTransport, UDPTransport):
         sock: socket.socket,
         protocol: asyncio.DatagramProtocol,
         *,
+        lent: bool = False,
         address: Any = None,
         extra: dict[str, Any] | None = None,
         context: Context | None = None,

@@ -1,7 +1,8 @@
 """Datagram transports: UDP, Unix datagrams, and what else a socket of the user's may be.
 
-Receiving.  An op says when datagrams are there, and this module takes them, many in one recvmmsg(2), into memory that
-all datagram transports of a port share: room for the largest datagram there is, so none is cut off.
+Receiving.  An op says when datagrams are there, and this module takes them, many in one recvmmsg(2) (of a socket that
+the user has given, one), into memory that all datagram transports of a port share: room for the largest datagram there
+is, so none is cut off.
 
 Sending.  ``sendto`` sends at once; what the callbacks of protocols send goes out in one sendmmsg(2), see ``sending``.
 A datagram that the system refuses is reported to ``error_received`` and the next one is tried: one that cannot be sent
@@ -17,7 +18,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, strlen
-from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_DGRAMS
+from proactorx.port.op cimport PACKET_READY, Packet, RECV_DGRAMS
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
@@ -45,7 +46,7 @@ cdef extern from "dgrams.h":
         unsigned int name_size
     px_arena *px_arena_new() nogil
     void px_arena_free(px_arena *arena) nogil
-    int px_take(int fd, px_arena *arena, size_t each) nogil
+    int px_take(int fd, px_arena *arena, size_t each, int most) nogil
     int px_give(int fd, const px_outgoing *list, int count) nogil
     int px_pack(int family, const char *host, int port, uint32_t flow, uint32_t scope, void *name) nogil
     int px_unpack(const void *name, size_t size, char *host, int *port, uint32_t *flow, uint32_t *scope) nogil
@@ -88,41 +89,19 @@ cdef class Arena:
         px_arena_free(self.memory)
 
 
-cdef class ReceiveDatagramsOp(Op):
-    """Hears when datagrams are there for one transport."""
-
-    cdef object subject(self):
-        return self.transport
-
-    cdef int on_packet(self, Packet *packet) except -1:
-        cdef DatagramTransport transport = self.transport
-        cdef bint last = not packet.flags & PACKET_MORE
-        try:
-            if transport.port.closing:
-                pass  # the loop is being closed: as on stock asyncio, protocols hear no more
-            elif packet.flags & PACKET_READY:
-                transport.ready()
-            elif packet.res < 0 and packet.res != -ECANCELED and not transport.closing:
-                transport._fatal_error(OSError(-packet.res, strerror(-packet.res)),
-                                       "Fatal read error on datagram transport")
-        finally:
-            if last:
-                self.transport = None
-                transport.receive_done()
-        return 0
-
-
 cdef class DatagramTransport(SendingTransport):
     """The transport of a datagram socket: ``asyncio.DatagramTransport`` with its whole contract."""
 
     max_size = 256 * 1024
 
-    def __init__(self, loop, Port port not None, sock, protocol, *, address=None, extra=None, context=None):
+    def __init__(self, loop, Port port not None, sock, protocol, *, bint lent=False, address=None, extra=None,
+                 context=None):
         cdef Outgoing out
         cdef int fd
         self.init(loop, port)
         self.sock = sock
         self.given = True
+        self.lent = lent
         self.context = PyContext_CopyCurrent() if context is None else context
         self._protocol = protocol
         self.extra = {"socket": trsock.TransportSocket(sock), "sockname": _name(sock.getsockname)}
@@ -140,6 +119,7 @@ cdef class DatagramTransport(SendingTransport):
                 self.fixed.size = out.size
                 memcpy(self.fixed.name, out.name, PX_NAME)
         fd = sock.fileno()
+        port.driver.new_file(fd)
         port.own(fd, self)
         self.fd = fd  # last: whoever made us still has it to close when something before this raises
 
@@ -195,12 +175,16 @@ cdef class DatagramTransport(SendingTransport):
                 self.flush()
 
     cdef int start_reading(self) except -1:
-        cdef ReceiveDatagramsOp op
         if self.receive is not None or self.fd < 0:
             return 0
-        op = ReceiveDatagramsOp.__new__(ReceiveDatagramsOp)
-        op.transport = self
-        return self.begin(op, RECV_DGRAMS)
+        return self.begin(RECV_DGRAMS, False)
+
+    cdef int arrived(self, Packet *packet) except -1:
+        if packet.flags & PACKET_READY:
+            self.ready()
+        elif packet.res < 0 and packet.res != -ECANCELED and not self.closing:
+            self._fatal_error(OSError(-packet.res, strerror(-packet.res)), "Fatal read error on datagram transport")
+        return 0
 
     # --------------------------------------------------------------------------------------------------- receiving
 
@@ -249,12 +233,13 @@ cdef class DatagramTransport(SendingTransport):
         self.port.arena = None
         if arena is None:
             arena = Arena.__new__(Arena)
-        n = px_take(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST)
+        # Of the user's own socket no more is taken than is delivered: others may receive from it, and what is taken is
+        # lost to them when the protocol closes.
+        n = px_take(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST,
+                    1 if self.lent else PX_TAKEN)
         if n == -EAGAIN or n == -EWOULDBLOCK:
             self.port.arena = arena
             return 0
-        # An edge told of this: there may be more unless the last try found nothing.
-        self.receive.again = n < 0 or n == PX_TAKEN or self.family == AF_UNIX
         self.in_callback = True
         PyContext_Enter(self.context)
         try:
@@ -307,12 +292,10 @@ cdef class DatagramTransport(SendingTransport):
         PyContext_Enter(self.context)
         try:
             data, address = self.sock.recvfrom(self.max_size)
-            self.receive.again = True
             self.deliver(data, address)
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as exc:
-            self.receive.again = True
             self._error_received(exc)
         finally:
             PyContext_Exit(self.context)

@@ -72,10 +72,11 @@ static inline ssize_t px_take_one(int fd, struct msghdr *header) {
 }
 #endif
 
-/* Take what there is, at most PX_ARENA / `each` datagrams of at most `each` bytes; how many there were. */
-static inline int px_take(int fd, px_arena *arena, size_t each) {
+/* Take what there is, at most `most` (PX_TAKEN) and PX_ARENA / `each` datagrams of at most `each` bytes; how many there
+ * were. */
+static inline int px_take(int fd, px_arena *arena, size_t each, int most) {
     int count = (int)(PX_ARENA / each), n;
-    if (count > PX_TAKEN) count = PX_TAKEN;
+    if (count > most) count = most;
     for (int i = 0; i < count; i++) {
         arena->vectors[i].iov_base = arena->memory + (size_t)i * each;
         arena->vectors[i].iov_len = each;

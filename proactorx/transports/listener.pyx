@@ -50,6 +50,7 @@ cdef class Listener(Op):
         self.make_tls = make_tls
         self.context = PyContext_CopyCurrent() if context is None else context
         self.fd = sock.fileno()
+        port.driver.new_file(self.fd)
 
     def start(self):
         """Accept from now on."""
@@ -83,6 +84,9 @@ cdef class Listener(Op):
     cdef object subject(self):
         return trsock.TransportSocket(self.sock)
 
+    cdef bint stale(self) except -1:
+        return not holds(self.sock, self.fd)
+
     cdef int on_packet(self, Packet *packet) except -1:
         cdef int res = packet.res
         if res >= 0:
@@ -97,7 +101,7 @@ cdef class Listener(Op):
             if self.closed:
                 self._release()
                 self.loop = self.factory = self.server = self.make_tls = None
-            elif res < 0:
+            elif res < 0 and holds(self.sock, self.fd):
                 res, self.error = self.error or -res, 0
                 self._failed(res)
         return 0

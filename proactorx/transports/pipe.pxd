@@ -7,14 +7,10 @@ cdef class PipeFile:
     cdef object loop
     cdef object pipe
 
-cdef class PipeReadOp(Op):
-    cdef ReadPipeTransport transport
-
 cdef class ReadPipeTransport(BaseTransport):
     cdef bytearray memory        # where read(2) puts its bytes: one for all pipes of the loop
     cdef bint character          # a terminal or another character device
     cdef bint unpollable         # a device that poll(2) says nothing of, and that never keeps one waiting
-    cdef object __weakref__
     cdef dict __dict__
 
     cdef int start_reading(self) except -1
@@ -31,7 +27,6 @@ cdef class WritePipeTransport(SendingTransport):
     cdef uint32_t refused        # writes after the end
     cdef bint is_socket
     cdef bint watches            # the other end can be seen to go away
-    cdef object __weakref__
     cdef dict __dict__
 
     cdef int watch_peer(self) except -1

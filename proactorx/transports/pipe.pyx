@@ -1,9 +1,7 @@
 """Pipe transports: one direction of a pipe, a FIFO, a socket or a character device (a terminal).
 
 Reading.  Nothing but sockets can be received from, so the descriptor is polled and read(2) is called here, into memory
-that all pipes of a loop share.  Where a driver reports edges, reading goes on until EAGAIN.  A read that falls short
-says nothing: a terminal gives one line at a time, and a pipe in packet mode (O_DIRECT, pipe(2)) one packet, which its
-reading end cannot know.
+that all pipes of a loop share, once in a turn: what is left is reported again.
 
 Writing.  The sending half is that of every transport, with write(2) and at once: unlike a socket, a pipe is often
 the output that a user looks at, or shared with code that writes to it without the loop.  While nothing is written,
@@ -82,29 +80,6 @@ cdef class PipeFile:
             self.loop.call_exception_handler({"message": f"closing {self.pipe!r} failed", "exception": exc})
 
 
-cdef class PipeReadOp(Op):
-    """Waits until there is something to read."""
-
-    cdef object subject(self):
-        return self.transport
-
-    cdef int on_packet(self, Packet *packet) except -1:
-        cdef ReadPipeTransport transport = self.transport
-        cdef bint last = not packet.flags & PACKET_MORE
-        try:
-            if transport.port.closing:
-                pass  # the loop is being closed: protocols hear no more
-            elif packet.flags & PACKET_READY:
-                transport.ready()
-            elif packet.res < 0 and packet.res != -ECANCELED:
-                transport.not_pollable(-packet.res)
-        finally:
-            if last:
-                self.transport = None
-                transport.receive_done()
-        return 0
-
-
 def _get_pipe(BaseTransport self):
     # asyncio's own name for the file object; set to None by those who take it back.
     return (<PipeFile?>self.sock).pipe if self.fd >= 0 else None
@@ -128,7 +103,7 @@ cdef class ReadPipeTransport(BaseTransport):
         os.set_blocking(fd, False)
         self.init(loop, port)
         self.sock = PipeFile(loop, pipe)
-        self.given = True
+        self.given = self.lent = True
         self.memory = memory
         self._protocol = protocol
         self.context = PyContext_CopyCurrent()
@@ -136,6 +111,7 @@ cdef class ReadPipeTransport(BaseTransport):
         self.extra["pipe"] = pipe
         self.character = stat.S_ISCHR(mode)
         self.fd = fd
+        port.driver.new_file(fd)
 
     @property
     def __class__(self):
@@ -163,16 +139,19 @@ cdef class ReadPipeTransport(BaseTransport):
             self.start_reading()
 
     cdef int start_reading(self) except -1:
-        cdef PipeReadOp op
         if self.receive is not None or self.fd < 0:
             return 0
         if self.unpollable:
             self._loop.call_soon(self._read_at_once)
             return 0
-        op = PipeReadOp.__new__(PipeReadOp)
-        op.direct = True
-        op.transport = self
-        return self.begin(op, RECV_STREAM)
+        return self.begin(RECV_STREAM, True)
+
+    cdef int arrived(self, Packet *packet) except -1:
+        if packet.flags & PACKET_READY:
+            self.ready()
+        elif packet.res < 0 and packet.res != -ECANCELED:
+            self.not_pollable(-packet.res)
+        return 0
 
     cdef int ready(self) except -1:
         cdef Py_ssize_t room, n
@@ -182,8 +161,6 @@ cdef class ReadPipeTransport(BaseTransport):
         # The file object may have been closed behind our back, and the number given to another file.
         n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room) if holds(self.sock, self.fd) else -EBADF
         if n > 0:
-            if self.receive is not None:
-                self.receive.again = True
             self.data(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.memory), n))
         elif n == 0:
             self.eof()
@@ -276,7 +253,7 @@ cdef class WritePipeTransport(SendingTransport):
         os.set_blocking(fd, False)
         self.init(loop, port)
         self.sock = PipeFile(loop, pipe)
-        self.given = True
+        self.given = self.lent = True
         self.eager = True
         self._protocol = protocol
         self.context = PyContext_CopyCurrent()

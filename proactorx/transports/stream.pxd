@@ -1,10 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t
-from proactorx.port.op cimport Op, Packet
+from proactorx.port.op cimport Packet
 from proactorx.port.port cimport Flushable
 from proactorx.transports.sending cimport SendingTransport
-
-cdef class ReceiveOp(Op):
-    cdef StreamTransport transport
 
 cdef class RawProtocol(Flushable):
     cdef int received(self, char *data, Py_ssize_t size) except -1
@@ -17,7 +14,6 @@ cdef class StreamTransport(SendingTransport):
     cdef bint eof_seen
     cdef uint8_t name_sizes[2]   # sockname, peername: as the kernel gave them, see remember_name
     cdef unsigned char names[2][28]
-    cdef object __weakref__
     cdef dict __dict__
 
     cdef _remember(self, name, value)
@@ -28,6 +24,7 @@ cdef class StreamTransport(SendingTransport):
     cdef int buffer_updated(self, Py_ssize_t size) except -1
     cdef _eof(self)
     cdef int start_reading(self) except -1
+    cdef void left_behind(self, bint more) noexcept
     cdef int data(self, char *data, Py_ssize_t size) except -1
     cdef int data_reader(self, char *data, Py_ssize_t size) except -1
     cdef int data_plain(self, object data) except -1

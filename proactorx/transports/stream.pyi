@@ -5,12 +5,10 @@ from asyncio.transports import _FlowControlMixin
 from contextvars import Context
 from typing import Any, ClassVar
 
-from proactorx.port.op import Op
 from proactorx.port.port import Flushable, Port
 from proactorx.transports.sending import SendingTransport
 
 class TCPTransport(_FlowControlMixin, asyncio.Transport): ...
-class ReceiveOp(Op): ...
 class RawProtocol(Flushable): ...
 
 # A TCPTransport, and so an asyncio.Transport, is what isinstance() sees: a compiled class cannot inherit from them.
@@ -26,6 +24,7 @@ class StreamTransport(SendingTransport, TCPTransport):
         protocol: asyncio.BaseProtocol,
         *,
         sock: socket.socket | None = None,
+        lent: bool = False,
         extra: dict[str, Any] | None = None,
         server: asyncio.Server | None = None,
         context: Context | None = None,

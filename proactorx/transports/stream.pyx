@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from proactorx.port.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
-from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM
+from proactorx.port.op cimport PACKET_READY, Packet, RECV_STREAM
 from proactorx.port.port cimport Flushable, Port
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
 from proactorx.transports.sending cimport SendingTransport
@@ -36,6 +36,7 @@ cdef extern from "Python.h":
 
 cdef extern from "../drivers/sockio.h":
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
+    ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) nogil
     int px_name(int fd, int peer, void *name, size_t room) nogil
     enum: POLLERR, POLLHUP, POLLPRI
 
@@ -47,38 +48,15 @@ cdef extern from *:
     """
     enum: POLLRDHUP
 
+cdef enum:
+    MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI  # a short read is not the last then
+
+cdef int AF_UNIX = getattr(socket, "AF_UNIX", -1)
 cdef object DATA_RECEIVED = "data_received"
 
 
 class TCPTransport(transports._FlowControlMixin, asyncio.Transport):
     """What ``isinstance`` sees of a stream transport: it is an ``asyncio.Transport``."""
-
-
-cdef class ReceiveOp(Op):
-    """The receive of one transport."""
-
-    cdef object subject(self):
-        return self.transport
-
-    cdef int on_packet(self, Packet *packet) except -1:
-        cdef StreamTransport transport = self.transport
-        cdef bint last = not packet.flags & PACKET_MORE
-        try:
-            if transport.port.closing:
-                pass  # the loop is being closed: as on stock asyncio, protocols hear no more
-            elif packet.flags & PACKET_READY:
-                transport.ready(<uint32_t>packet.res)
-            elif packet.res > 0:
-                transport.data(packet.data, packet.res)
-            elif packet.res == 0:
-                transport.eof()
-            elif packet.res != -ECANCELED:
-                transport.receive_failed(-packet.res)
-        finally:
-            if last:
-                self.transport = None
-                transport.receive_done()
-        return 0
 
 
 cdef class RawProtocol(Flushable):
@@ -99,14 +77,16 @@ cdef class StreamTransport(SendingTransport):
     _start_tls_compatible = True
     max_size = 256 * 1024
 
-    def __init__(self, loop, Port port not None, int fd, protocol, *, sock=None, extra=None, server=None, context=None,
-                 bytes peer=None):
+    def __init__(self, loop, Port port not None, int fd, protocol, *, sock=None, bint lent=False, extra=None,
+                 server=None, context=None, bytes peer=None):
         self.init(loop, port)
         self.sock = sock
         self.given = self.eager = sock is not None
+        self.lent = lent
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.set_protocol(protocol)
+        port.driver.new_file(fd)
         port.own(fd, self)
         self.fd = fd
         try:
@@ -209,8 +189,6 @@ cdef class StreamTransport(SendingTransport):
         self.buffered_protocol = buffered
         if self.receive is not None:
             self.receive.direct = buffered
-            if buffered:
-                self.port.driver.prefer_direct(self.receive)
 
     # ----------------------------------------------------------------------------------------------------- opening
 
@@ -229,13 +207,23 @@ cdef class StreamTransport(SendingTransport):
                     self.flush()
 
     cdef int start_reading(self) except -1:
-        cdef ReceiveOp op
         if self.receive is not None or self.eof_seen or self.fd < 0:
             return 0
-        op = ReceiveOp.__new__(ReceiveOp)
-        op.direct = self.buffered_protocol
-        op.transport = self
-        return self.begin(op, RECV_STREAM)
+        return self.begin(RECV_STREAM, self.buffered_protocol)
+
+    cdef int arrived(self, Packet *packet) except -1:
+        if packet.flags & PACKET_READY:
+            self.ready(<uint32_t>packet.res)
+        elif packet.res > 0:
+            self.data(packet.data, packet.res)
+        elif packet.res == 0:
+            self.eof()
+        elif packet.res != -ECANCELED:
+            self.receive_failed(-packet.res)
+        return 0
+
+    cdef bint unix_stream(self) noexcept:
+        return self.name_sizes[1] and (<unsigned short *>&self.names[1][0])[0] == AF_UNIX
 
     # ----------------------------------------------------------------------------------------------------- reading
 
@@ -397,10 +385,12 @@ cdef class StreamTransport(SendingTransport):
         cdef Py_buffer view
         cdef Py_ssize_t n, room
         cdef bytes data
+        cdef int cut = 0
         if self.closing or self.fd < 0:
             return 0
+        # Until it is known that nothing was left behind: a callback may end the run before that.
+        self.receive.again = True
         if self.stash is not None:
-            self.receive.again = True
             return self.unstash()
         self.in_callback = True
         PyContext_Enter(self.context)
@@ -410,37 +400,37 @@ cdef class StreamTransport(SendingTransport):
                 data = PyBytes_FromStringAndSize(NULL, 65536)
                 room = 65536
                 n = px_recv(self.fd, PyBytes_AS_STRING(data), room)
+                self.left_behind(n == room or mask & MORE_BEHIND != 0)
                 if n > 0:
                     self.data_plain(data[:n])
             else:
                 if not self.get_buffer(&view):
                     return 0
                 room = view.len
-                n = px_recv(self.fd, <char *>view.buf, room)
+                if self.receive is not None and self.receive.unix_stream:
+                    n = px_recv_cut(self.fd, <char *>view.buf, room, &cut)
+                else:
+                    n = px_recv(self.fd, <char *>view.buf, room)
                 PyBuffer_Release(&view)
+                self.left_behind(n == room or cut or mask & MORE_BEHIND != 0)
                 if n > 0:
                     self.buffer_updated(n)
-        except (SystemExit, KeyboardInterrupt):
-            # The loop stops here and may be run again: an edge that was reported once must not be lost with this.
-            if self.receive is not None:
-                self.receive.pending_ready = True
-                if not self.reading_paused:
-                    self.port.resume(self.receive)
-            raise
         finally:
             PyContext_Exit(self.context)
             self.in_callback = False
             if self.dirty:
                 self.flush()
-        if n > 0:
-            if self.receive is not None:
-                self.receive.again = n == room or mask & (POLLRDHUP | POLLHUP | POLLERR | POLLPRI) != 0
-        elif n == 0:
+        if n == 0:
             self.stop_reading()
             self.eof()
-        elif n != -EAGAIN and n != -EWOULDBLOCK:
+        elif n < 0 and n != -EAGAIN and n != -EWOULDBLOCK:
             self.receive_failed(<int>-n)
         return 0
+
+    cdef void left_behind(self, bint more) noexcept:
+        """Whether there may be bytes in the socket of which no edge will tell."""
+        if self.receive is not None:
+            self.receive.again = more
 
     cdef int eof(self) except -1:
         self.eof_seen = True

@@ -14,9 +14,9 @@ from proactorx import drivers
 #: How the driver of each variant is made: its driver, and what ``UringDriver`` or ``IocpDriver`` is told.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "io_uring": ("io_uring", {}),
-    "io_uring-small": ("io_uring", {"entries": 4, "cq_entries": 8, "buffers": 2, "buffer_size": 64}),
+    "io_uring-small": ("io_uring", {"entries": 4, "cq_entries": 8}),
     "io_uring-nomultishot": ("io_uring", {"multishot": False}),
-    "io_uring-nobuffers": ("io_uring", {"buffers": 0}),
+    "io_uring-nostreams": ("io_uring", {"streams": False}),
     "epoll": ("epoll", {}),
     "iocp": ("iocp", {}),
     "iocp-small": ("iocp", {"buffers": 1}),

@@ -79,10 +79,10 @@ def test_auto_takes_one_after_the_other_and_remembers_why() -> None:
 
 @needs_io_uring
 def test_a_loop_whose_ring_cannot_be_opened_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel itself refuses these buffers: their number must be a power of two, io_uring_register_buf_ring(3)."""
+    """The kernel itself refuses a ring without entries, io_uring_setup(2)."""
     from proactorx.drivers.io_uring.driver import UringDriver
 
-    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(buffers=3))
+    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(entries=0))
     loop = proactorx.new_event_loop()
     try:
         assert loop.backend_info().name == "io_uring"
@@ -114,7 +114,7 @@ def test_a_loop_whose_first_operation_is_one_on_a_file(monkeypatch: pytest.Monke
 
     with asyncio.Runner(loop_factory=proactorx.new_event_loop) as runner:
         runner.run(write("first"))  # the file system is known to be local now
-    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(buffers=3))
+    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(entries=0))
     with asyncio.Runner(loop_factory=proactorx.new_event_loop) as runner:
         runner.run(write("second"))
         info = runner.get_loop().backend_info()  # type: ignore[attr-defined]

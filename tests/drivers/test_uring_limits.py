@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import socket
 
 import pytest
 
 from proactorx import drivers
-from proactorx.port.constants import RECV
-from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
 
 pytestmark = pytest.mark.skipif(not drivers.probe("io_uring").available, reason="io_uring does not run here")
@@ -26,15 +23,11 @@ def _driver(**limits: int) -> object:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        ({}, {"entries": 256, "completions": 1024, "buffers": 64, "buffer_size": 16384}),
+        ({}, {"entries": 256, "completions": 1024}),
         ({"entries": 8}, {"entries": 8, "completions": 32}),
-        (
-            {"entries": 4, "cq_entries": 8, "buffers": 2, "buffer_size": 64},
-            {"entries": 4, "completions": 8, "buffers": 2, "buffer_size": 64},
-        ),
+        ({"entries": 4, "cq_entries": 8}, {"entries": 4, "completions": 8}),
         ({"entries": 5}, {"entries": 8, "completions": 32}),
-        ({"buffers": 0}, {"buffers": 0, "buffer_size": 0}),
-        ({"multishot": False}, {"buffers": 0}),
+        ({"multishot": False}, {"entries": 256}),
         ({"entries": 1 << 20}, {"entries": 32768}),
     ],
     ids=str,
@@ -61,24 +54,7 @@ def test_a_driver_is_opened_at_its_first_use_and_not_before() -> None:
     port.close()
 
 
-def test_want_of_buffers_is_counted() -> None:
-    driver = _driver(buffers=2, buffer_size=64)
-    port = Port(driver)
-    pairs = [socket.socketpair() for _ in range(10)]
-    ops = [port.start(Overlapped(RECV, a.fileno(), size=10)) for a, _b in pairs]
-    for _a, b in pairs:
-        b.send(b"x")
-    while not all(op.done for op in ops):
-        port.run(1)
-    assert driver.starved > 0
-    assert [op.result() for op in ops] == [b"x"] * 10
-    port.close()
-    for pair in pairs:
-        for sock in pair:
-            sock.close()
-
-
-@pytest.mark.parametrize("limits", [{"entries": 0}, {"buffers": 3}, {"buffers": 1 << 20}])
+@pytest.mark.parametrize("limits", [{"entries": 0}, {"cq_entries": 1}])
 def test_limits_that_the_kernel_refuses_are_an_error_of_the_open(limits: dict[str, int]) -> None:
     port = Port(_driver(**limits))
     with pytest.raises(OSError, match="Invalid argument"):

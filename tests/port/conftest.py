@@ -17,8 +17,8 @@ from .support import Pairs, descriptors
 
 #: io_uring with its limits forced small.
 SMALL: dict[str, dict[str, Any]] = {
-    "io_uring-small": {"entries": 4, "cq_entries": 8, "buffers": 2, "buffer_size": 64},
-    "io_uring-plain": {"multishot": False, "buffers": 0},
+    "io_uring-small": {"entries": 4, "cq_entries": 8},
+    "io_uring-plain": {"multishot": False},
 }
 
 WINDOWS = sys.platform == "win32"

@@ -248,7 +248,7 @@ def test_another_driver_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     from proactorx.drivers.io_uring.driver import UringDriver
 
     def make_driver(*, shared: bool = False) -> UringDriver:
-        return UringDriver(shared=shared, buffers=3)  # not a power of two: the kernel refuses it
+        return UringDriver(shared=shared, entries=0)  # the kernel refuses it
 
     monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", make_driver)
     (tmp_path / "file").write_bytes(b"data")

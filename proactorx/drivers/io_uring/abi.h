@@ -21,7 +21,7 @@ struct px_sqe {
     uint32_t len;
     uint32_t op_flags; /* msg_flags, accept_flags, poll32_events, cancel_flags, ... */
     uint64_t user_data;
-    uint16_t buf_index; /* also buf_group */
+    uint16_t buf_index;
     uint16_t personality;
     int32_t file_index;
     uint64_t pad[2];
@@ -72,20 +72,6 @@ struct px_probe {
     struct px_probe_op ops[256];
 };
 
-struct px_buf {
-    uint64_t addr;
-    uint32_t len;
-    uint16_t bid;
-    uint16_t resv; /* in the first entry: the tail of the buffer ring */
-};
-
-struct px_buf_reg {
-    uint64_t ring_addr;
-    uint32_t ring_entries;
-    uint16_t bgid, flags;
-    uint64_t resv[3];
-};
-
 struct px_fd_update {
     uint32_t offset, resv;
     uint64_t data;
@@ -126,19 +112,13 @@ enum {
     PX_REGISTER_IOWQ_MAX_WORKERS = 19,
     PX_REGISTER_RING_FDS = 20,
     PX_UNREGISTER_RING_FDS = 21,
-    PX_REGISTER_PBUF_RING = 22,
 
     /* flags of an entry, and of its completion */
-    PX_SQE_BUFFER_SELECT = 1u << 5,
     PX_SQE_CQE_SKIP_SUCCESS = 1u << 6,
-    PX_CQE_BUFFER = 1u << 0,
     PX_CQE_MORE = 1u << 1,
-    PX_CQE_BUFFER_SHIFT = 16,
 
     /* per-opcode flags */
     PX_POLL_ADD_MULTI = 1u << 0,       /* in len */
-    PX_RECV_MULTISHOT = 1u << 1,       /* in ioprio */
-    PX_ACCEPT_MULTISHOT = 1u << 0,     /* in ioprio */
 
     PX_OP_SUPPORTED = 1u << 0,
 };
@@ -147,16 +127,10 @@ enum px_opcode {
     PX_OP_NOP = 0,
     PX_OP_POLL_ADD = 6,
     PX_OP_FSYNC = 3,
-    PX_OP_RECVMSG = 10,
-    PX_OP_ACCEPT = 13,
     PX_OP_ASYNC_CANCEL = 14,
-    PX_OP_CONNECT = 16,
     PX_OP_OPENAT = 18,
-    PX_OP_STATX = 21,
     PX_OP_READ = 22,
     PX_OP_WRITE = 23,
-    PX_OP_SEND = 26,
-    PX_OP_RECV = 27,
     PX_OP_RENAMEAT = 35,
     PX_OP_UNLINKAT = 36,
     PX_OP_WAITID = 50,

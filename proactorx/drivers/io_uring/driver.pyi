@@ -1,7 +1,7 @@
 import logging
 from typing import TypedDict, type_check_only
 
-from proactorx.drivers.driver import Driver
+from proactorx.drivers.epollset import EpollSet
 
 logger: logging.Logger
 
@@ -10,26 +10,23 @@ logger: logging.Logger
 class RingDescription(TypedDict, total=False):
     entries: int
     completions: int
-    buffers: int
-    buffer_size: int
+    multishot: bool
+    streams: bool
     setup_flags: tuple[str, ...]
     features: tuple[str, ...]
 
-class UringDriver(Driver):
+class UringDriver(EpollSet):
     def __init__(
         self,
         *,
         entries: int = 256,
         cq_entries: int = 0,
-        buffers: int = 64,
-        buffer_size: int = 16384,
         multishot: bool = True,
+        streams: bool = True,
         shared: bool = False,
     ) -> None: ...
     @property
     def rebuilds(self) -> int: ...
-    @property
-    def starved(self) -> int: ...
     def close(self) -> None: ...
     def after_fork_in_child(self) -> None: ...
     def describe(self) -> RingDescription: ...

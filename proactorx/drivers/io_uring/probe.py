@@ -3,9 +3,9 @@
 Tiers:
 
 ==== ==================================== =========================================================
-U0   Linux 5.11                           one-shot operations, polls for streams
-U1   5.19                                 multishot accept, buffer rings
-U2   6.1                                  multishot receive, completions only when asked for: ``auto``
+U0   Linux 5.11                           one-shot operations
+U1   5.13                                 multishot polls
+U2   6.1                                  completions only when asked for: ``auto``
 U3   6.10 to 6.13                         bundles, minimum time-outs (not used yet)
 ==== ==================================== =========================================================
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Architectures on which ``auto`` takes io_uring; on others it must be named.
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64")
 #: What ``$PROACTORX_URING_DISABLE`` may switch off.
-FAMILIES = ("multishot", "buffers")
+FAMILIES = ("multishot", "streams")
 
 # Names of opcodes by number, io_uring_enter(2).
 OPCODES = (  # noqa: SIM905
@@ -38,7 +38,7 @@ OPCODES = (  # noqa: SIM905
     "read_multishot waitid futex_wait futex_wake futex_waitv fixed_fd_install ftruncate bind listen recv_zc epoll_wait "
     "readv_fixed writev_fixed pipe nop128 uring_cmd128"
 ).split()
-_NEEDED = ("poll_add", "accept", "async_cancel", "connect", "openat", "statx", "read", "write", "send", "recv")
+_NEEDED = ("poll_add", "async_cancel", "openat", "statx", "read", "write")
 
 
 def disabled() -> frozenset[str]:
@@ -82,9 +82,9 @@ def _tier(found: RingProbe, names: tuple[str, ...]) -> str:
         return ""
     if any(op not in names for op in _NEEDED):
         return ""
-    if not (found["buffers"] and found["multishot_accept"]):
+    if not found["multishot_poll"]:
         return "U0"
-    if not found["multishot_recv"] or "DEFER_TASKRUN" not in found["setup_flags"]:
+    if "DEFER_TASKRUN" not in found["setup_flags"]:
         return "U1"
     return "U3" if {"RECVSEND_BUNDLE", "MIN_TIMEOUT"} <= set(found["features"]) else "U2"
 
@@ -143,5 +143,5 @@ def make_driver(*, shared: bool = False) -> UringDriver:
     from proactorx.drivers.io_uring.driver import UringDriver
 
     found, off = cached("io_uring"), disabled()
-    multishot, buffers = found.tier >= "U1" and "multishot" not in off, 0 if "buffers" in off else 64
-    return UringDriver(multishot=multishot, buffers=buffers, shared=shared)
+    multishot = found.tier >= "U1" and "multishot" not in off
+    return UringDriver(multishot=multishot, streams="streams" not in off, shared=shared)

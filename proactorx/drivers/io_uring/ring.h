@@ -1,12 +1,13 @@
 /* One ring: set-up, submission, reaping.  No Python here.
  *
  * A loop's ring: everything runs in the thread that drives the loop (SINGLE_ISSUER); other threads only write to an
- * eventfd that the ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside io_uring_enter
- * with GETEVENTS, so the kernel never interrupts Python; TASKRUN_FLAG says whether such a call would bring anything.
+ * eventfd in an epoll set that the ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside
+ * io_uring_enter with GETEVENTS, so the kernel never interrupts Python; TASKRUN_FLAG says whether such a call would
+ * bring anything.
  *
- * A shared ring: any thread submits and reaps, one at a time (its user has a lock), while another one sleeps in
- * px_ring_sleep, which touches neither queue.  None of those flags, and no COOP_TASKRUN: what completes is finished by
- * the thread that submitted it, which may be busy for long and must be interrupted for it.
+ * A shared ring: any thread submits and reaps, one at a time (its user has a lock), while another one sleeps on the
+ * ring's descriptor, which touches neither queue.  None of those flags, and no COOP_TASKRUN: what completes is finished
+ * by the thread that submitted it, which may be busy for long and must be interrupted for it.
  */
 #ifndef PROACTORX_URING_RING_H
 #define PROACTORX_URING_RING_H
@@ -37,15 +38,6 @@ typedef struct {
     void *rings, *cq_rings;
     size_t rings_size, cq_rings_size, sqes_size;
 } px_ring;
-
-typedef struct {
-    struct px_buf *ring;
-    char *memory;      /* of the ring of entries, and then of the buffers */
-    size_t memory_size;
-    char *buffers;
-    uint32_t count, size, mask;
-    uint16_t tail;
-} px_buffers;
 
 #define px_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define px_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
@@ -192,6 +184,19 @@ static inline struct px_sqe *px_ring_sqe(px_ring *r) {
     return sqe;
 }
 
+/* The place of the entry that was prepared last. */
+static inline uint32_t px_ring_last(px_ring *r) { return r->sq_tail - 1; }
+
+/* Turn the entry at `place` into a no-op with the same user_data, where the kernel has not taken it yet: 1, else 0. */
+static inline int px_ring_withdraw(px_ring *r, uint32_t place, uint64_t user_data) {
+    struct px_sqe *sqe = &r->sqes[place & r->sq_mask];
+    if (place - px_load(r->k_sq_head) >= r->sq_tail - px_load(r->k_sq_head)) return 0;
+    memset(sqe, 0, sizeof *sqe);
+    sqe->opcode = PX_OP_NOP;
+    sqe->user_data = user_data;
+    return 1;
+}
+
 /* Submit what is prepared and collect completions; wait for one when `wait` is set, at most `timeout_ns` (< 0: without
  * limit).  0, or -errno: -ETIME and -EINTR are normal ends of a wait. */
 static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
@@ -213,59 +218,5 @@ static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
     return 0;
 }
 
-/* Sleep until there is a completion, or somebody has taken one; at most `timeout_ns` (< 0: without limit).  Any thread,
- * whatever others do to the queues.  0 or -errno. */
-static int px_ring_sleep(px_ring *r, int64_t timeout_ns) {
-    struct px_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-    struct px_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&ts};
-    uint32_t flags = PX_ENTER_GETEVENTS | (r->features & PX_FEAT_NO_IOWAIT ? PX_ENTER_NO_IOWAIT : 0);
-    long n;
-    if (timeout_ns >= 0) n = syscall(PX_NR_ENTER, r->fd, 0, 1, flags | PX_ENTER_EXT_ARG, &arg, sizeof arg);
-    else n = syscall(PX_NR_ENTER, r->fd, 0, 1, flags, NULL, (size_t)8);
-    return n < 0 && errno != ETIME ? -errno : 0;
-}
-
-/* ---------------------------------------------------------------- the buffer ring (io_uring_register_buf_ring(3)) */
-
-static void px_buffers_free(px_buffers *b, int unmap) {
-    if (b->memory && unmap) munmap(b->memory, b->memory_size);
-    memset(b, 0, sizeof *b);
-}
-
-static inline void px_buffers_give(px_buffers *b, uint32_t bid) {
-    struct px_buf *entry = &b->ring[b->tail & b->mask];
-    entry->addr = (uint64_t)(uintptr_t)(b->buffers + (size_t)bid * b->size);
-    entry->len = b->size;
-    entry->bid = (uint16_t)bid;
-    b->tail++;
-    px_store(&b->ring[0].resv, b->tail);
-}
-
-/* `count` (a power of two) buffers of `size` bytes as group 0 of the ring.  Our memory, not IOU_PBUF_RING_MMAP. */
-static int px_buffers_open(px_buffers *b, px_ring *r, uint32_t count, uint32_t size) {
-    size_t entries = (count * sizeof(struct px_buf) + 4095) & ~(size_t)4095;
-    struct px_buf_reg reg = {.ring_entries = count};
-    uint32_t i;
-    int error;
-    memset(b, 0, sizeof *b);
-    b->memory_size = entries + (size_t)count * size;
-    b->memory = mmap(NULL, b->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b->memory == MAP_FAILED) {
-        b->memory = NULL;
-        return -errno;
-    }
-    /* After a fork the child must not share these pages: the kernel has pinned the parent's. */
-    (void)madvise(b->memory, b->memory_size, MADV_DONTFORK);
-    b->ring = (struct px_buf *)b->memory;
-    b->buffers = b->memory + entries;
-    b->count = count, b->mask = count - 1, b->size = size;
-    reg.ring_addr = (uint64_t)(uintptr_t)b->ring;
-    if ((error = px_register(r->fd, PX_REGISTER_PBUF_RING, &reg, 1)) < 0) {
-        px_buffers_free(b, 1);
-        return error;
-    }
-    for (i = 0; i < count; i++) px_buffers_give(b, i);
-    return 0;
-}
 
 #endif

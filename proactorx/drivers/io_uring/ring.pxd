@@ -23,11 +23,6 @@ cdef extern from "ring.h":
         uint32_t *k_cq_head
         uint32_t *k_cq_tail
         px_cqe *cqes
-    ctypedef struct px_buffers:
-        char *memory
-        size_t memory_size
-        char *buffers
-        uint32_t count, size
     struct px_probe_op:
         uint8_t op
         uint16_t flags
@@ -42,7 +37,8 @@ cdef extern from "ring.h":
     void px_ring_register(px_ring *ring) nogil
     void px_ring_unregister(px_ring *ring) nogil
     px_sqe *px_ring_sqe(px_ring *ring) nogil
-    int px_ring_sleep(px_ring *ring, int64_t timeout_ns) nogil
+    uint32_t px_ring_last(px_ring *ring) nogil
+    int px_ring_withdraw(px_ring *ring, uint32_t place, uint64_t user_data) nogil
     int px_ring_enter(px_ring *ring, int wait, int64_t timeout_ns) nogil
     uint32_t px_ring_unsent(px_ring *ring) nogil
     uint32_t px_ring_ready(px_ring *ring) nogil
@@ -50,9 +46,6 @@ cdef extern from "ring.h":
     int px_register(int fd, unsigned int op, void *arg, unsigned int count) nogil
     uint32_t px_load(uint32_t *p) nogil
     void px_store(uint32_t *p, uint32_t value) nogil
-    int px_buffers_open(px_buffers *buffers, px_ring *ring, uint32_t count, uint32_t size) nogil
-    void px_buffers_give(px_buffers *buffers, uint32_t bid) nogil
-    void px_buffers_free(px_buffers *buffers, int unmap) nogil
 
     enum:
         PX_SETUP_NO_SQARRAY, PX_SETUP_SINGLE_ISSUER, PX_SETUP_DEFER_TASKRUN, PX_SETUP_COOP_TASKRUN
@@ -60,15 +53,10 @@ cdef extern from "ring.h":
         PX_FEAT_NODROP, PX_FEAT_EXT_ARG, PX_FEAT_CQE_SKIP, PX_FEAT_RECVSEND_BUNDLE, PX_FEAT_MIN_TIMEOUT
         PX_FEAT_NO_IOWAIT, PX_FEAT_SINGLE_MMAP
         PX_REGISTER_PROBE, PX_REGISTER_IOWQ_MAX_WORKERS
-        PX_SQE_BUFFER_SELECT, PX_SQE_CQE_SKIP_SUCCESS
-        PX_CQE_BUFFER, PX_CQE_MORE, PX_CQE_BUFFER_SHIFT
-        PX_POLL_ADD_MULTI, PX_RECV_MULTISHOT, PX_ACCEPT_MULTISHOT, PX_OP_SUPPORTED
-        PX_OP_NOP, PX_OP_FSYNC, PX_OP_POLL_ADD, PX_OP_ACCEPT, PX_OP_ASYNC_CANCEL, PX_OP_CONNECT, PX_OP_OPENAT
-        PX_OP_STATX, PX_OP_READ, PX_OP_WRITE, PX_OP_SEND, PX_OP_RECV, PX_OP_RECVMSG, PX_OP_RENAMEAT
+        PX_SQE_CQE_SKIP_SUCCESS, PX_CQE_MORE, PX_POLL_ADD_MULTI, PX_OP_SUPPORTED
+        PX_OP_FSYNC, PX_OP_POLL_ADD, PX_OP_ASYNC_CANCEL, PX_OP_OPENAT, PX_OP_READ, PX_OP_WRITE, PX_OP_RENAMEAT
         PX_OP_UNLINKAT, PX_OP_WAITID
 
 cdef extern from "sys/wait.h":
     enum: P_PID, WEXITED, WNOWAIT
 
-cdef extern from "sys/socket.h":
-    enum: SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL

@@ -6,9 +6,7 @@ class RingProbe(TypedDict):
     setup_flags: tuple[str, ...]
     features: tuple[str, ...]
     ops: tuple[int, ...]
-    buffers: bool
-    multishot_recv: bool
-    multishot_accept: bool
+    multishot_poll: bool
 
 def probe_ring() -> RingProbe: ...
 def setup_names(bits: int) -> tuple[str, ...]: ...

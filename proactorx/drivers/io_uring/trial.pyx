@@ -3,11 +3,13 @@
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from posix.unistd cimport close
 from proactorx.drivers.io_uring.ring cimport *
 
 import os
 import socket
+
+cdef extern from "<poll.h>":
+    enum: POLLIN
 
 _SETUP = {
     "SUBMIT_ALL": PX_SETUP_SUBMIT_ALL,
@@ -45,20 +47,18 @@ def feature_names(uint32_t bits):
 def probe_ring():
     """Make a small ring and ask it what it can do.
 
-    Returns a dict: ``setup_flags``, ``features`` (names), ``ops`` (opcodes), ``multishot_recv``, ``multishot_accept``.
+    Returns a dict: ``setup_flags``, ``features`` (names), ``ops`` (opcodes), ``multishot_poll``.
 
     Raises:
         OSError: io_uring_setup or a needed step failed, with the kernel's errno.
     """
     cdef px_ring ring
-    cdef px_buffers buffers
     cdef px_probe *probe = <px_probe *>PyMem_Malloc(sizeof(px_probe))
     cdef int error, i
     cdef list ops = []
     if probe == NULL:
         raise MemoryError
     memset(probe, 0, sizeof(px_probe))
-    memset(&buffers, 0, sizeof(px_buffers))
     error = px_ring_open(&ring, 8, 32, 0)
     try:
         if error < 0:
@@ -67,18 +67,14 @@ def probe_ring():
             for i in range(probe.ops_len):
                 if probe.ops[i].flags & PX_OP_SUPPORTED:
                     ops.append(probe.ops[i].op)
-        has_buffers = px_buffers_open(&buffers, &ring, 2, 4096) == 0
         return {
             "setup_flags": setup_names(ring.setup_flags),
             "features": feature_names(ring.features),
             "ops": tuple(ops),
-            "buffers": has_buffers,
-            "multishot_recv": has_buffers and _try_multishot_recv(&ring),
-            "multishot_accept": _try_multishot_accept(&ring),
+            "multishot_poll": _try_multishot_poll(&ring),
         }
     finally:
         px_ring_free(&ring, 1)
-        px_buffers_free(&buffers, 1)
         PyMem_Free(probe)
 
 
@@ -92,43 +88,24 @@ cdef bint _more(px_ring *ring):
     head = ring.k_cq_head[0]
     cqe = &ring.cqes[head & ring.cq_mask]
     more = cqe.res >= 0 and cqe.flags & PX_CQE_MORE != 0
-    if cqe.user_data == 2 and cqe.res >= 0:
-        close(cqe.res)
     px_store(ring.k_cq_head, head + 1)
     return more
 
 
-cdef _try_multishot_recv(px_ring *ring):
+cdef _try_multishot_poll(px_ring *ring):
     # There is no feature bit: submit one and look for MORE.
     cdef px_sqe *entry
     a, b = socket.socketpair()
     with a, b:
         a.send(b"x")
         entry = px_ring_sqe(ring)
-        entry.opcode = PX_OP_RECV
+        entry.opcode = PX_OP_POLL_ADD
         entry.fd = b.fileno()
-        entry.ioprio = PX_RECV_MULTISHOT
-        entry.flags = PX_SQE_BUFFER_SELECT
+        entry.op_flags = POLLIN
+        entry.len = PX_POLL_ADD_MULTI
         entry.user_data = 1
         more = _more(ring)
         _end(ring, 1)
-        return more
-
-
-cdef _try_multishot_accept(px_ring *ring):
-    cdef px_sqe *entry
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        listener.bind("")  # an abstract name of the kernel's choice, unix(7)
-        listener.listen(1)
-        client.connect(listener.getsockname())
-        entry = px_ring_sqe(ring)
-        entry.opcode = PX_OP_ACCEPT
-        entry.fd = listener.fileno()
-        entry.ioprio = PX_ACCEPT_MULTISHOT
-        entry.op_flags = SOCK_CLOEXEC
-        entry.user_data = 2
-        more = _more(ring)
-        _end(ring, 2)
         return more
 
 

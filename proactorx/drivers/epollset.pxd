@@ -1,0 +1,23 @@
+from libc.stdint cimport int64_t, uint32_t
+from proactorx.drivers.readiness cimport ReadinessDriver
+from proactorx.drivers.waker cimport px_waker
+
+cdef extern from "proactorx/drivers/epoll.h":
+    ctypedef struct px_event:
+        uint32_t events
+        int fd
+        uint32_t generation
+    enum: PX_EVENTS
+
+cdef class EpollSet(ReadinessDriver):
+    cdef int epfd
+    cdef px_waker waker      # an eventfd
+    cdef px_event events[PX_EVENTS]
+    cdef uint32_t turns      # with callbacks ready, since the set was asked last
+    cdef uint32_t callbacks  # in those turns
+    cdef int64_t polled_at
+
+    cdef int collect(self, int n) except -1
+    cdef int renew(self) except -1
+    cdef int _spin(self)
+    cdef _drop(self, int wake_fd)

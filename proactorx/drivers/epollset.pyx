@@ -1,0 +1,188 @@
+"""A level-triggered epoll set, woken by an eventfd: all of the epoll driver, and a part of the io_uring driver.
+
+An epoll set watches a file without keeping it open: close(2) removes it, and the peer sees the end at once.  It reports
+what was asked for (and EPOLLERR and EPOLLHUP), and wakes everybody who watches the same file.
+
+See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-outs are rounded up to milliseconds).
+"""
+
+from proactorx.port.errnos cimport EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPERM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport close, read
+from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver
+from proactorx.drivers.waker cimport px_wake, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
+
+import os
+
+cdef extern from "epoll.h":
+    int px_epoll_create() nogil
+    int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) nogil
+    int px_epoll_wait(int epfd, px_event *events, int64_t timeout_ns) nogil
+    int px_eventfd() nogil
+    int px_load_fd(int *fd) nogil
+    void px_store_fd(int *fd, int value) nogil
+    int64_t px_now_ns() nogil
+
+cdef extern from "<poll.h>":
+    enum: POLLIN
+
+cdef extern from "<sys/epoll.h>":
+    enum: EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
+
+
+# epoll has no flag that could be read for free, so a turn with callbacks ready asks the kernel only after so many
+# turns, so many callbacks or so long.  What has arrived is seen in the second turn at the latest: on stock asyncio,
+# which asks in each turn, a task that waits for it goes on after two `sleep(0)`.
+cdef enum:
+    TURNS_BETWEEN_POLLS = 2
+    CALLBACKS_BETWEEN_POLLS = 64
+    NS_BETWEEN_POLLS = 50_000
+
+
+cdef class EpollSet(ReadinessDriver):
+    def __cinit__(self, *args, **kwargs):
+        self.epfd = -1
+        px_waker_clear(&self.waker)
+        self.hears_changes = True
+        self.lazy = True
+
+    cdef int open(self) except -1:
+        cdef int epfd = px_epoll_create(), wake_fd
+        if epfd < 0:
+            raise OSError(-epfd, os.strerror(-epfd))
+        wake_fd = px_eventfd()
+        if wake_fd < 0:
+            close(epfd)
+            raise OSError(-wake_fd, os.strerror(-wake_fd))
+        self.epfd = epfd
+        self.set_interest(wake_fd, 0, POLLIN)
+        px_waker_set(&self.waker, wake_fd)
+        return ReadinessDriver.open(self)
+
+    cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
+        # POLLIN and POLLOUT are EPOLLIN and EPOLLOUT (both follow poll(2)'s bits on Linux).
+        cdef FdSlot *slot = self.slot_of(fd)
+        cdef int op = EPOLL_CTL_ADD if not before else EPOLL_CTL_MOD if after else EPOLL_CTL_DEL, error
+        if op != EPOLL_CTL_MOD:
+            slot.generation += 1
+        error = px_epoll_ctl(self.epfd, op, fd, after, slot.generation)
+        if error == -ENOENT and op != EPOLL_CTL_ADD:
+            # The descriptor was closed and its number given to another file: epoll has forgotten it.
+            slot.generation += 1
+            slot.renumbered = True
+            error = px_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, after, slot.generation) if after else 0
+        elif error == -EEXIST and op == EPOLL_CTL_ADD:
+            error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after, slot.generation)
+        elif (error == -EBADF or error == -EPERM) and not after & ~before:
+            # Closed by its owner: nothing is left to ask less of.  EPERM: the number is a regular file's by now.
+            error = 0
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        return 0
+
+    cdef int renew(self) except -1:
+        """Go on with a new set.
+
+        Somebody has closed a descriptor and keeps a duplicate of it: so its registration lives on, reports every
+        event, and cannot be removed any more, epoll(7).
+        """
+        cdef int fd, old = self.epfd, epfd = px_epoll_create()
+        cdef FdSlot *slot
+        if epfd < 0:
+            raise OSError(-epfd, os.strerror(-epfd))
+        px_store_fd(&self.epfd, epfd)
+        close(old)
+        self.set_interest(self.waker.fd, 0, POLLIN)
+        for fd in range(self.slot_count):
+            slot = &self.slots[fd]
+            if slot.registered and px_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, slot.registered, slot.generation):
+                slot.registered = 0  # closed too
+        self.wake()  # a thread that sleeps on the old set
+        return 0
+
+    cdef bint due(self, uint32_t callbacks) noexcept:
+        if not self.inflight:
+            return False  # nothing is watched; posts of other threads are seen without asking the kernel
+        self.turns += 1
+        self.callbacks += callbacks
+        return (self.turns >= TURNS_BETWEEN_POLLS or self.callbacks >= CALLBACKS_BETWEEN_POLLS
+                or px_now_ns() - self.polled_at >= NS_BETWEEN_POLLS)
+
+    cdef int wait(self, int64_t timeout_ns) except -1:
+        cdef int n
+        if timeout_ns == 0:
+            n = px_epoll_wait(self.epfd, self.events, 0)
+        elif self.spin_ns and self.may_spin():
+            n = self._spin()
+            self.spun(n != 0)
+            if n == 0:
+                with nogil:
+                    n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+        else:
+            with nogil:
+                n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+        self.turns = self.callbacks = 0
+        self.polled_at = px_now_ns()
+        if n < 0:
+            if n == -EINTR:
+                return 0
+            raise OSError(-n, os.strerror(-n))
+        return self.collect(n)
+
+    cdef int collect(self, int n) except -1:
+        """Queue the packets of `n` events."""
+        cdef int i
+        cdef uint64_t count
+        cdef bint renew = False
+        for i in range(n):
+            if self.events[i].fd == self.waker.fd:
+                read(self.waker.fd, &count, sizeof(count))
+            elif self.events[i].generation == self.slots[self.events[i].fd].generation:
+                self.ready(self.events[i].fd, self.events[i].events)
+            else:
+                renew = True
+        if renew:
+            self.renew()
+        return 0
+
+    cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
+        # What is found is found again by the wait: the set is level-triggered.
+        cdef px_event found[PX_EVENTS]
+        cdef int epfd = px_load_fd(&self.epfd), n = px_epoll_wait(epfd, found, timeout_ns)
+        return -n if n < 0 and epfd == px_load_fd(&self.epfd) else 0
+
+    cdef int _spin(self):
+        cdef int64_t until = px_now_ns() + self.spin_ns
+        cdef int n = 0
+        with nogil:
+            while n == 0 and px_now_ns() < until:
+                n = px_epoll_wait(self.epfd, self.events, 0)
+        return n
+
+    cdef int wake(self) noexcept nogil:
+        return px_wake(&self.waker)
+
+    def close(self):
+        """Close the set and the eventfd."""
+        self.closed = True
+        self._drop(px_waker_close(&self.waker))
+
+    def after_fork_in_child(self):
+        # The epoll set is shared with the parent: close our descriptors of it and change nothing in it.
+        self.forked = True
+        self._drop(px_waker_forget(&self.waker))
+
+    cdef _drop(self, int wake_fd):
+        cdef int epfd = self.epfd
+        self.epfd = -1
+        if epfd >= 0:
+            close(epfd)
+        if wake_fd >= 0:
+            close(wake_fd)
+
+    def __dealloc__(self):
+        if self.epfd >= 0:
+            close(self.epfd)
+        if self.waker.fd >= 0:
+            close(self.waker.fd)
