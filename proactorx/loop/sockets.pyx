@@ -7,8 +7,9 @@ One receive, one accept and one ``sock_sendall`` are in flight on a socket at a 
 are never given to one receive while a later one waits in the kernel, and two tasks that receive in a loop take turns.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc
 from proactorx.loop.core cimport LoopCore
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.port.op cimport (
@@ -24,12 +25,20 @@ import contextlib
 import errno
 import socket
 import ssl
+import sys
 import weakref
 
 from proactorx.port import names
 from proactorx.port.errors import strerror
 
 cdef extern from "../drivers/sockio.h":
+    struct sockaddr_storage:
+        pass
+    ctypedef struct px_client:
+        unsigned int size
+        sockaddr_storage name
+    int px_accept(int fd, px_client *client) nogil
+    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
     int px_close(int fd) nogil
     enum: POLLIN, POLLOUT
@@ -37,6 +46,7 @@ cdef extern from "../drivers/sockio.h":
 cdef enum:
     NEW_BYTES = 262144  # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in drivers/sockio.h
 
+cdef bint MAY_ASK = sys.platform != "win32"  # a receive on a blocking socket need not wait (MSG_DONTWAIT, recv(2))
 cdef object Socket = socket.socket
 cdef object SSLSocket = ssl.SSLSocket
 cdef int STREAM = socket.SOCK_STREAM
@@ -130,6 +140,7 @@ cdef class SocketTable:
     cdef dict sending        # the same of `sock_sendall`
     cdef object received     # socket: what a cancelled receive has brought, (bytes, struct sockaddr)
     cdef object accepted     # socket: Accepted
+    cdef char *scratch       # where `receive_now` receives; NULL: not yet needed
 
     def __init__(self, LoopCore loop not None):
         self.loop = loop
@@ -139,6 +150,9 @@ cdef class SocketTable:
         self.sending = {}
         self.received = weakref.WeakKeyDictionary()
         self.accepted = weakref.WeakKeyDictionary()
+
+    def __dealloc__(self):
+        free(self.scratch)
 
     cdef int check(self, sock) except -2:
         cdef int fd
@@ -323,6 +337,52 @@ cdef class SocketTable:
         self.ended(op)
         return (bytes(own[:result]) if own is not buffer else result), names.parse(op.address)
 
+    # What is there is taken in the first step of the call, as on stock asyncio: `async with timeout(0)` asks without
+    # waiting, and who closes the socket after beginning has what there was.
+
+    cdef bytes receive_now(self, int fd, Py_ssize_t size):
+        """What the socket has, at most `size` bytes; None where that must be waited for."""
+        cdef ssize_t n
+        if not size:
+            return b""  # as the socket module does it
+        if self.scratch == NULL:
+            self.scratch = <char *>malloc(NEW_BYTES)
+            if self.scratch == NULL:
+                raise MemoryError
+        n = px_recv(fd, self.scratch, min(size, NEW_BYTES))
+        if n == -EAGAIN or n == -EWOULDBLOCK:
+            return None
+        if n < 0:
+            raise OSError(<int>-n, strerror(<int>-n))
+        return PyBytes_FromStringAndSize(self.scratch, n)
+
+    cdef Py_ssize_t receive_into_now(self, int fd, buf) except -2:
+        """How many bytes were received into `buf`; -1 where they must be waited for."""
+        cdef Py_buffer view
+        cdef ssize_t n
+        try:
+            PyObject_GetBuffer(buf, &view, PyBUF_WRITABLE)
+        except BufferError:
+            return -1  # the op says what is wrong with it
+        n = px_recv(fd, <char *>view.buf, view.len) if view.len else 0  # of nothing, as the socket module does it
+        PyBuffer_Release(&view)
+        if n == -EAGAIN or n == -EWOULDBLOCK:
+            return -1
+        if n < 0:
+            raise OSError(<int>-n, strerror(<int>-n))
+        return n
+
+    cdef tuple accept_now(self, int fd):
+        """A connection, as `kept_connection` has it; None where none waits."""
+        cdef px_client client
+        cdef int accepted = px_accept(fd, &client)
+        if accepted == -EAGAIN or accepted == -EWOULDBLOCK:
+            return None
+        if accepted < 0:
+            raise OSError(-accepted, strerror(-accepted))
+        self.port.driver.new_file(accepted)
+        return accepted, (<char *>&client.name)[:min(client.size, sizeof(client.name))]
+
     cdef Py_ssize_t send_now(self, int fd, data, Py_ssize_t *size) except -1:
         """How much of `data` the socket takes at once; `size` is how much there is."""
         cdef Py_buffer view
@@ -365,6 +425,10 @@ class Sockets:
             await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
             return table.left_over(sock, size)[0]
+        if MAY_ASK or sock.gettimeout() == 0:
+            result = table.receive_now(fd, size)
+            if result is not None:
+                return result
         op = table.start(RECV, fd, sock, size)
         try:
             result = await op.future
@@ -384,6 +448,10 @@ class Sockets:
             await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
             return table.left_over_into(sock, buf)
+        if MAY_ASK or sock.gettimeout() == 0:
+            count = table.receive_into_now(fd, buf)
+            if count >= 0:
+                return count
         op = table.start(RECV_INTO, fd, sock, 0, buf)
         try:
             result = await op.future
@@ -464,6 +532,10 @@ class Sockets:
         if fd in table.accepting:
             await table.turn(table.accepting, sock, fd)
         kept = table.kept_connection(sock)
+        if kept is None:
+            fd = table.check(sock)
+            if sock.gettimeout() == 0:  # else it might wait
+                kept = table.accept_now(fd)
         if kept is None:
             op = table.start(ACCEPT_ONE, table.check(sock), sock, 0)
             try:

@@ -22,6 +22,7 @@ cdef class BaseTransport(Flushable):
     cdef bint reading_paused
     cdef bint closing
     cdef bint connection_lost_called
+    cdef bint awaited            # a task waits for the transport: it goes on before anything is read
 
     cdef object __weakref__
 

@@ -127,7 +127,11 @@ cdef class BaseTransport(Flushable):
     # ------------------------------------------------------------------------------------------------------ opening
 
     def _start(self, waiter=None):
-        """Call ``connection_made``, then read or watch, then wake who waits for the transport."""
+        """Call ``connection_made``, wake who waits for the transport, then read or watch.
+
+        In this order, as on stock asyncio: who waits has the transport and the protocol before any data comes.
+        """
+        self.awaited = waiter is not None
         self._loop.call_soon(self._connection_made, context=self.context)
         if waiter is not None:
             self._loop.call_soon(_set_result_unless_done, waiter)

@@ -169,10 +169,16 @@ cdef class DatagramTransport(SendingTransport):
         finally:
             self.in_callback = False
             # The protocol may have closed, aborted or paused; a failure is the handle's to report.
-            if not self.closing and not self.reading_paused:
-                self.start_reading()
+            if self.awaited:
+                self._loop.call_soon(self._read_first, context=self.context)
+            else:
+                self._read_first()
             if self.dirty:
                 self.flush()
+
+    def _read_first(self):
+        if not self.closing and not self.reading_paused:
+            self.start_reading()
 
     cdef int start_reading(self) except -1:
         if self.receive is not None or self.fd < 0:

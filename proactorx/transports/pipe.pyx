@@ -132,7 +132,11 @@ cdef class ReadPipeTransport(BaseTransport):
         try:
             self._protocol.connection_made(self)
         finally:
-            self._read_again()  # unless the protocol has closed or paused; a failure is the handle's to report
+            # Unless the protocol has closed or paused; a failure is the handle's to report.
+            if self.awaited:
+                self._loop.call_soon(self._read_again, context=self.context)
+            else:
+                self._read_again()
 
     def _read_again(self):
         if not self.closing and not self.reading_paused:

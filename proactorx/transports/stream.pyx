@@ -200,11 +200,17 @@ cdef class StreamTransport(SendingTransport):
             self.in_callback = False
             try:
                 # The protocol may have closed, aborted or paused; a failure is the handle's to report.
-                if not self.closing and self.receive is None and not self.reading_paused:
-                    self.start_reading()
+                if self.awaited:
+                    self._loop.call_soon(self._read_first, context=self.context)
+                else:
+                    self._read_first()
             finally:
                 if self.dirty:
                     self.flush()
+
+    def _read_first(self):
+        if not self.closing and self.receive is None and not self.reading_paused:
+            self.start_reading()
 
     cdef int start_reading(self) except -1:
         if self.receive is not None or self.eof_seen or self.fd < 0:

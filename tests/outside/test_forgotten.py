@@ -45,7 +45,7 @@ class Pausing(asyncio.Protocol):
         self.paused.append(transport)
 
 
-WHEN = ["at once"]
+WHEN = ["at once", "later"]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="wait_closed() of older Pythons waits for no such connection")

@@ -147,17 +147,9 @@ async def test_netlink() -> None:
 # Clients that reset before they are accepted
 
 
-def accept_tells() -> None:
-    """An accept in the ring does not tell who has connected."""
-    info = getattr(asyncio.get_running_loop(), "backend_info", None)
-    if info is not None and info().name == "io_uring":
-        pytest.skip("accepts by the ring")
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="such a connection is not accepted there")
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 async def test_sock_accept_of_a_client_that_has_reset(family: int) -> None:
-    accept_tells()
     loop = asyncio.get_running_loop()
     with listening("127.0.0.1" if family == socket.AF_INET else "::1") as listener:
         listener.setblocking(False)
@@ -176,7 +168,6 @@ async def test_sock_accept_of_a_client_that_has_reset(family: int) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="such a connection is not accepted there")
 async def test_a_cancelled_accept_keeps_the_address() -> None:
     """It is that of the client, who may have gone by the time when another accept gets the connection."""
-    accept_tells()
     loop = asyncio.get_running_loop()
     with listening() as listener:
         listener.setblocking(False)
@@ -195,7 +186,6 @@ async def test_a_cancelled_accept_keeps_the_address() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="such a connection is not accepted there")
 async def test_the_peername_of_a_client_that_has_reset() -> None:
-    accept_tells()
     loop = asyncio.get_running_loop()
     names: list[Any] = []
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 import select
 import selectors
 import socket
+import time
 from collections.abc import Iterable
 
 from proactorx.drivers.readiness import PythonReadinessDriver
 from proactorx.port.constants import POLLIN, POLLOUT
+
+
+#: After so many waits that ended early and brought nothing, the selector reports something that it does not know.
+_EMPTY_WAITS = 4
 
 
 class SelectDriver(PythonReadinessDriver):
@@ -21,9 +26,11 @@ class SelectDriver(PythonReadinessDriver):
     def __init__(self) -> None:
         self.name = "select"
         self._selector: selectors.BaseSelector | None = None
+        self._empty = 0
 
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._empty = 0
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -50,6 +57,7 @@ class SelectDriver(PythonReadinessDriver):
 
     def _poll(self, timeout: float | None) -> Iterable[tuple[int, int]]:
         assert self._selector is not None
+        started = time.monotonic()
         try:
             ready = self._selector.select(timeout)
         except InterruptedError:
@@ -59,6 +67,12 @@ class SelectDriver(PythonReadinessDriver):
             if not closed:
                 raise
             return closed
+        if ready or timeout == 0:
+            self._empty = 0
+        elif timeout is None or time.monotonic() - started < timeout / 2:
+            self._empty += 1
+            if self._empty == _EMPTY_WAITS:
+                self._renew()
         found = []
         for key, events in ready:
             if key.fileobj is self._reader:
@@ -67,6 +81,24 @@ class SelectDriver(PythonReadinessDriver):
             mask = (POLLIN if events & selectors.EVENT_READ else 0) | (POLLOUT if events & selectors.EVENT_WRITE else 0)
             found.append((key.fd, mask))
         return found
+
+    def _renew(self) -> None:
+        """Go on with a new selector.
+
+        Somebody has closed a descriptor and keeps a duplicate of it: epoll goes on reporting it, and it cannot be
+        removed any more, epoll(7).
+        """
+        assert self._selector is not None
+        old, self._selector = self._selector, selectors.DefaultSelector()
+        self._empty = 0
+        for key in old.get_map().values():
+            try:
+                self._selector.register(key.fileobj, key.events)
+            except OSError:
+                continue  # closed too
+        if hasattr(self._selector, "fileno"):
+            self._sleep_on(self._selector.fileno())
+        old.close()
 
     def _closed(self) -> list[tuple[int, int]]:
         """The descriptors that their owners have closed, which are not waited for any more: ready, to find out."""
