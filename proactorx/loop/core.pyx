@@ -635,8 +635,7 @@ cdef class LoopCore:
                 timeout = 0
         count = self.ready_tail - self.ready_head
         if timeout == 0:
-            # Packets that wait already are no reason not to look: some streams never end, and others have their turn.
-            if not self.polled or port.driver.due(count):
+            if not self.polled or port.driver.due(count):  # also with packets queued: some streams never end
                 self.polled = True
                 port.wait(0)
         else:

@@ -5,7 +5,6 @@ from proactorx.port.op import Op
 from proactorx.port.port import Flushable, Port
 
 class NoPort(Port): ...
-
 class ReadOp(Op): ...
 
 class BaseTransport(Flushable):

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from proactorx.drivers.readiness import PythonReadinessDriver
 from proactorx.port.constants import POLLIN, POLLOUT
 
-
 #: After so many waits that ended early and brought nothing, the selector reports something that it does not know.
 _EMPTY_WAITS = 4
 
