@@ -13,6 +13,7 @@ cdef class Driver:
     cdef readonly unsigned int native_files  # a bit for each kind of op on files that it takes; else IO threads do it
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
+    cdef double waited               # seconds that `stop` has waited for ops which are in flight still
     cdef object __weakref__
 
     # What every driver does.

@@ -4,12 +4,20 @@ A driver imports the definition of the op and nothing else of this package.  The
 to ``wait`` (which fills the packet queue and dispatches nothing), and finishes each packet when its turn comes.
 """
 
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint32_t
 from proactorx.port.errnos cimport ENOSYS
 from proactorx.port.op cimport IN_FLIGHT, PACKET_READY, queue_count, queue_free, queue_grow, queue_init
 
 import os
 import weakref
+
+cdef extern from "Python.h":
+    ctypedef int (*visitproc)(PyObject *, void *) noexcept
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
+    ctypedef struct PyTypeObject:
+        traverseproc tp_traverse
 
 cdef object _drivers = weakref.WeakSet()
 
@@ -150,6 +158,7 @@ cdef class Driver:
         return 0
 
     cdef int track(self, Op op) except -1:
+        op.hold()
         op.slot = <int>len(self.inflight)
         self.inflight.append(op)
         op.state = IN_FLIGHT
@@ -164,7 +173,24 @@ cdef class Driver:
             last.slot = op.slot
             self.inflight[op.slot] = last
         op.slot = -1
-        return 0
+        return op.let_go()
+
+
+# The garbage collector must see the ops of queued packets, as in LoopCore: a forgotten loop would stay for ever.
+
+cdef traverseproc _traverse_attributes = (<PyTypeObject *>Driver).tp_traverse
+
+
+cdef int _traverse(Driver self, visitproc visit, void *arg) noexcept:
+    cdef uint32_t i = self.queue.head
+    cdef int found = _traverse_attributes(<PyObject *>self, visit, arg)
+    while i != self.queue.tail and not found:
+        found = visit(<PyObject *>self.queue.items[i & self.queue.mask].op, arg)
+        i += 1
+    return found
+
+
+(<PyTypeObject *>Driver).tp_traverse = <traverseproc>_traverse
 
 
 def _after_fork_in_child():

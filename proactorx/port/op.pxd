@@ -104,6 +104,8 @@ cdef class Op:
     cdef char *buffer(self) noexcept
     cdef int took(self, Py_ssize_t nbytes) except -1
     cdef void *message(self) noexcept    # a px_message, see drivers/sockio.h
+    cdef int hold(self) except -1
+    cdef int let_go(self) except -1
 
 
 cdef class Watch(Op):
@@ -117,6 +119,7 @@ cdef class Overlapped(Op):
     cdef Py_ssize_t size
     cdef Py_ssize_t offset
     cdef object view         # keeps the exporter locked until the last packet
+    cdef void *held          # while in flight: a reference to `view` that the garbage collector does not see
     cdef char *memory
     cdef void *envelope      # RECV_FROM, SEND_TO: a px_message
     cdef object __weakref__

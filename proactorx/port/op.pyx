@@ -14,7 +14,6 @@ Three rules keep memory and descriptors safe:
   wants is closed here, and received bytes are handed to ``owner``.
 """
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -126,6 +125,14 @@ cdef class Op:
         """RECV_FROM, SEND_TO: the memory of its header and address."""
         return NULL
 
+    cdef int hold(self) except -1:
+        """It goes to the driver: from now on the garbage collector must not take its buffer, whatever becomes of it."""
+        return 0
+
+    cdef int let_go(self) except -1:
+        """The counterpart: its last packet has come."""
+        return 0
+
     @property
     def state_name(self):
         """Where the op is in its life: NEW, IN_FLIGHT, CANCELLING or DONE."""
@@ -154,7 +161,6 @@ cdef class Watch(Op):
         return 0
 
 
-@cython.no_gc_clear  # __dealloc__ is to find what the op holds: no cycle is made of ops alone
 cdef class Overlapped(Op):
     """One op with a result, as its user sees it: ``done``, ``result()``, ``error``.
 
@@ -260,6 +266,19 @@ cdef class Overlapped(Op):
     cdef void *message(self) noexcept:
         return self.envelope
 
+    cdef int hold(self) except -1:
+        if self.view is not None and self.held == NULL:
+            Py_INCREF(self.view)
+            self.held = <void *>self.view
+        return 0
+
+    cdef int let_go(self) except -1:
+        cdef void *held = self.held
+        if held != NULL:
+            self.held = NULL
+            Py_DECREF(<object>held)
+        return 0
+
     cdef int took(self, Py_ssize_t nbytes) except -1:
         self.offset += nbytes
         if self.position >= 0:
@@ -320,12 +339,9 @@ cdef class Overlapped(Op):
             self.value = fd
 
     def __dealloc__(self):
-        if self.state == IN_FLIGHT or self.state == CANCELLING:
-            # The driver went away with this op in the kernel: leak the memory rather than let the kernel
-            # write to it after it was freed.
-            if self.view is not None:
-                Py_INCREF(self.view)
-        else:
+        # Where the driver went away with this op in the kernel, `held` stays: memory is leaked rather than freed while
+        # the kernel may still use it.
+        if self.state != IN_FLIGHT and self.state != CANCELLING:
             PyMem_Free(self.envelope)
 
 

@@ -12,6 +12,7 @@ class _Owner(Protocol):
     def _has(self, fd: int) -> bool: ...
 
 CLOSE_DEADLINE: float
+CANCEL_DEADLINE: float
 logger: logging.Logger
 loop_logger: logging.Logger
 

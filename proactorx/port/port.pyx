@@ -32,6 +32,7 @@ loop_logger = logging.getLogger("asyncio")
 
 # How long close() waits for packets of cancelled ops before it leaks their memory.
 CLOSE_DEADLINE = 5.0
+CANCEL_DEADLINE = 0.5
 
 
 cdef class Flushable:
@@ -333,7 +334,8 @@ cdef class Port:
         if driver.inflight:
             driver.start()
         self.closing = True
-        deadline = time.monotonic() + CLOSE_DEADLINE
+        # What has been waited for already is only given the time to be cancelled.
+        deadline = time.monotonic() + max(CLOSE_DEADLINE - driver.waited, CANCEL_DEADLINE)
         for op in list(driver.inflight):
             op.paused = False
             driver.cancel(op)

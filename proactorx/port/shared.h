@@ -488,7 +488,9 @@ static int px_await_ends(px_shared *p, int64_t timeout_ns) {
     struct timespec until;
     int left, error = 0;
     clock_gettime(CLOCK_REALTIME, &until); /* the clock of pthread_cond_timedwait(3) */
+    timeout_ns += until.tv_nsec;
     until.tv_sec += timeout_ns / 1000000000;
+    until.tv_nsec = timeout_ns % 1000000000;
     pthread_mutex_lock(&p->mutex);
     while (p->in_flight && !error) error = pthread_cond_timedwait(&p->changed, &p->mutex, &until);
     left = p->in_flight;

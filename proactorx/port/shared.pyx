@@ -620,6 +620,7 @@ cdef class SharedPort(Operations):
         cdef px_parcel parcel
         cdef list left = []
         cdef int lost
+        cdef int64_t deadline = px_now() + BODIES_DEADLINE_NS
         self.refuse_forked()
         if self._me().inside or px_load_holder(&self.holder, __ATOMIC_RELAXED) == PyThread_get_thread_ident():
             raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
@@ -636,7 +637,7 @@ cdef class SharedPort(Operations):
         for op in list(self.bodies):  # what other threads do for this port, and may not have begun
             op.cancel()
         with nogil:
-            lost = px_await_ends(self.core, BODIES_DEADLINE_NS)
+            lost = px_await_ends(self.core, max(deadline - px_now(), <int64_t>0))  # of which the driver's took a part
         if lost:
             logger.error("closing %r: %d operations did not end in time; their packets are lost", self, lost)
         while px_take_left(self.core, &parcel):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import socket
 import sys
+import warnings
 import weakref
 from array import array
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from proactorx.drivers import Choice
 from proactorx.port.constants import ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
@@ -274,3 +277,21 @@ def test_bytes_that_were_received_are_not_changed_by_later_ones(port: Port, sock
 def test_receive_size_is_checked(port: Port, sockets: Sockets) -> None:
     with pytest.raises((ValueError, OverflowError)):
         port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=-1))
+
+
+def test_an_op_that_nobody_has_ended_keeps_its_buffer_from_the_collector(driver_name: str) -> None:
+    """Its port is forgotten in one cycle with it: the kernel may still write."""
+    port = Port(Choice(driver_name).driver)
+    buffer = bytearray(100)
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        op = port.start(Overlapped(RECV_INTO, left.fileno(), data=buffer))
+        op.owner = [port, op].count
+        watched = weakref.ref(op)
+        del op, port
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of the driver's own sockets
+            gc.collect()
+        assert watched() is None
+        assert _locked(buffer)

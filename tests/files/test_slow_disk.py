@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from loop.helpers import script_environment
 
+import proactorx.drivers
 from proactorx import files
 
 from . import slow_disk
@@ -161,3 +163,52 @@ async def test_a_read_that_is_cancelled(disk: SlowDisk) -> None:
     disk.server.stdin.flush()
     assert await disk.serve(handle.read(10)) == slow_disk.DATA[:10]
     await handle.close()
+
+
+UNANSWERED = """
+import gc, logging, os, sys, time
+import proactorx
+from proactorx.port.constants import WRITE
+from proactorx.port.op import Overlapped
+
+logging.disable()
+loop = proactorx.new_event_loop(backend="io_uring")
+fd = os.open(sys.argv[1], os.O_RDWR)
+buffer = bytearray(4 * 4096)
+op = loop._port.start(Overlapped(WRITE, fd, data=buffer, position=0))
+op.owner = [loop, op].count  # in a cycle, as ordinary ops are
+for _ in range(4):
+    started = time.monotonic()
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    print(time.monotonic() - started)
+started = time.monotonic()
+loop.close()
+print(time.monotonic() - started)
+print(op.done)
+del loop, op
+gc.collect()
+try:
+    buffer.append(0)  # which may move it
+    print("free")
+except BufferError:
+    print("kept")
+"""
+
+
+@pytest.mark.ours
+async def test_what_never_ends_is_waited_for_once_and_keeps_its_memory(disk: SlowDisk) -> None:
+    """The kernel looks into it when the server answers after all."""
+    if not proactorx.drivers.probe("io_uring").available:
+        pytest.skip("files are never with the kernel")
+    script = [sys.executable, "-c", UNANSWERED, disk.path]
+    child = await asyncio.create_subprocess_exec(*script, stdout=subprocess.PIPE, env=script_environment())
+    output = asyncio.create_task(child.communicate())
+    assert disk.server.stdin is not None
+    for _ in range(3):  # its name, its opening, and what the kernel does while the write is submitted
+        await asyncio.wait_for(disk.requests.get(), LIMIT)
+        disk.server.stdin.write(b"x")
+        disk.server.stdin.flush()
+    first, *others, done, kept = (await output)[0].decode().split()
+    assert (done, kept) == ("False", "kept")
+    assert sum(map(float, others)) < 4, (first, others)

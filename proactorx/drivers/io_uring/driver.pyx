@@ -152,6 +152,8 @@ cdef class UringDriver(EpollSet):
         if self.opened and not self.closed and not self.forked and self.owner == px_this_thread():
             if self.file_ops:
                 self._await_files()
+            else:
+                self.waited = 0
             px_ring_unregister(&self.ring)
         return 0
 
@@ -161,12 +163,15 @@ cdef class UringDriver(EpollSet):
         The kernel's threads are at them, so what _rebuild says of others does not hold: they happen whoever drives the
         ring next, and only this thread can ask how they ended.
         """
-        cdef double deadline = time.monotonic() + FILES_DEADLINE, left = FILES_DEADLINE
+        cdef double left = FILES_DEADLINE - self.waited, deadline = time.monotonic() + left
+        if left <= 0:
+            return  # they have had their time, at the end of an earlier run
         while self.file_ops and left > 0:
             self._enter(1, <int64_t>(left * 1e9))
             left = deadline - time.monotonic()
         if self.file_ops:
             logger.warning("io_uring: %d file operations did not end within %.0f s", self.file_ops, FILES_DEADLINE)
+        self.waited = FILES_DEADLINE if self.file_ops else 0
 
     cdef _rebuild(self):
         """Move to a new ring, because another thread drives the loop now.  Nothing is lost.
