@@ -25,7 +25,7 @@ cdef class ReadinessDriver(Driver):
     cdef int _refused(self, Op op, int error) except -1
     cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1
     cdef int update(self, int fd) except -1
-    cdef int ask(self, int fd) except -1
+    cdef int match(self, int fd) except -1
     cdef int end_stale(self, int fd, void *fresh) except -1
     cdef int enqueue(self, Op op) except -1
     cdef int unlink(self, Op op, bint lazily=*) except -1

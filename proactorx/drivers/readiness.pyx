@@ -162,12 +162,13 @@ cdef class ReadinessDriver(Driver):
 
     cdef int update(self, int fd) except -1:
         """Bring the facility's idea of `fd` in line with the ops that wait on it."""
-        self.ask(fd)
+        self.match(fd)
         if self.slots[fd].renumbered:
             self.end_stale(fd, NULL)
         return 0
 
-    cdef int ask(self, int fd) except -1:
+    cdef int match(self, int fd) except -1:
+        """Ask the facility for what the ops on `fd` wait for, where it was asked for something else."""
         cdef FdSlot *slot = &self.slots[fd]
         cdef uint32_t mask = POLLOUT if slot.writers != NULL else 0, before = slot.registered
         cdef void *item = slot.readers
@@ -226,7 +227,7 @@ cdef class ReadinessDriver(Driver):
         op.armed = True
         before = slot.registered
         try:
-            self.ask(op.fd)
+            self.match(op.fd)
             if before and self.slots[op.fd].registered == before:
                 # Others wait already.  If they do so on a file that was closed, and this is another one with its
                 # number, the facility has forgotten it: say it again.

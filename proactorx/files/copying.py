@@ -119,14 +119,14 @@ class _Copy:
         return Copied(self.done - begun, by)
 
     def _clone(self, source: int, target: int, facts: os.stat_result) -> bool:
-        if not sys.platform.startswith("linux") or not stat.S_ISREG(facts.st_mode) or not facts.st_size:
-            return False
-        try:
-            fcntl.ioctl(target, _FICLONE, source)
-        except OSError:
-            return False  # another file system, or one that has no such thing; or copying it will say what is wrong
-        self._moved(os.fstat(target).st_size)
-        return True
+        if sys.platform.startswith("linux") and stat.S_ISREG(facts.st_mode) and facts.st_size:
+            try:
+                fcntl.ioctl(target, _FICLONE, source)
+            except OSError:
+                return False  # another file system, or one without it; or copying it will say what is wrong
+            self._moved(os.fstat(target).st_size)
+            return True
+        return False
 
     def _pieces(self, source: int, target: int) -> By:
         by: By = "read_write"

@@ -48,6 +48,8 @@ def _write(path: bytes, data: Any, durable: bool) -> None:
 
 def _take_after(fd: int, old: os.stat_result) -> None:
     """Give a new file, which is ours alone, the owner, the group and the mode of `old`, as far as that is allowed."""
+    if sys.platform == "win32":
+        return  # a file has the rights of its folder there
     mode = stat.S_IMODE(old.st_mode)
     new = os.fstat(fd)
     if new.st_gid != old.st_gid:

@@ -23,7 +23,9 @@ from proactorx.transports.stream import StreamTransport
 from proactorx.transports.tls import TLSProtocol
 from proactorx.transports.tls_transport import TLSTransport
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    system: Any
+else:
     # Not os: tools that look for a user's blocking calls put their own functions there (blockbuster).
     import posix as system
 
@@ -273,7 +275,7 @@ class Connections(asyncio.BaseEventLoop):
             sock.close()
         else:
             self._listeners.pop(number).close()
-        if path is None:
+        if sys.platform == "win32" or path is None:
             return
         try:
             if system.stat(path).st_ino == inode:

@@ -15,16 +15,18 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from proactorx.loop.threads import Threads
 from proactorx.port.constants import POLLOUT
 
 if sys.platform == "win32":
     from proactorx.loop.winsendfile import Transmission
+
+    _sendfile: Any
 else:
     # Not os: tools that look for a user's blocking calls put their own functions there (blockbuster).
-    import posix as system
+    from posix import sendfile as _sendfile
 
 if TYPE_CHECKING:
     from proactorx.loop.sockets import SocketTable
@@ -60,7 +62,7 @@ async def _send(
         while count is None or sent < count:
             size = CHUNK if count is None else min(CHUNK, count - sent)
             try:
-                step = system.sendfile(target(), source, offset + sent, size)
+                step = _sendfile(target(), source, offset + sent, size)
             except (BlockingIOError, InterruptedError):
                 await room()
                 continue
