@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .support import LIMIT, MIB, turns
+from .support import LIMIT, MIB, dead_address, listening, turns
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -263,3 +263,26 @@ async def test_the_socket_of_a_transport_is_refused() -> None:
                 await call
         transport.close()
         await turns(2)
+
+
+@pytest.mark.ours  # on stock asyncio it waits for ever, unless something else is asked of the selector
+async def test_a_connect_beside_that_of_a_closed_socket_with_its_number() -> None:
+    """The one that was closed will never end by itself, and keeps nobody waiting."""
+    with dead_address() as dead, listening() as listener:
+        given_up = socket.socket()
+        given_up.setblocking(False)
+        pending = asyncio.create_task(running().sock_connect(given_up, dead))
+        await turns(3)
+        number = given_up.fileno()
+        given_up.close()
+        with socket.socket() as sock:
+            assert sock.fileno() == number
+            sock.setblocking(False)
+            await asyncio.wait_for(running().sock_connect(sock, listener.getsockname()), LIMIT)
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.settimeout(LIMIT)
+                await running().sock_sendall(sock, b"connected")
+                assert accepted.recv(100) == b"connected"
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
