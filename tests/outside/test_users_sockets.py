@@ -64,10 +64,10 @@ async def test_the_peer_of_a_closed_socket_sees_the_end_at_once(way: str, kind: 
         end = wait_for(way, ours, called)
         await settle()
         ours.close()
-        called.clear()  # what was full may have moved a little before
+        called.clear()  # what was full may have moved a little before, and a call of it may be under way
         assert peer.told() in ("FIN", "RST" if way in ("sock_sendall", "add_writer") else "FIN")
         await settle()
-        assert called == []
+        assert len(called) <= 1
         with contextlib.suppress(ValueError):
             end()
         await settle()
