@@ -6,7 +6,9 @@ import asyncio
 import gc
 import os
 import threading
+import types
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 
@@ -245,3 +247,17 @@ def test_uvloop(pool: IOThreadPool) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(main()) == list(range(100))
+
+
+def test_a_loop_that_is_none() -> None:
+    """A mock has whatever it is asked for: what it has is looked at before it is used as ours."""
+    with IOThreadPool() as pool:
+        ran = threading.Event()
+        loop = mock.MagicMock()
+        loop.create_future.return_value.cancelled.return_value = False
+        pool.call(loop, ran.set)
+        assert ran.wait(10)
+        wrong = types.SimpleNamespace(_proactorx_results=mock.MagicMock(), create_future=print)
+        with pytest.raises(TypeError):
+            pool.call(wrong, print)  # type: ignore[arg-type]
+    assert loop.call_soon_threadsafe.called
