@@ -67,11 +67,11 @@ class Connections(asyncio.BaseEventLoop):
 
     def _lend(self, sock: socket.socket | None) -> None:
         """Note that `sock` is the user's, who may do with it what they like while a transport has it."""
-        if sock is not None:
+        if isinstance(sock, socket.socket):  # else what comes next says what is wrong with it
             self._lent.add(sock)
 
     def _is_lent(self, sock: socket.socket) -> bool:
-        return sock in self._lent
+        return not isinstance(sock, socket.socket) or sock in self._lent
 
     async def create_connection(self, *args: Any, sock: socket.socket | None = None, **kwargs: Any) -> Any:
         """``BaseEventLoop``'s."""

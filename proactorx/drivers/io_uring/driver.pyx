@@ -353,7 +353,7 @@ cdef class UringDriver(EpollSet):
         if self.shared:
             if px_ring_unsent(&self.ring) or px_ring_pending(&self.ring):
                 self._enter(0, 0)
-            EpollSet.wait(self, timeout_ns)
+            EpollSet.wait(self, timeout_ns if not queue_count(&self.queue) else 0)
             return self._reap()
         if not self.in_flight and not self.set_polled:
             # Cancel requests, and the completions of what has ended.
