@@ -679,14 +679,9 @@ cdef class LoopCore:
         return self.run_ready(self.ready_tail - self.ready_head - later)
 
     cdef int dispatch(self, uint32_t count) except -1:
-        self._port.gathering = True
-        try:
-            if self._debug:
-                return self._port.dispatch_timed(count, self.slow_callback_duration)
-            return self._port.dispatch(count)
-        finally:
-            self._port.gathering = False
-            self._port.flush()
+        if self._debug:
+            return self._port.dispatch_timed(count, self.slow_callback_duration)
+        return self._port.dispatch(count)
 
     cdef int run_ready(self, uint32_t count) except -1:
         cdef void *item

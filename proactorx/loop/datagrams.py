@@ -57,12 +57,9 @@ class Datagrams(asyncio.BaseEventLoop):
 
         self._lend(sock)
         factory = guarded if sock is None else protocol_factory
-        transport, protocol = await super().create_datagram_endpoint(
+        return await super().create_datagram_endpoint(  # type: ignore[return-value]
             factory, local_addr, remote_addr, sock=sock, **options
         )
-        if sock is not None:
-            transport.get_extra_info("socket")  # whoever gave it may use it: from now on nothing is put off
-        return transport, protocol  # type: ignore[return-value]
 
     def _make_datagram_transport(
         self,

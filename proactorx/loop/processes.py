@@ -247,6 +247,7 @@ class Processes(asyncio.BaseEventLoop):
         extra: Any = None,
         **kwargs: Any,
     ) -> SubprocessTransport:
+        self._port.send_all()  # the child may have our sockets
         waiter = self.create_future()
         transport = SubprocessTransport(
             self,

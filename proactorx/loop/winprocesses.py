@@ -75,6 +75,7 @@ class Processes(asyncio.BaseEventLoop):
         **kwargs: Any,
     ) -> SubprocessTransport:
         self._need_iocp("subprocesses")
+        self._port.send_all()  # the child may have our sockets
         waiter = self.create_future()
         transport = SubprocessTransport(
             self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs

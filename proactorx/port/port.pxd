@@ -14,7 +14,6 @@ cdef class Port:
     cdef list dirty
     cdef bint closing
     cdef bint running        # the loop is: what is marked will be flushed before it sleeps
-    cdef bint gathering      # packets are being dispatched: what their owners write goes out after the last of them
     cdef uint64_t turns      # of the loop: who works without waiting looks here whether others have had their turn
     cdef void **owners       # the transport of each descriptor that has one; borrowed
     cdef int owner_count

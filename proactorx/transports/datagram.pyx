@@ -25,11 +25,11 @@ from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCK
 
 import asyncio
 import socket
-from asyncio import trsock
 
 from proactorx.port import names
 from proactorx.port.errors import strerror
 from proactorx.transports import base
+from proactorx.transports.shared_socket import SharedSocket
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -101,10 +101,10 @@ cdef class DatagramTransport(SendingTransport):
         self.init(loop, port)
         self.sock = sock
         self.given = True
-        self.lent = lent
+        self.lent = self.eager = lent
         self.context = PyContext_CopyCurrent() if context is None else context
         self._protocol = protocol
-        self.extra = {"socket": trsock.TransportSocket(sock), "sockname": _name(sock.getsockname)}
+        self.extra = {"socket": SharedSocket(sock, self), "sockname": _name(sock.getsockname)}
         self.extra["peername"] = _name(sock.getpeername)
         if extra is not None:
             self.extra.update(extra)
@@ -132,14 +132,15 @@ cdef class DatagramTransport(SendingTransport):
     @property
     def _sock(self):
         # asyncio's own name for the socket object; None once that is closed.
-        return self.get_extra_info("socket")._sock if self.fd >= 0 else None
+        if self.fd < 0:
+            return None
+        self._send_now(True)
+        return self.sock
 
     def get_extra_info(self, name, default=None):
         """``socket``, ``sockname``, ``peername``, and what the maker of the transport gave."""
         if name == "socket":
-            self.eager = True  # somebody else may use it now
-            if self.dirty:
-                self.flush()
+            self._send_now(False)
         return SendingTransport.get_extra_info(self, name, default)
 
     # What a stream transport has and this one has not; stock asyncio's says the same.
@@ -479,7 +480,7 @@ cdef class DatagramTransport(SendingTransport):
         self.buffered += PyBytes_GET_SIZE(data) + HEADER
         if self.writable is None and self.retry is None:
             much = self.buffered >= SEND_AT_ONCE or self.count >= PX_SENT or self.buffered > self.high
-            if much or self.eager or not (self.in_callback or self.port.gathering):
+            if much or self.eager or not (self.in_callback or self.port.running):
                 self.flush()
             elif self.in_callback:
                 self.dirty = True

@@ -30,18 +30,12 @@ cdef class SendingTransport(BaseTransport):
     cdef bint sending_file
     cdef bint in_callback
     cdef bint eager              # others may use the descriptor: no write is put off, not even in a callback
-    # How often the turn wrote outside of callbacks, and how often the last one with such a write did.
-    cdef uint32_t turn, writes, expected
-    cdef uint8_t can_hold        # 0: not known yet, 1: no, 2: yes
-    cdef bint held               # the kernel has bytes that it does not send before it is told to
 
     cdef ssize_t put(self, const char *data, size_t size) noexcept nogil
     cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil
     cdef object _keep(self, data, Py_ssize_t size)
     cdef int refuse(self) except -1
     cdef bint _may_send(self) except -1
-    cdef bint more_to_come(self, Py_ssize_t size) noexcept
-    cdef ssize_t hold(self, object data, Py_ssize_t size) except -1
     cdef int enqueue(self, object data, Py_ssize_t size) except -1
     cdef int wait_writable(self) except -1
     cdef ssize_t send_some(self, Py_ssize_t *tried) except? -1

@@ -1,11 +1,10 @@
 """The sending half of a transport.
 
-``write`` gives to the system at once what it takes.  Only what the callbacks of protocols write is put off, and goes
-out in one system call: what one writes to its own transport when it has returned, what it writes to others when those
-of the turn have.  Many a task writes a head and then a body: a TCP socket whose last turn had several writes is told
-that more is to come, and the kernel gathers, see ``holding.h``.  Once others may use the descriptor nothing is put
-off.  A file that takes no more is waited for by an op, and the system call is made when it is writable: so the number
-of bytes that were sent is known at every moment, whatever is cancelled.
+``write`` queues; what a callback or a turn has queued goes out in one system call, at once when much is queued.  It is
+the system's before the connection or the run can end and before others can use the descriptor: forced ends, exceptions,
+``drain()`` and whoever asks for the socket send first, and on a socket that the user gave nothing is put off.  A file
+that takes no more is waited for by an op, and the system call is made when it is writable: so the number of bytes that
+were sent is known at every moment, whatever is cancelled.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -17,7 +16,7 @@ from proactorx.port.op cimport Op, POLL, Packet
 from proactorx.transports.base cimport BaseTransport, enter, holds
 
 import logging
-from asyncio import constants
+from asyncio import constants, streams
 
 from proactorx.port.errors import strerror
 
@@ -31,17 +30,13 @@ cdef extern from "../drivers/sockio.h":
     int shutdown(int fd, int how) nogil
     enum: POLLOUT
 
-cdef extern from "holding.h":
-    bint px_can_hold(int fd) nogil
-    ssize_t px_hold(int fd, const char *buffer, size_t size) nogil
-    void px_release(int fd) nogil
-
 logger = logging.getLogger("asyncio")
 
 cdef enum:
     GATHER = 4096          # pieces of up to so many bytes are copied together rather than given as a vector
     VECTOR = 64            # pieces in one sendmsg(2)
 
+cdef object Drainable = streams.FlowControlMixin
 cdef int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
 
@@ -93,6 +88,19 @@ cdef class SendingTransport(BaseTransport):
         ]
 
     # ----------------------------------------------------------------------------------------------------- writing
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        # ``StreamWriter.drain`` asks this: what was written is the system's when it has been awaited.
+        if self.dirty and not self.in_callback and isinstance(self._protocol, Drainable):
+            self.flush()
+        return self.closing
+
+    def _send_now(self, bint shared):
+        """Somebody else is about to use the descriptor, for once or, `shared`, whenever he likes."""
+        self.eager = self.eager or shared
+        if self.dirty:
+            self.flush()
 
     def write(self, data):
         """Send `data`; bytes are kept until they are sent, anything mutable may be changed after the call.
@@ -151,43 +159,7 @@ cdef class SendingTransport(BaseTransport):
         # The user's own socket may have been closed behind our back, and its number given to another file.
         return self.fd >= 0 and self.writable is None and not (self.given and not holds(self.sock, self.fd))
 
-    cdef bint more_to_come(self, Py_ssize_t size) noexcept:
-        """Whether the turn is going to write again, as far as its writes and those of the last one tell."""
-        cdef uint32_t turn = <uint32_t>self.port.turns
-        if self.turn != turn:
-            self.turn = turn
-            self.expected = self.writes
-            self.writes = 0
-        self.writes += 1
-        if self.writes == self.expected or size >= SEND_AT_ONCE or not self.port.running:
-            return False
-        return self.writes > 1 or self.expected > 1
-
-    cdef ssize_t hold(self, object data, Py_ssize_t size) except -1:
-        """Give `data` to the kernel, to be sent with what the turn writes next: how much it took."""
-        cdef ssize_t n
-        if not self.can_hold:
-            self.can_hold = 1 + px_can_hold(self.fd)
-        if self.can_hold == 1 or not self._may_send():
-            return 0
-        n = px_hold(self.fd, PyBytes_AS_STRING(data), size)
-        if n <= 0:
-            return 0  # the queue's own send reports the error, or waits
-        self.held = True
-        if not self.dirty:
-            self.port.mark(self)
-        return n
-
     cdef int enqueue(self, object data, Py_ssize_t size) except -1:
-        cdef ssize_t n
-        if not self.buffered and (self.eager or not (self.in_callback or self.port.gathering)):
-            if self.more_to_come(size):
-                n = self.hold(data, size)
-                if n == size:
-                    return 0
-                if n:
-                    data = data[n:]
-                    size -= n
         if not self.buffered:
             self.first = data
         else:
@@ -196,7 +168,7 @@ cdef class SendingTransport(BaseTransport):
             self.more.append(data)
         self.buffered += size
         if self.writable is None:
-            if (self.eager or not (self.in_callback or self.port.gathering)
+            if (self.eager or not (self.in_callback or self.port.running)
                     or self.buffered >= SEND_AT_ONCE or self.buffered > self.high):
                 self.flush()
             elif self.in_callback:
@@ -218,7 +190,7 @@ cdef class SendingTransport(BaseTransport):
         finally:
             self.in_callback = nested
             self.eager = eager
-            if self.dirty and (eager or not (nested or self.port.gathering)):
+            if self.dirty and (eager or not (nested or self.port.running)):
                 self.flush()
             elif self.dirty and not nested:
                 self.port.mark(self)
@@ -227,10 +199,6 @@ cdef class SendingTransport(BaseTransport):
         cdef ssize_t n
         cdef Py_ssize_t tried = 0
         self.dirty = False
-        if self.held:
-            self.held = False
-            if not self.buffered and self._may_send():
-                px_release(self.fd)
         while self.buffered and self.writable is None and not self.lost:
             n = self.send_some(&tried)
             if n == -EAGAIN or n == -EWOULDBLOCK:
@@ -489,8 +457,6 @@ cdef class SendingTransport(BaseTransport):
         cdef ssize_t n = 0
         cdef Py_ssize_t tried = 0
         self.dirty = False
-        if self.held and not self.buffered and self._may_send():
-            px_release(self.fd)
         while self.buffered and self.writable is None and n == tried:
             n = self.send_some(&tried)
             if n > 0:

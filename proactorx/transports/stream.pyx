@@ -22,11 +22,12 @@ import asyncio
 import contextlib
 import socket
 import sys
-from asyncio import constants, transports, trsock
+from asyncio import constants, transports
 
 from proactorx.port.errors import strerror
 from proactorx.port.names import parse as parse_name
 from proactorx.transports import base
+from proactorx.transports.shared_socket import SharedSocket
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -81,8 +82,8 @@ cdef class StreamTransport(SendingTransport):
                  server=None, context=None, bytes peer=None):
         self.init(loop, port)
         self.sock = sock
-        self.given = self.eager = sock is not None
-        self.lent = lent
+        self.given = sock is not None
+        self.lent = self.eager = lent
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.set_protocol(protocol)
@@ -120,10 +121,8 @@ cdef class StreamTransport(SendingTransport):
             if self.sock is None:
                 self.sock = socket.socket(fileno=self.fd)
                 self.sock.setblocking(False)
-            self.eager = True
-            if self.dirty:
-                self.flush()
-            value = trsock.TransportSocket(self.sock)
+            self._send_now(False)
+            value = SharedSocket(self.sock, self)
         elif name == "sockname":
             value = self._name(False)
         elif name == "peername":
@@ -136,7 +135,16 @@ cdef class StreamTransport(SendingTransport):
     @property
     def _sock(self):
         # asyncio's own name for the socket object; None once that is closed.
-        return self.get_extra_info("socket")._sock if self.fd >= 0 else None
+        if self.fd < 0:
+            return None
+        self._send_now(True)
+        return self.get_extra_info("socket")._sock
+
+    def _send_now(self, bint shared):
+        SendingTransport._send_now(self, shared)
+        if self.raw_protocol:
+            (<RawProtocol>self._protocol).flush()  # what TLS has put off
+            SendingTransport._send_now(self, shared)
 
     cdef _remember(self, name, value):
         if self.extra is None:

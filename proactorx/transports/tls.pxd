@@ -33,7 +33,6 @@ cdef class TLSProtocol(RawProtocol):
     cdef bint discard            # the user has closed: what still comes is nobody's
     cdef bint closed             # the user has closed, or the connection is lost
     cdef bint early              # the handshake is done, and who awaits start_tls() does not know yet
-    cdef bint eager              # others may use the descriptor: no write is put off
     cdef bint said_end           # our close_notify is made
     cdef bint finished           # the closing of the transport underneath is arranged
     cdef bint app_paused         # the user wants no bytes
@@ -75,7 +74,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef bint discard_rest(self) except -1
     cdef int send_last(self) except -1
     cdef int interrupted(self) except -1
-    cdef int share(self) except -1
+    cdef bint may_send(self) noexcept
     cdef int shut_done(self, exc) except -1
     cdef int limit_shutdown(self) except -1
     cdef int abort(self, exc) except -1

@@ -550,7 +550,7 @@ cdef class TLSProtocol(RawProtocol):
         if self.state == OPEN:
             if self.backlog_size >= ENCRYPT_AT_ONCE:
                 self.send()
-            elif self.eager or not (self.delivering or self.port.gathering):
+            elif not self.port.running or (self.stream is not None and self.stream.eager):
                 self.flush()
             elif not self.delivering and not self.dirty:
                 self.port.mark(self)
@@ -558,14 +558,13 @@ cdef class TLSProtocol(RawProtocol):
 
     cdef int flush(self) except -1:
         self.dirty = False
-        if self.backlog_size and self.state == OPEN and (self.eager or not self.delivering):
+        if self.backlog_size and self.state == OPEN and self.may_send():
             self.send()
         return 0
 
-    cdef int share(self) except -1:
-        """Others may use the descriptor from now on."""
-        self.eager = True
-        return self.flush()
+    cdef bint may_send(self) noexcept:
+        """Whether it goes out now: no callback is to write more first, or others may use the descriptor."""
+        return not self.delivering or (self.stream is not None and self.stream.eager)
 
     cdef int send_last(self) except -1:
         """At the end: send what was written, and the alert that says why, RFC 8446 section 6.2, if they go."""

@@ -4,7 +4,9 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from proactorx.transports.tls cimport TLSProtocol, limits
 
 import warnings
-from asyncio import constants, sslproto
+from asyncio import constants, sslproto, streams
+
+cdef object Drainable = streams.FlowControlMixin
 
 
 class SSLTransport(sslproto._SSLProtocolTransport):
@@ -85,8 +87,6 @@ cdef class TLSTransport:
         the transport underneath knows."""
         if name in self.tls.extra:
             return self.tls.extra[name]
-        if name == "socket":
-            self.tls.share()
         if self.tls.lower is not None:
             return self.tls.lower.get_extra_info(name, default)
         return default
@@ -101,7 +101,14 @@ cdef class TLSTransport:
 
     def is_closing(self):
         """Whether the transport is closing or closed."""
+        if isinstance(self.tls.app, Drainable):
+            self._send_now(False)  # see SendingTransport.is_closing
         return self.tls.closed or (self.tls.lower is not None and self.tls.lower.is_closing())
+
+    def _send_now(self, bint shared):
+        self.tls.flush()
+        if self.tls.lower is not None:
+            self.tls.lower._send_now(shared)
 
     def is_reading(self):
         """Whether reading is not paused."""

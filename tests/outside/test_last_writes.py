@@ -427,15 +427,14 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("drain", [False, True], ids=["written", "drained"])
-def test_the_program_ends(child: Callable[..., Child], end: str, drain: bool) -> None:
+def test_the_program_ends(child: Callable[..., Child], end: str) -> None:
     program = child(
         f"""
         async def serve(reader, writer):
             await reader.readline()
             writer.write(b"the last ")
             writer.write(b"words")
-            {"await writer.drain()" if drain else "pass"}
+            await writer.drain()
             {ENDS[end]}
 
         async def main():
@@ -454,44 +453,36 @@ def test_the_program_ends(child: Callable[..., Child], end: str, drain: bool) ->
 # ---------------------------------------------------------------------------------------- the thread is blocked
 
 
-@each_kind
-@pytest.mark.parametrize("times", [1, 3])
-def test_waiting_for_the_answer_in_the_loops_thread(bench: Bench, kind: str, times: int) -> None:
-    protocol, peer = bench.connect(kind)
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+def test_waiting_for_the_answer_in_the_loops_thread(bench: Bench, secure: bool) -> None:
+    """Who has awaited ``drain()`` may block the thread until the peer answers."""
     arrived = threading.Event()
+    waited: list[bool] = []
 
-    def ask(_protocol: Does) -> bool:
-        for _ in range(times):
-            write(protocol)
-        return arrived.wait(LIMIT)
+    async def ask(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(LAST)
+            writer.write(LAST)
+            await writer.drain()
+            waited.append(arrived.wait(LIMIT))
+        writer.close()
+
+    context = bench.certificates.server() if secure else None
+    server = bench.loop.run_until_complete(asyncio.start_server(ask, "127.0.0.1", 0, ssl=context))
+    address = server.sockets[0].getsockname()
 
     def answer() -> None:
-        for _ in range(2):
-            assert peer.take(times * len(LAST)) == times * LAST
-            arrived.set()
+        with bench._secured(address) if secure else dial(address) as peer:
+            for _ in range(2):
+                assert peer.take(2 * len(LAST)) == 2 * LAST
+                arrived.set()
+            peer.take_all()
 
     thread = Thread(answer)
-    for _ in range(2):
-        assert bench.loop.run_until_complete(soon(ask, protocol))
+    bench.until(lambda: not thread.is_alive())
     thread.finish()
-
-
-def test_waiting_for_the_answer_to_a_datagram(bench: Bench) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.bind(("127.0.0.1", 0))
-        peer.settimeout(LIMIT)
-        loop = bench.loop
-        transport, _ = loop.run_until_complete(
-            loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=peer.getsockname())
-        )
-
-        def ask() -> bytes:
-            transport.sendto(LAST)
-            return peer.recv(100)
-
-        assert loop.run_until_complete(soon(ask)) == LAST
-        transport.abort()
-        bench.until(lambda: True)
+    server.close()
+    assert waited == [True, True]
 
 
 # ------------------------------------------------------------------------------------------------- TLS closes
