@@ -45,6 +45,10 @@ cdef extern from "sockio.h":
     enum: POLLIN, POLLOUT, POLLERR, POLLHUP
 
 
+cdef enum:
+    ACCEPTS_IN_A_ROW = 8
+
+
 cdef inline bint waits_to_write(Op op) noexcept:
     if op.kind == POLL:
         return not op.events & POLLIN
@@ -348,6 +352,12 @@ cdef class ReadinessDriver(Driver):
         if not op.armed:
             return 0
         told = perform_call(op, packet, self.hot)
+        if op.kind == ACCEPT:
+            # Others are likely to be in the backlog: go on in the next turn, a few times, before the facility is asked
+            # again.  Not until EAGAIN: others may share the listener.
+            op.events = op.events + 1 if told and packet.flags & PACKET_MORE else 0
+            if op.events % ACCEPTS_IN_A_ROW:
+                self.push(op, 0, PACKET_READY | PACKET_MORE)
         if not told:
             return 0
         if not packet.flags & PACKET_MORE:
