@@ -334,6 +334,18 @@ class WritePipeTransport(PipeTransport, asyncio.WriteTransport):
 
     reads = False
 
+    def is_reading(self) -> bool:
+        """Not of the writing end."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        """Not of the writing end."""
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        """Not of the writing end."""
+        raise NotImplementedError
+
     def can_write_eof(self) -> bool:
         """True: to write the end is to close it."""
         return True

@@ -22,6 +22,8 @@ from proactorx import files
 
 from .conftest import outcome
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these kinds of files are not there")
+
 LIMIT = 10
 made_up = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's /proc")
 numbered = pytest.mark.skipif(sys.platform == "win32", reason="pipes that do not wait are Unix's")
@@ -213,7 +215,10 @@ async def test_a_file_of_news(aio: Any, trace: Path, mode: str, buffering: int) 
 
 
 @made_up
-@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK) or os.geteuid() != 0, reason="takes root, and /proc/kmsg")
+@pytest.mark.skipif(
+    sys.platform == "win32" or not os.access("/proc/kmsg", os.R_OK) or os.geteuid() != 0,
+    reason="takes root, and /proc/kmsg",
+)
 @pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("rb", -1), ("r", -1)])
 async def test_the_messages_of_the_kernel(aio: Any, mode: str, buffering: int) -> None:
     """Others may read them too, each of them is read once, and at any time there may be none."""
