@@ -6,9 +6,8 @@ what was asked for (and EPOLLERR and EPOLLHUP), and wakes everybody who watches 
 See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-outs are rounded up to milliseconds).
 """
 
-from proactorx.port.errnos cimport EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPERM
+from proactorx.port.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset
 from posix.unistd cimport close, read
 from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver
 from proactorx.drivers.waker cimport px_wake, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set

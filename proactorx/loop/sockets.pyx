@@ -242,11 +242,10 @@ cdef class SocketTable:
 
     async def turn(self, dict ops, sock, int fd):
         """Wait for the ops on `sock` that others have asked for before; then ``start`` one at once, or do without."""
-        cdef SocketOp before = ops[fd]
-        if not holds(before.sock, fd):
-            # Closed under its op, and the number is another socket's now.
-            self.port.cancel(before)
-            del ops[fd]
+        cdef SocketOp before
+        self.drop_stale(ops, fd)
+        before = ops.get(fd)
+        if before is None:
             return
         future = self.loop.new_future()
         if before.line is None:

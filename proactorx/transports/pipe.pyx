@@ -13,7 +13,7 @@ The descriptor belongs to the file object that was given, and is closed through 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
-from proactorx.port.op cimport Op, PACKET_MORE, PACKET_READY, POLL, Packet, RECV_STREAM
+from proactorx.port.op cimport Op, PACKET_READY, POLL, Packet, RECV_STREAM
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport BaseTransport, holds
 from proactorx.transports.sending cimport SendingTransport, iovec
@@ -177,11 +177,6 @@ cdef class ReadPipeTransport(BaseTransport):
         try:
             self._protocol.data_received(data)
         except (SystemExit, KeyboardInterrupt):
-            # The loop stops here and may be run again: an edge that was reported once must not be lost with this.
-            if self.receive is not None:
-                self.receive.pending_ready = True
-                if not self.reading_paused:
-                    self.port.resume(self.receive)
             raise
         except BaseException as exc:
             # As on stock asyncio: reported, and reading goes on.
