@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract.support import descriptors
+from drivers.contract.support import descriptors
 
 from .helpers import Factory, run_script, socket_pair, step
 

@@ -33,12 +33,12 @@ KEPT: dict[str, frozenset[str]] = {
     "loop": AUTO_AND_STOCK,
     "pool": AUTO_AND_STOCK,
     "programs": AUTO,
-    **dict.fromkeys(_files("cli", "cli_demo_threads"), AUTO),
+    **dict.fromkeys(_files("cli", "demo_threads"), AUTO),
     # Long, and found something on one driver only when it was on all of them, as the contract's tests are.
-    **dict.fromkeys(_files("contract", "stress"), AUTO),
+    **dict.fromkeys(_files("drivers/contract", "stress"), AUTO),
     **dict.fromkeys(_files("loop", "ctrl_c", "fork"), AUTO),
     **dict.fromkeys(_files("port", "model"), AUTO),
-    **dict.fromkeys(_files("processes", "processes_anywhere", "processes_trouble"), AUTO),
+    **dict.fromkeys(_files("loop/processes", "anywhere", "trouble"), AUTO),
     **dict.fromkeys(
         _files("transports", "cancelled_anywhere", "leaks_families", "random", "starved_anywhere", "stream_readers"),
         AUTO,
@@ -48,9 +48,9 @@ KEPT: dict[str, frozenset[str]] = {
     "files": AUTO,
     **dict.fromkeys(_files("files", "beyond", "slow_disk", "tasks"), AUTO | {"epoll"}),
     "outside": AUTO | {"epoll"},
-    "pipes": NOT_SELECT,
-    "processes": NOT_SELECT,
-    "tls": NOT_SELECT,
+    "loop/processes": NOT_SELECT,
+    "transports/pipes": NOT_SELECT,
+    "transports/tls": NOT_SELECT,
 }
 
 

@@ -355,7 +355,7 @@ def open_fds() -> dict[int, tuple[int, int]]:
     """Each open descriptor of this process, with what it stands for."""
     out: dict[int, tuple[int, int]] = {}
     if sys.platform == "win32":
-        from contract.support import descriptors
+        from drivers.contract.support import descriptors
 
         # Of sockets alone, and without numbers: a listener always has one ready for its next connection.
         return dict.fromkeys(range(len(descriptors())), (0, 0))

@@ -251,7 +251,7 @@ async def _settled(before: dict[int, tuple[int, int]], others: set[asyncio.Task[
 
 @pytest.mark.ours  # stock asyncio leaves descriptors to the collector in several of these
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_it(name: str, certificates: Certificates) -> None:
+async def test_nothing_is_left_when_cancelled(name: str, certificates: Certificates) -> None:
     reported: list[dict[str, Any]] = []
     running().set_exception_handler(lambda _loop, context: reported.append(context))
     async with _world(certificates) as world:

@@ -45,7 +45,9 @@ def _explained(context: dict[str, Any]) -> bool:
 
 @pytest.mark.ours  # stock asyncio leaves descriptors to the collector in several of these
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "files"])
-async def test_it(name: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_left_when_descriptors_run_out(
+    name: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.05)
     reported: list[dict[str, Any]] = []
     running().set_exception_handler(lambda _loop, context: reported.append(context))

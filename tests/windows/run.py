@@ -28,23 +28,24 @@ ROOT = HERE.parents[1]
 PATIENCE = ("--timeout=150", "-o", "faulthandler_timeout=170")
 REMEMBER = ("-o", "addopts=--strict-markers --strict-config")  # the cache of what has failed is on here
 MIXINS = "CPython's tests"
+SHALLOW = ("--ignore-glob=tests/*/*/test_*",)  # without the folders inside, which are suites of their own
 #: What is run, and with which options.  Asked for by name, the contract is run on all variants of the driver.
 SUITES: dict[str, tuple[str, ...]] = {
     "tests/windows": (),
-    "tests/contract": (
+    "tests/drivers/contract": (
         "-k",
         "not (iocp-small or iocp-noskip or iocp-noafd or iocp-foreign)",
     ),
     "tests/port": (),
-    "tests/transports": (),
-    "tests/datagrams": (),
-    "tests/loop": (),
+    "tests/transports": SHALLOW,
+    "tests/transports/datagrams": (),
+    "tests/loop": SHALLOW,
     "tests/pool": (),
-    "tests/drivers": (),
+    "tests/drivers": SHALLOW,
     "tests/files": (),
-    "tests/tls": (),
-    "tests/processes": (),
-    "tests/pipes": (),
+    "tests/transports/tls": (),
+    "tests/loop/processes": (),
+    "tests/transports/pipes": (),
     # Each test is a Python that starts; asked for by name, all of them are run.
     "tests/cli": ("-k", "demo or probe or a_script or arguments"),
     "tests/programs/test_port_examples.py": (),

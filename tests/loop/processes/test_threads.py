@@ -8,7 +8,7 @@ import os
 import pytest
 
 from . import test_processes as basics
-from . import test_processes_trouble as trouble
+from . import test_trouble as trouble
 from .support import without_wait_child
 
 pytestmark = pytest.mark.ours

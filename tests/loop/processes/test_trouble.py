@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loop.helpers import Thread, in_thread, run_script
 from transports.support import LIMIT, open_fds
+
+from loop.helpers import Thread, in_thread, run_script
 
 from .support import Log, children, gone, needs_waitid, sh, start, waiting, without_wait_child
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from transports.certs import Certificates
 from transports.support import LIMIT, MIB, BufferedRecorder, Echo, Recorder, collect_errors, reset, turns
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import pytest
+
 from transports.support import LIMIT, MIB, Notes, Recorder
 
 if sys.platform == "win32":

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from subprocess import CompletedProcess
 
 import pytest
-from test_cli_demo import number, read_until, row
+
+from .test_demo import number, read_until, row
 
 Cli = Callable[..., CompletedProcess[str]]
 Terminal = Callable[..., "tuple[subprocess.Popen[bytes], int]"]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from .certs import Certificates
-from .support import BIG, LIMIT, MIB, Echo, Recorder, collect_errors, serving, shrink, socket_directory, turns
+from transports.certs import Certificates
+from transports.support import BIG, LIMIT, MIB, Echo, Recorder, collect_errors, serving, shrink, socket_directory, turns
 
 
 @contextlib.asynccontextmanager

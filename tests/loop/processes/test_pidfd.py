@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from . import test_processes as basics
-from . import test_processes_trouble as trouble
+from . import test_trouble as trouble
 from .support import sh, without_wait_child
 
 pytestmark = pytest.mark.ours

@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 import pytest
+
 from transports.certs import Certificates
 from transports.support import Recorder, open_fds, serving, settled_fds, turns
 

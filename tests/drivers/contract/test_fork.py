@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 SETUP = """
 import os, socket, sys, threading
-from contract.support import Owner, Sockets, descriptors, done, drain, quiet
-from contract.variants import new_driver
+from drivers.contract.support import Owner, Sockets, descriptors, done, drain, quiet
+from drivers.contract.variants import new_driver
 from proactorx.port.constants import ACCEPT, POLL, POLLIN, RECV, RECV_INTO, SEND
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
@@ -80,7 +80,7 @@ print("parent is well")
 
 
 def _run(variant: str, code: str) -> None:
-    tests = Path(__file__).parents[1]
+    tests = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SETUP + code, variant],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), *sys.path])},

@@ -10,6 +10,7 @@ import ssl
 from typing import Any
 
 import pytest
+
 from transports.certs import Certificates
 from transports.support import LIMIT, MIB, SMALL_BUFFER, BufferedRecorder, Echo, Recorder, collect_errors, shrink, turns
 

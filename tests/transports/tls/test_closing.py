@@ -9,6 +9,7 @@ import ssl
 from typing import Any
 
 import pytest
+
 from transports.certs import Certificates
 from transports.support import (
     LIMIT,

@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 import pytest
+
 from transports.support import MIB, Recorder, collect_errors, turns
 
 from .support import READABLE, connected, ends, forget

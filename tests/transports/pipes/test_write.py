@@ -13,6 +13,7 @@ import tempfile
 from typing import Any
 
 import pytest
+
 from transports.support import LIMIT, MIB, Recorder, collect_errors, turns
 
 from .support import BREAKABLE, WRITABLE, Piped, capacity, connected, ends, forget

@@ -1,7 +1,7 @@
 """Random use, with every byte checked.
 
     PROACTORX_STRESS_SECONDS=60 PROACTORX_STRESS_SEED=5 \\
-        python -m pytest tests/contract/test_stress.py -o faulthandler_timeout=0
+        python -m pytest tests/drivers/contract/test_stress.py -o faulthandler_timeout=0
 
 The seed is in the message of a failure; the order in which the kernel answers is not the seed's to say.
 """

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from transports.support import open_fds
 
 from .support import (

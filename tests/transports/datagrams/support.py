@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from support import ports
+
 from transports.support import LIMIT, Notes, backend_of, collect_errors, eventually, linux_only, socket_directory, turns
 
 __all__ = [

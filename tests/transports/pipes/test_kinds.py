@@ -14,6 +14,7 @@ from typing import IO
 
 import pytest
 from loop.helpers import prelude, script_environment
+
 from transports.support import LIMIT, MIB, Recorder, turns
 
 from .support import connected

@@ -9,6 +9,7 @@ import ssl
 from typing import Any
 
 import pytest
+
 from transports.certs import Certificates
 from transports.support import LIMIT, Echo, Recorder, collect_errors, listening, reset, serving, turns
 

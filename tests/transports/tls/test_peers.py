@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from .certs import Certificates
-from .support import LIMIT, MIB, Echo, Recorder, collect_errors, dial, listening, serving, turns
+from transports.certs import Certificates
+from transports.support import LIMIT, MIB, Echo, Recorder, collect_errors, dial, listening, serving, turns
 
 
 def ask(address: Any, context: ssl.SSLContext, data: bytes) -> bytes:

@@ -1,0 +1,1 @@
+"""Choosing a driver, falling back to another one, and what every driver promises (``contract``)."""
