@@ -1,4 +1,4 @@
-"""Which room of the package may use which: loop -> transports -> port -> drivers."""
+"""Which room of the package may use which: loop -> transports -> port -> drivers -> sys."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ SUFFIXES = (".py", ".pyx", ".pxd", ".pyi")
 
 #: Each room, and the rooms that it may use besides itself; "" is the package, for its version and public names.
 ROOMS: dict[str, set[str]] = {
-    "drivers": set(),
-    "port": {"drivers"},
-    "pool": {"port", "drivers"},
-    "transports": {"port", "drivers"},
-    "files": {"pool", "port", "drivers"},
-    "loop": {"", "transports", "files", "pool", "port", "drivers"},
-    "cli": {"", "loop", "transports", "files", "pool", "port", "drivers"},
-    "": {"cli", "loop", "transports", "files", "pool", "port", "drivers"},
+    "sys": set(),
+    "drivers": {"sys"},
+    "port": {"drivers", "sys"},
+    "pool": {"port", "drivers", "sys"},
+    "transports": {"port", "drivers", "sys"},
+    "files": {"pool", "port", "drivers", "sys"},
+    "loop": {"", "transports", "files", "pool", "port", "drivers", "sys"},
+    "cli": {"", "loop", "transports", "files", "pool", "port", "drivers", "sys"},
+    "": {"cli", "loop", "transports", "files", "pool", "port", "drivers", "sys"},
 }
 #: What a driver may know of the port: the definition of the op.
-OF_THE_PORT = {"proactorx.port.op", "proactorx.port.constants", "proactorx.port.errnos"}
+OF_THE_PORT = {"proactorx.port.op", "proactorx.port.constants"}
 
 USES = re.compile(
     r"""^\s*(?:from\s+(proactorx[\w.]*)\s+c?import\s+\(?\s*([\w, ]*) | c?import\s+(proactorx[\w.]*))""",

@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.readiness cimport ReadinessDriver
-from proactorx.drivers.waker cimport px_waker
+from proactorx.sys.event cimport px_waker
 
-cdef extern from "proactorx/drivers/epoll.h":
+cdef extern from "proactorx/sys/epoll.h":
     ctypedef struct px_event:
         uint32_t events
         int fd

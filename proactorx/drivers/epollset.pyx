@@ -6,15 +6,15 @@ what was asked for (and EPOLLERR and EPOLLHUP), and wakes everybody who watches 
 See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-outs are rounded up to milliseconds).
 """
 
-from proactorx.port.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
+from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.unistd cimport close, read
 from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver
-from proactorx.drivers.waker cimport px_wake, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
+from proactorx.sys.event cimport px_wake, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
 
 import os
 
-cdef extern from "epoll.h":
+cdef extern from "proactorx/sys/epoll.h":
     int px_epoll_create() nogil
     int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) nogil
     int px_epoll_wait(int epfd, px_event *events, int64_t timeout_ns) nogil

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.drivers.waker cimport px_waker
+from proactorx.sys.event cimport px_waker
 from proactorx.port.op cimport Op, Packet
 
 cdef enum:

@@ -14,15 +14,15 @@ when somebody knows the file to be new (``new_file``), or when the op finds that
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING
-from proactorx.drivers.waker cimport px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
-from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
+from proactorx.sys.event cimport px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
+from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY,
     POLL, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
 )
 
-cdef extern from "sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     enum: PX_HOT_SIZE
     struct sockaddr:
         pass

@@ -3,7 +3,7 @@
 The same op serves both: on io_uring the kernel executes it, elsewhere an IO thread runs its blocking body (``run``).
 """
 
-from proactorx.port.errnos cimport EAGAIN, ECANCELED, EINTR, EOPNOTSUPP
+from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EINTR, EOPNOTSUPP
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -19,7 +19,7 @@ from asyncio import events
 from proactorx.files import direct as _direct
 from proactorx.pool import default_pool
 
-cdef extern from "fileio.h":
+cdef extern from "proactorx/sys/file.h":
     ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) nogil
     ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) nogil
     int px_file_sync(int fd, int data_only) nogil
@@ -29,7 +29,7 @@ cdef extern from "fileio.h":
     int px_file_ends(int fd, int64_t offset) nogil
     enum: AT_FDCWD
 
-cdef extern from "../port/polling.h":
+cdef extern from "proactorx/sys/polling.h":
     int px_has_bytes(int fd) nogil
 
 cdef extern from "../loop/inbox.h":

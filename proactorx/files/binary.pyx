@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY
 from proactorx.files.handles cimport AsyncBase, error_of
 from proactorx.files.window cimport Window
-from proactorx.port.errnos cimport EAGAIN, EOPNOTSUPP
+from proactorx.sys.errnos cimport EAGAIN, EOPNOTSUPP
 from proactorx.port.op cimport WRITE
 
 import os
@@ -15,12 +15,12 @@ from proactorx.files import coroutines as _coroutines
 
 cdef object next_line = _coroutines.next_line
 
-cdef extern from "fileio.h":
+cdef extern from "proactorx/sys/file.h":
     ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
     ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
 
-cdef extern from "../port/polling.h":
+cdef extern from "proactorx/sys/polling.h":
     int px_has_bytes(int fd) nogil
 
 cdef enum:

@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY, UNTIL_FULL, access_here, access_of
 from proactorx.files.bodies cimport Body, start_body
 from proactorx.files.window cimport Window, number_of
-from proactorx.port.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
+from proactorx.sys.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
 from proactorx.port.op cimport FSYNC, FSYNC_DATA, READ, WRITE
 
 import asyncio
@@ -27,7 +27,7 @@ from proactorx.files.bodies import read_at
 from proactorx.files.disk import advise_call, allocate_call
 from proactorx.files.window import RawFile
 
-cdef extern from "fileio.h":
+cdef extern from "proactorx/sys/file.h":
     ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
     int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
 

@@ -15,7 +15,7 @@ import sys
 from proactorx.files import window as _window
 from proactorx.files.bodies import in_thread
 
-cdef extern from "fileio.h":
+cdef extern from "proactorx/sys/file.h":
     ctypedef struct px_file_facts:
         int kind
         int64_t size

@@ -18,7 +18,7 @@ import select
 from proactorx.files.bodies import in_thread
 from proactorx.files import window as _window
 
-cdef extern from "fileio.h":
+cdef extern from "proactorx/sys/file.h":
     ctypedef struct px_file_facts:
         int kind
         int64_t size

@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy
 from proactorx.files.access cimport Access, FileOp
-from proactorx.port.errnos cimport EAGAIN, EINTR, ENOENT, EOPNOTSUPP
+from proactorx.sys.errnos cimport EAGAIN, EINTR, ENOENT, EOPNOTSUPP
 from proactorx.port.op cimport OPEN
 
 import errno
@@ -29,7 +29,7 @@ import sys
 if sys.platform == "win32":
     from msvcrt import get_osfhandle
 
-cdef extern from "fileio.h":
+cdef extern from "proactorx/sys/file.h":
     ctypedef struct px_file_facts:
         int kind
         int64_t size
@@ -272,7 +272,7 @@ cdef class Window:
             self.placed = self.seekable and nature != PX_MADE_UP and self.on_disk()
 
     def take_second(self, bint direct):
-        """Windows: open the file once more, for bytes at a position (see winfileio.h).  Nothing elsewhere; may wait.
+        """Windows: open the file once more, for bytes at a position (see file_windows.h).  Nothing elsewhere; may wait.
 
         Raises:
             OSError: with `direct`: it cannot be opened so.

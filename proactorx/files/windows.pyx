@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 import ctypes
 import os
 
-cdef extern from "winfileio.h":
+cdef extern from "proactorx/sys/file_windows.h":
     int px_file_reserve(int fd, int64_t size) nogil
     ctypedef struct px_watch:
         unsigned int buffer[1]

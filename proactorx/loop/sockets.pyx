@@ -11,7 +11,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from proactorx.loop.core cimport LoopCore
-from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
+from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
     client_of,
@@ -31,7 +31,7 @@ import weakref
 from proactorx.port import names
 from proactorx.port.errors import strerror
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     struct sockaddr_storage:
         pass
     ctypedef struct px_client:
@@ -44,7 +44,7 @@ cdef extern from "../drivers/sockio.h":
     enum: POLLIN, POLLOUT
 
 cdef enum:
-    NEW_BYTES = 262144  # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in drivers/sockio.h
+    NEW_BYTES = 262144  # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in sys/socket.h
 
 cdef bint MAY_ASK = sys.platform != "win32"  # a receive on a blocking socket need not wait (MSG_DONTWAIT, recv(2))
 cdef object Socket = socket.socket

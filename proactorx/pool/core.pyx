@@ -14,7 +14,7 @@ import os
 cdef extern from "Python.h":
     object PyObject_Call(object callback, object args, PyObject *kwargs)
 
-cdef extern from "thread.h":
+cdef extern from "proactorx/sys/thread.h":
     double px_pool_clock()
     void px_name_thread(const char *name)
 

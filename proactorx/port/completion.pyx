@@ -24,7 +24,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
     int fsync(int fd)
 
-cdef extern from "../files/fileio.h":
+cdef extern from "proactorx/sys/file.h":
     int px_file_nature(int fd) nogil
     enum: PX_LOCAL
 

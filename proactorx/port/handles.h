@@ -2,7 +2,7 @@
 #ifndef PROACTORX_PORT_HANDLES_H
 #define PROACTORX_PORT_HANDLES_H
 
-#include "../drivers/iocp/iocp.h"
+#include "proactorx/sys/iocp.h"
 
 enum { PX_NO_FILE, PX_STREAM, PX_DATAGRAM, PX_HANDLE };
 enum { PX_FILE_REPLACE_COMPLETION_INFORMATION = 61 };

@@ -1,5 +1,5 @@
 from libc.stdint cimport intptr_t
-from proactorx.drivers.overlapped cimport HANDLE
+from proactorx.sys.iocp cimport HANDLE
 from proactorx.port.operations cimport Binding
 
 cdef class _Opened:

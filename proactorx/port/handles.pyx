@@ -7,7 +7,7 @@ The kernel knows which handles are bound; here is what it does not tell: to whic
 """
 
 from libc.stdint cimport intptr_t, uint32_t
-from proactorx.drivers.overlapped cimport CloseHandle, HANDLE, PX_SOCKET
+from proactorx.sys.iocp cimport CloseHandle, HANDLE, PX_SOCKET
 from proactorx.port.operations cimport Binding
 
 import ctypes

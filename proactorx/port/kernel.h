@@ -6,8 +6,8 @@
 #ifndef PROACTORX_PORT_KERNEL_H
 #define PROACTORX_PORT_KERNEL_H
 
-#include "../drivers/iocp/iocp.h"
-#include "atomics.h"
+#include "proactorx/sys/iocp.h"
+#include "proactorx/sys/atomic.h"
 
 #include <winternl.h>
 

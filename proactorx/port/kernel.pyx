@@ -18,8 +18,8 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, intptr_t, uint32_t
 from libc.stdlib cimport free, malloc
-from proactorx.drivers.overlapped cimport *
-from proactorx.port.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
+from proactorx.sys.iocp cimport *
+from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
 from proactorx.port.op cimport (
     ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM,
     RECV_INTO, SEND, SEND_TO, WRITE,
@@ -72,7 +72,7 @@ cdef extern from "kernel.h":
     int px_write_blocking(intptr_t handle, const char *buffer, size_t size, int64_t position) nogil
     int px_fsync_blocking(intptr_t handle) nogil
 
-cdef extern from "atomics.h":
+cdef extern from "proactorx/sys/atomic.h":
     int px_see(int *place) nogil
     void px_show(int *place, int value) nogil
 

@@ -44,7 +44,7 @@ cdef enum:
 
 cdef struct Packet:
     void *op             # a reference of its own
-    char *data           # what was received; ACCEPT, ACCEPT_ONE: a px_client, see drivers/sockio.h, or NULL
+    char *data           # what was received; ACCEPT, ACCEPT_ONE: a px_client, see sys/socket.h, or NULL
     int res              # bytes, a descriptor, a poll mask; or -errno
     uint32_t flags
     uint32_t buffer      # PACKET_BUFFER: which
@@ -66,7 +66,7 @@ cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
 cdef bytes client_of(Packet *packet)
 
 
-cdef extern from "proactorx/port/flight.h":
+cdef extern from "proactorx/sys/overlapped.h":
     ctypedef struct px_flight:
         pass
 
@@ -103,7 +103,7 @@ cdef class Op:
     cdef Py_ssize_t want(self) noexcept
     cdef char *buffer(self) noexcept
     cdef int took(self, Py_ssize_t nbytes) except -1
-    cdef void *message(self) noexcept    # a px_message, see drivers/sockio.h
+    cdef void *message(self) noexcept    # a px_message, see sys/socket.h
     cdef int hold(self) except -1
     cdef int let_go(self) except -1
 

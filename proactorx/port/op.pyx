@@ -18,14 +18,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from proactorx.port.errnos cimport ECANCELED, EINTR
+from proactorx.sys.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
 
 import sys
 
 from proactorx.port.errors import strerror
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     struct msghdr:
         unsigned int msg_namelen
     struct sockaddr_storage:
@@ -39,7 +39,7 @@ cdef extern from "../drivers/sockio.h":
     msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
     int px_close(int fd) nogil
 
-cdef extern from "polling.h":
+cdef extern from "proactorx/sys/polling.h":
     int px_has_bytes(int fd) nogil
 
 cdef int last_kind = TRANSMIT if sys.platform == "win32" else OPEN

@@ -5,7 +5,7 @@ Windows.  Operations that the system cannot do run as blocking bodies on IO thre
 """
 
 from libc.stdint cimport int64_t
-from proactorx.port.errnos cimport ECANCELED, EINTR, ENOMEM
+from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM
 from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM, RECV_INTO,
     SEND, SEND_TO, WRITE, client_of,
@@ -22,10 +22,10 @@ from operator import index
 from proactorx.port import names
 from proactorx.port.errors import strerror
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     int px_close(int fd) nogil
 
-cdef extern from "atomics.h":
+cdef extern from "proactorx/sys/atomic.h":
     bint px_change(int *place, int old, int new) nogil
     int px_see(int *place) nogil
 

@@ -7,7 +7,7 @@ never stops cannot starve timers and callbacks.
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_DECREF
-from proactorx.port.errnos cimport EBADF, ECANCELED
+from proactorx.sys.errnos cimport EBADF, ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
 from proactorx.drivers.driver cimport Driver
@@ -20,7 +20,7 @@ import time
 
 from proactorx.port.errors import strerror
 
-cdef extern from "atomics.h":
+cdef extern from "proactorx/sys/atomic.h":
     void *px_pointed(void **place) nogil
     void px_point(void **place, void *value) nogil
 

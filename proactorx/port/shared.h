@@ -21,7 +21,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "parking.h"
+#include "proactorx/sys/park.h"
 
 /* How often the leader looks whether running threads sleep, while packets wait. */
 #define PX_LOOK_NS 10000000

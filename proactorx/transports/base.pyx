@@ -14,7 +14,7 @@ import weakref
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     int px_close(int fd) nogil
 
 

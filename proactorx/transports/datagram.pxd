@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 from proactorx.transports.sending cimport SendingTransport
 
-cdef extern from "dgrams.h":
+cdef extern from "proactorx/sys/datagram.h":
     enum: PX_NAME, PX_SENT, PX_TAKEN
     ctypedef struct px_arena:
         pass

@@ -15,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
+from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, strlen
 from proactorx.port.op cimport PACKET_READY, Packet, RECV_DGRAMS
@@ -38,7 +38,7 @@ cdef extern from "Python.h":
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
-cdef extern from "dgrams.h":
+cdef extern from "proactorx/sys/datagram.h":
     ctypedef struct px_outgoing:
         char *data
         size_t size

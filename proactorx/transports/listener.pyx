@@ -1,6 +1,6 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
-from proactorx.port.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
+from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
 from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
@@ -12,7 +12,7 @@ from asyncio import constants, trsock
 from proactorx.port.errors import strerror
 from proactorx.port.names import parse as parse_name
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     int px_close(int fd) nogil
 
 cdef extern from "Python.h":

@@ -12,7 +12,7 @@ The descriptor belongs to the file object that was given, and is closed through 
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
-from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
+from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
 from proactorx.port.op cimport Op, PACKET_READY, POLL, Packet, RECV_STREAM
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport BaseTransport, holds
@@ -36,7 +36,7 @@ cdef extern from "Python.h":
     char *PyByteArray_AS_STRING(object memory)
     Py_ssize_t PyByteArray_GET_SIZE(object memory)
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     ssize_t px_read(int fd, char *buffer, size_t size) nogil
     ssize_t px_write(int fd, const char *buffer, size_t size) nogil
     ssize_t px_writev(int fd, iovec *vector, int count) nogil

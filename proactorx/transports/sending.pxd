@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from proactorx.port.op cimport Op, Packet
 from proactorx.transports.base cimport BaseTransport
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     struct iovec:
         void *iov_base
         size_t iov_len

@@ -9,7 +9,7 @@ were sent is known at every moment, whatever is cancelled.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from proactorx.port.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
+from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport Op, POLL, Packet
@@ -23,7 +23,7 @@ from proactorx.port.errors import strerror
 cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     ssize_t px_send(int fd, const char *buffer, size_t size) nogil
     ssize_t px_sendv(int fd, iovec *vector, int count) nogil
     enum: SHUT_WR

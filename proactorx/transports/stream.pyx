@@ -10,7 +10,7 @@ Writing and closing: see ``sending``.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
-from proactorx.port.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
+from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport PACKET_READY, Packet, RECV_STREAM
@@ -35,7 +35,7 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
 
-cdef extern from "../drivers/sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
     ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) nogil
     int px_name(int fd, int peer, void *name, size_t room) nogil

@@ -30,7 +30,7 @@ def build(sanitizers: str, source: str, folder: Path) -> Path:
     if subprocess.run([compiler, *flags, file, "-o", program], capture_output=True, check=False).returncode:
         pytest.skip(f"the C compiler has no sanitizers for {sanitizers}")
     file.write_text(source)
-    subprocess.run([compiler, *flags, "-I", SOURCES, file, "-o", program], check=True)
+    subprocess.run([compiler, *flags, "-I", SOURCES, "-I", SOURCES.parents[1], file, "-o", program], check=True)
     return program
 
 
@@ -77,10 +77,10 @@ def test_wakers_are_made_given_up_and_closed(sanitizers: str, tmp_path: Path) ->
 @pytest.mark.skipif(sys.platform != "linux", reason="eventfd(2) is Linux's")
 def test_a_waker_that_does_not_wait_is_found_out(tmp_path: Path) -> None:
     """... for who may have read its number: the test above would see that."""
-    header = (SOURCES.parent / "drivers" / "waker.h").read_text()
+    header = (SOURCES.parent / "sys" / "event.h").read_text()
     wait = "    while (px_waker_load(&w->users)) px_let_run();\n"
     assert header.count(wait) == 1
-    (tmp_path / "waker_broken.h").write_text(header.replace(wait, ""))
-    source = (HERE / "wakes.c").read_text().replace('"../drivers/waker.h"', '"waker_broken.h"')
+    (tmp_path / "event_broken.h").write_text(header.replace(wait, ""))
+    source = (HERE / "wakes.c").read_text().replace('"proactorx/sys/event.h"', '"event_broken.h"')
     program = build("address", source, tmp_path)
     assert any(run(program).returncode for _ in range(15))  # one time in two

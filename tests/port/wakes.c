@@ -18,10 +18,10 @@ static ssize_t late_write(int fd, const void *data, size_t size) {
 }
 
 #define write late_write
-#include "../drivers/waker.h"
+#include "proactorx/sys/event.h"
 #undef write
-#include "../loop/inbox.h"
-#include "atomics.h"
+#include "proactorx/loop/inbox.h"
+#include "proactorx/sys/atomic.h"
 
 enum { POSTERS = 3, POSTS = 4, ROUNDS = 2000 };
 

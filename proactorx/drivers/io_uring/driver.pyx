@@ -25,12 +25,12 @@ See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), epoll(7).
 """
 
 from cpython.ref cimport Py_INCREF
-from proactorx.port.errnos cimport EAGAIN, EBUSY, ECANCELED, EEXIST, EINTR, ENOMEM, ETIME
+from proactorx.sys.errnos cimport EAGAIN, EBUSY, ECANCELED, EEXIST, EINTR, ENOMEM, ETIME
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.drivers.epollset cimport EpollSet
 from proactorx.drivers.io_uring.entries cimport arm_file
-from proactorx.drivers.io_uring.ring cimport *
-from proactorx.drivers.waker cimport px_waker_close, px_waker_forget
+from proactorx.sys.ring cimport *
+from proactorx.sys.event cimport px_waker_close, px_waker_forget
 from proactorx.port.op cimport (
     CANCELLING, IN_FLIGHT, NEW, OPEN, NAME, Op, PACKET_MORE, PACKET_READY, Packet, READ, RECV_STREAM, WAIT_CHILD, WRITE,
     queue_count,
@@ -44,14 +44,14 @@ from proactorx.drivers.io_uring.trial import feature_names, setup_names
 
 logger = logging.getLogger("proactorx")
 
-cdef extern from "../sockio.h":
+cdef extern from "proactorx/sys/socket.h":
     enum: PX_HOT_SIZE
     ssize_t px_recv(int fd, char *buffer, size_t size) nogil
     ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) nogil
     int px_has_position(int fd) nogil
     enum: POLLIN, POLLERR, POLLHUP, POLLPRI
 
-cdef extern from "../epoll.h":
+cdef extern from "proactorx/sys/epoll.h":
     int64_t px_now_ns() nogil
 
 cdef extern from "<poll.h>":
@@ -82,7 +82,7 @@ cdef class UringDriver(EpollSet):
     cdef px_ring ring
     cdef bint multishot
     cdef bint streams            # the ring polls the connections that the loop owns; else the epoll set does
-    cdef bint shared             # by many threads: see ring.h
+    cdef bint shared             # by many threads: see sys/ring.h
     cdef uint64_t owner          # the thread that made the ring, see px_this_thread
     cdef uint32_t entries, cq_entries
     cdef int in_flight           # ops that have an entry in the ring

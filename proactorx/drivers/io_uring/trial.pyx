@@ -3,7 +3,7 @@
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from proactorx.drivers.io_uring.ring cimport *
+from proactorx.sys.ring cimport *
 
 import os
 import socket

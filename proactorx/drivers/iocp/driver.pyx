@@ -10,9 +10,9 @@ that was granted (system handles, not those of layered providers) the op is fini
 A handle belongs to the port it was first bound to, for good.  One that belongs to another port (it was used by another
 loop, or comes from another process that accepts on it as well) is served by readiness: that needs no binding.
 
-Readiness (add_reader, writable transports, datagrams) is a poll request on the socket driver, see ``afd.h``, or a
-thread that waits in select(), see ``pollthread.h``.  Both answer with a packet, once: levels are made by asking again
-before the next wait, so that what callbacks have changed meanwhile costs nothing.
+Readiness (add_reader, writable transports, datagrams) is a poll request on the socket driver, see ``sys/afd.h``, or a
+thread that waits in select(), see ``sys/pollthread.h``.  Both answer with a packet, once: levels are made by asking
+again before the next wait, so that what callbacks have changed meanwhile costs nothing.
 
 See "I/O Completion Ports", GetQueuedCompletionStatusEx, SetFileCompletionNotificationModes, CancelIoEx (Microsoft).
 """
@@ -22,9 +22,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from proactorx.drivers.overlapped cimport *
+from proactorx.sys.iocp cimport *
 from proactorx.drivers.readiness cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
-from proactorx.port.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EWOULDBLOCK
+from proactorx.sys.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EWOULDBLOCK
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, FILE_STEP, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE,
     PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
@@ -34,7 +34,7 @@ from proactorx.port.op cimport (
 import ctypes
 import time
 
-cdef extern from "pollthread.h":
+cdef extern from "proactorx/sys/pollthread.h":
     ctypedef struct px_poll:
         OVERLAPPED overlapped
         int fd

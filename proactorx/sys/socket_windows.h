@@ -1,4 +1,4 @@
-/* sockio.h for Windows: the same calls on Winsock, with the same convention.
+/* socket.h for Windows: the same calls on Winsock, with the same convention.
  *
  * A SOCKET is kept as an int, as the number that Python's `fileno()` gives: handles have 32 significant bits on 64-bit
  * Windows too (Microsoft, "Interprocess Communication Between 32-bit and 64-bit Applications").
@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include "../port/errnos.h"
+#include "errnos.h"
 
 #ifdef _MSC_VER
 typedef SSIZE_T ssize_t;

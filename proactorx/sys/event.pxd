@@ -1,4 +1,4 @@
-cdef extern from "proactorx/drivers/waker.h":
+cdef extern from "proactorx/sys/event.h":
     ctypedef struct px_waker:
         int fd
     void px_waker_clear(px_waker *waker) nogil

@@ -1,6 +1,6 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef extern from "ring.h":
+cdef extern from "proactorx/sys/ring.h":
     struct px_sqe:
         uint8_t opcode
         uint8_t flags

@@ -22,7 +22,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "abi.h"
+#include "ring_abi.h"
 
 typedef struct {
     int fd;            /* -1: no ring */

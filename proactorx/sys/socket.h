@@ -1,5 +1,5 @@
 /* The system calls that drivers and transports make on non-blocking sockets, with one convention:
- * the result, or -errno.  EINTR is retried here: none of these calls waits.  For Windows see winsockio.h. */
+ * the result, or -errno.  EINTR is retried here: none of these calls waits.  For Windows see socket_windows.h. */
 #ifndef PROACTORX_SOCKIO_H
 #define PROACTORX_SOCKIO_H
 
@@ -7,7 +7,7 @@
 #define PX_HOT_SIZE (256 * 1024)
 
 #ifdef _WIN32
-#include "winsockio.h"
+#include "socket_windows.h"
 #else
 
 #ifndef _GNU_SOURCE
@@ -185,7 +185,7 @@ static inline int px_name(int fd, int peer, void *name, size_t room) {
 
 #endif
 
-#include "waker.h"
+#include "event.h"
 
 /* End the wait of who listens at the other end of a socket pair.  0, or -1 where that failed. */
 static inline int px_wake_socket(px_waker *w) {

@@ -1,4 +1,4 @@
-cdef extern from "proactorx/port/errnos.h" nogil:
+cdef extern from "proactorx/sys/errnos.h" nogil:
     enum:
         EAGAIN, EBADF, EBUSY, ECANCELED, ECONNABORTED, EEXIST, EINPROGRESS, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS
         ENOENT, ENOMEM, ENOSYS, EOPNOTSUPP, EPERM, EPIPE, EPROTO, ETIME, ETIMEDOUT, EWOULDBLOCK

@@ -1,4 +1,4 @@
-/* fileio.h for Windows: the same calls, by handle, with the same convention.
+/* file.h for Windows: the same calls, by handle, with the same convention.
  *
  * A file of the C library's has a handle that executes one call at a time, and that moves with every one, also of those
  * at an offset.  So it is only asked for its position; bytes go through a second handle of the same file, which has
@@ -8,8 +8,8 @@
 #define PROACTORX_WINFILEIO_H
 
 #include <fcntl.h>
-#include "../drivers/winsockio.h"
-#include "../port/winfile.h"
+#include "socket_windows.h"
+#include "handle_windows.h"
 
 enum {
     PX_BY_HANDLE = 1,                   /* descriptors of the C library's are not what the kernel knows */

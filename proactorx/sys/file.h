@@ -7,7 +7,7 @@
 #define PROACTORX_FILEIO_H
 
 #ifdef _WIN32
-#include "winfileio.h"
+#include "file_windows.h"
 #else
 
 #ifndef _GNU_SOURCE

@@ -4,9 +4,9 @@
 #ifndef PROACTORX_IOCP_H
 #define PROACTORX_IOCP_H
 
-#include "../winsockio.h"
-#include "../../port/flight.h"
-#include "../../port/winfile.h"
+#include "socket_windows.h"
+#include "overlapped.h"
+#include "handle_windows.h"
 
 #include <mswsock.h>
 #include <stdlib.h>
@@ -316,7 +316,7 @@ static int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) {
 
 static void px_woken(int *pending) { InterlockedExchange((volatile LONG *)pending, 0); }
 
-/* End a wait of another thread; `users` and the order of things are those of drivers/waker.h. */
+/* End a wait of another thread; `users` and the order of things are those of sys/event.h. */
 static int px_wake_port(HANDLE *port, int *users, int *pending) {
     HANDLE handle;
     int failed = 0;

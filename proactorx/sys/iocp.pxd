@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-cdef extern from "proactorx/drivers/iocp/iocp.h":
+cdef extern from "proactorx/sys/iocp.h":
     ctypedef void *HANDLE
     ctypedef struct OVERLAPPED:
         size_t Internal

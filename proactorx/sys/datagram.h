@@ -3,7 +3,7 @@
 #ifndef PROACTORX_DGRAMS_H
 #define PROACTORX_DGRAMS_H
 
-#include "../drivers/sockio.h"
+#include "socket.h"
 
 #ifndef _WIN32
 #include <arpa/inet.h>
