@@ -591,6 +591,11 @@ cdef class AsyncBase:
         try:
             await self._drain()
         except BlockingIOError as exc:
+            window.begin()
+            try:
+                self.stack.flush()  # the buffer of the io module counts as well: 128 KiB from Python 3.14 on
+            finally:
+                window.end()
             excess = window.pending_size - window.buffer
             if excess > 0:
                 window.cut(window.buffer)

@@ -499,12 +499,11 @@ async def test_a_pipe_that_does_not_wait_takes_what_it_has_room_for(aio: Any, mo
         found.append(len(os.read(reader, 1 << 20)))
         for step in (file.flush, partial(file.write, data[:10]), file.flush):
             found.append(await _outcome(step))
-        closed = file.close()
-        if closed is not None:
-            await closed
+        # Newer Pythons drop nothing: what does not fit into the pipe now is refused once more by close().
+        found.append(await _outcome(file.close))
         found.append(len(os.read(reader, 1 << 20)))
         os.close(reader)
-    assert found[:8] == found[8:]
+    assert found[:9] == found[9:]
 
 
 # --------------------------------------------------------------------------------------------------------- plain files
