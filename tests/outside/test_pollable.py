@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
+import socket
+import tempfile
 import tty
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -19,11 +22,13 @@ FILES = [
     "/proc/sys/kernel/hostname",
     "/proc/sys/kernel/random/boot_id",
     "/proc/self/status",
+    "/proc/self/fd",
     "/proc/self/maps",
     "/proc/cpuinfo",
     "/proc/kmsg",
     "/sys/kernel/mm/transparent_hugepage/enabled",
     "/sys/class/net/lo/operstate",
+    "/sys/class/net/lo/carrier",
     "/sys/fs/cgroup/cgroup.events",
     "/sys/fs/cgroup/memory.pressure",
     "/dev/null",
@@ -39,6 +44,7 @@ FILES = [
     "/dev/rtc0",
     "/etc/passwd",
     "/",
+    "/tmp",
 ]
 
 
@@ -52,9 +58,16 @@ def opened(name: str, stack: ExitStack) -> int:
         "memfd": lambda: os.memfd_create("proactorx"),
         "pidfd": lambda: os.pidfd_open(os.getpid()),
         "O_PATH": lambda: os.open("/dev/null", os.O_PATH),
+        "regular file": lambda: stack.enter_context(tempfile.TemporaryFile()).fileno(),  # noqa: SIM115
+        "socket": lambda: sockets(stack)[0].fileno(),
+        "listener": lambda: stack.enter_context(socket.create_server(("127.0.0.1", 0))).fileno(),
+        "datagrams": lambda: stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)).fileno(),
+        "epoll set": lambda: stack.enter_context(closing(select.epoll())).fileno(),
     }
     if name in made:
         fd = made[name]()
+        if name in ("eventfd", "memfd", "pidfd", "O_PATH"):
+            stack.callback(close, fd)
     else:
         for flags in (os.O_RDWR, os.O_RDONLY):
             with suppress(OSError):
@@ -62,7 +75,7 @@ def opened(name: str, stack: ExitStack) -> int:
                 break
         else:
             pytest.skip("not here")
-    stack.callback(close, fd)
+        stack.callback(close, fd)
     return fd
 
 
@@ -76,6 +89,11 @@ def pipe(stack: ExitStack) -> tuple[int, int]:
     for fd in ends:
         stack.callback(close, fd)
     return ends
+
+
+def sockets(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    one, other = socket.socketpair()
+    return stack.enter_context(one), stack.enter_context(other)
 
 
 def terminal(stack: ExitStack) -> int:
@@ -102,12 +120,23 @@ def watched(loop: asyncio.AbstractEventLoop, fd: int, what: str) -> tuple[str, b
     return "watched", bool(called)
 
 
+def kernel_says(fd: int, what: str) -> tuple[str, bool]:
+    """The same, as epoll_ctl(2) and epoll_wait(2) answer."""
+    with closing(select.epoll()) as epoll:
+        try:
+            epoll.register(fd, select.EPOLLIN if what == "reader" else select.EPOLLOUT)
+        except OSError as exc:
+            return type(exc).__name__, False
+        return "watched", bool(epoll.poll(0))
+
+
 MADE = ["pipe", "pipe's other end", "terminal", "eventfd", "memfd", "pidfd", "O_PATH"]
+MADE += ["regular file", "socket", "listener", "datagrams", "epoll set"]
 
 
 @pytest.mark.parametrize("what", ["reader", "writer"])
 @pytest.mark.parametrize("name", [*FILES, *MADE])
-def test_a_file_is_watched_where_stock_asyncio_watches_it(
+def test_a_file_is_watched_where_the_kernel_and_stock_asyncio_watch_it(
     loop: asyncio.AbstractEventLoop, stack: ExitStack, name: str, what: str
 ) -> None:
     fd = opened(name, stack)
@@ -115,3 +144,44 @@ def test_a_file_is_watched_where_stock_asyncio_watches_it(
     stack.callback(stock.close)
     expected = watched(stock, fd, what)
     assert watched(loop, fd, what) == expected
+    assert expected == kernel_says(fd, what)
+
+
+async def test_an_eventfd_is_watched() -> None:
+    loop = asyncio.get_running_loop()
+    number = os.eventfd(0, os.EFD_NONBLOCK)
+    came: asyncio.Future[int] = loop.create_future()
+
+    def read() -> None:
+        came.set_result(os.eventfd_read(number))
+        loop.remove_reader(number)
+
+    try:
+        loop.add_reader(number, read)
+        await asyncio.sleep(0.01)
+        assert not came.done()
+        os.eventfd_write(number, 3)
+        assert await asyncio.wait_for(came, 10) == 3
+    finally:
+        os.close(number)
+
+
+async def test_an_epoll_set_of_the_users_own_is_watched() -> None:
+    loop = asyncio.get_running_loop()
+    reading, writing = os.pipe()
+    with closing(select.epoll()) as epoll:
+        epoll.register(reading, select.EPOLLIN)
+        came: asyncio.Future[None] = loop.create_future()
+
+        def ready() -> None:
+            loop.remove_reader(epoll.fileno())
+            came.set_result(None)
+
+        loop.add_reader(epoll.fileno(), ready)
+        await asyncio.sleep(0.01)
+        assert not came.done()
+        os.write(writing, b"x")
+        await asyncio.wait_for(came, 10)
+        assert epoll.poll(0) == [(reading, select.EPOLLIN)]
+    os.close(reading)
+    os.close(writing)
