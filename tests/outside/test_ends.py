@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import subprocess
+import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -231,7 +232,7 @@ def test_uvicorn_answers_a_request_that_came_with_its_end(http: str, child: Call
 
 
 @pytest.mark.programs
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="there aiohttp gives up at the end on every loop: its task is not eager")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="without eager tasks aiohttp gives up at the end on every loop")
 def test_aiohttp_answers_a_request_that_came_with_its_end(child: Callable[..., Child]) -> None:
     pytest.importorskip("aiohttp")
     address = child(AIOHTTP).hear()
