@@ -14,7 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "proactorx"
 SUFFIXES = (".py", ".pyx", ".pxd", ".pyi")
 
-#: Each room, and the rooms that it may use besides itself; "" is the package, for its version and public names.
+#: Each room, and the rooms that it may use besides itself; "" is the package,
+#: for its version and public names.
 ROOMS: dict[str, set[str]] = {
     "sys": set(),
     "drivers": {"sys"},
@@ -57,8 +58,10 @@ def _used(path: Path) -> Iterator[str]:
         if imported:
             yield imported
             continue
-        for name in re.findall(r"\w+", names) or [""]:
-            yield f"{module}.{name}" if _is_module(PACKAGE.parent / module.replace(".", "/") / name) else module
+        for name in re.findall(r"\w+", re.sub(r"\bas \w+", "", names)) or [""]:
+            yield (
+                f"{module}.{name}" if _is_module(PACKAGE.parent / module.replace(".", "/") / name) else module
+            )
     yield from NAMED.findall(text)
 
 
@@ -67,7 +70,9 @@ def _module(path: Path) -> str:
 
 
 def test_the_rooms_are_known() -> None:
-    found = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py*"))} - {"__pycache__"}
+    found = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py*"))} - {
+        "__pycache__"
+    }
     assert found <= set(ROOMS)
 
 
@@ -84,13 +89,19 @@ def test_imports_follow_the_direction() -> None:
 
 def test_the_rule_is_applied_to_something() -> None:
     """A pattern that finds nothing would find no fault either."""
-    used = {path.name: set(_used(path)) for path in _sources() if "io_uring" in path.parts or path.name == "port.pyx"}
+    used = {
+        path.name: set(_used(path))
+        for path in _sources()
+        if "io_uring" in path.parts or path.name == "port.pyx"
+    }
     assert "proactorx.port.op" in used["driver.pyx"]
     assert "proactorx.drivers.driver" in used["port.pyx"]
 
 
 def test_a_driver_knows_no_other_driver() -> None:
-    folders = [path for path in (PACKAGE / "drivers").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    folders = [
+        path for path in (PACKAGE / "drivers").iterdir() if path.is_dir() and path.name != "__pycache__"
+    ]
     wrong = [
         f"{_module(path)} uses {used}"
         for folder in folders
@@ -107,8 +118,14 @@ def test_a_driver_knows_no_other_driver() -> None:
     ("module", "absent"),
     [
         ("proactorx.drivers", ("loop", "transports", "port")),
-        ("proactorx.drivers.select.driver", ("loop", "transports", "port.port", "drivers.io_uring", "drivers.epoll")),
-        ("proactorx.port.port", ("loop", "transports", "drivers.io_uring", "drivers.epoll", "drivers.select")),
+        (
+            "proactorx.drivers.select.driver",
+            ("loop", "transports", "port.port", "drivers.io_uring", "drivers.epoll"),
+        ),
+        (
+            "proactorx.port.port",
+            ("loop", "transports", "drivers.io_uring", "drivers.epoll", "drivers.select"),
+        ),
         ("proactorx.transports.stream", ("loop", "drivers.io_uring", "drivers.epoll", "drivers.select")),
     ],
 )
@@ -123,8 +140,55 @@ sys.modules["proactorx"] = package
 __import__({module!r})
 print(json.dumps([name for name in sys.modules if name.startswith("proactorx.")]))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, timeout=30, check=True
+    )
     loaded = json.loads(done.stdout)
     assert module in loaded
     for name in absent:
         assert [each for each in loaded if f"{each}.".startswith(f"proactorx.{name}.")] == []
+
+
+def _uses() -> dict[str, set[str]]:
+    """Of each module, those that it uses; a package stands for its own ``__init__``."""
+    sources: dict[str, list[Path]] = {}
+    for path in _sources():
+        sources.setdefault(_module(path), []).append(path)
+    return {
+        module: {used for path in paths for used in _used(path) if used in sources and used != module}
+        for module, paths in sources.items()
+    }
+
+
+def _cycles(uses: dict[str, set[str]]) -> Iterator[list[str]]:
+    """The way from a module back to itself, of each that has one."""
+    for start in uses:
+        ways, seen = [[start]], {start}
+        while ways:
+            way = ways.pop(0)
+            for used in sorted(uses[way[-1]]):
+                if used == start:
+                    yield [*way, start]
+                    ways = []
+                    break
+                if used not in seen:
+                    seen.add(used)
+                    ways.append([*way, used])
+
+
+#: Modules that have cycles still.
+STILL_CYCLIC = {
+    "proactorx.cli.render",
+    "proactorx.cli.picture",
+    "proactorx.drivers.io_uring.probe",
+    "proactorx.files.winwatching",
+}
+
+
+def test_no_module_uses_itself_by_way_of_others() -> None:
+    """Imports inside of functions count too."""
+    assert [" -> ".join(way) for way in _cycles(_uses()) if not STILL_CYCLIC & set(way)] == []
+
+
+def test_a_cycle_is_found() -> None:
+    assert list(_cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == [["b", "c", "b"], ["c", "b", "c"]]

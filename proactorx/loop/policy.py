@@ -29,9 +29,9 @@ def policy_class() -> Any:
             """Makes proactorx loops; everything else is asyncio's default policy."""
 
             def _loop_factory(self) -> asyncio.AbstractEventLoop:
-                import proactorx
+                from proactorx.loop.event_loop import EventLoop
 
-                return proactorx.new_event_loop()
+                return EventLoop()
 
     EventLoopPolicy.__module__ = "proactorx"
     EventLoopPolicy.__qualname__ = "EventLoopPolicy"
