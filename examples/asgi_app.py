@@ -3,11 +3,11 @@
 Run it either way, and talk to it:
 
     python examples/asgi_app.py
-    uvicorn --loop proactorx:new_event_loop --app-dir examples --port 8888 asgi_app:app      (uvicorn 0.36 or newer)
+    uvicorn --loop proactorx:new_event_loop --app-dir examples --port 8888 asgi_app:app   (uvicorn 0.36)
     curl http://127.0.0.1:8888/
-    curl --data-binary @some.file http://127.0.0.1:8888/upload            (answers with its size and SHA-256)
-    curl -o some.file http://127.0.0.1:8888/download/1000000              (a million bytes)
-    curl -N http://127.0.0.1:8888/ticks                                   (a tick now and then until you leave)
+    curl --data-binary @some.file http://127.0.0.1:8888/upload      (answers with its size and SHA-256)
+    curl -o some.file http://127.0.0.1:8888/download/1000000        (a million bytes)
+    curl -N http://127.0.0.1:8888/ticks                             (a tick now and then until you leave)
 """
 
 import asyncio
@@ -72,7 +72,8 @@ if __name__ == "__main__":
     import proactorx
 
     args = parser(__doc__).parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # when it has shut down, uvicorn raises the signal again
+    # when it has shut down, uvicorn raises the signal again
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with listen(args) as listener, contextlib.suppress(KeyboardInterrupt):
         announce(listener.getsockname())
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off"))

@@ -5,8 +5,8 @@ Run it, and talk to it from two terminals or more:
     python examples/chat.py
     nc 127.0.0.1 8888            (Ctrl-D leaves)
 
-A client that does not read what the others say is dropped once 256 KiB wait for it, instead of being waited for
-(the others would wait too) or written to for ever (the memory would go).
+A client that does not read what the others say is dropped once 256 KiB wait for it, instead of being waited
+for (the others would wait too) or written to for ever (the memory would go).
 """
 
 import argparse
@@ -61,7 +61,9 @@ class Client(asyncio.Protocol):
 
 async def main(args: argparse.Namespace) -> None:
     room = Room()
-    server = await asyncio.get_running_loop().create_server(functools.partial(Client, room), args.host, args.port)
+    server = await asyncio.get_running_loop().create_server(
+        functools.partial(Client, room), args.host, args.port
+    )
     await serve(server)
 
 

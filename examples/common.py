@@ -11,7 +11,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8888, help="8888 unless told; 0 takes a free one")
-    parser.add_argument("--backend", help="io_uring, epoll or select; the best one that runs here unless told")
+    parser.add_argument(
+        "--backend", help="io_uring, epoll or select; the best one that runs here unless told"
+    )
     return parser
 
 

@@ -22,7 +22,8 @@ class Echo(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def pause_writing(self) -> None:  # this client does not take its echoes: read no more from it until it does
+    # this client does not take its echoes: read no more from it until it does
+    def pause_writing(self) -> None:
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:

@@ -1,4 +1,5 @@
-"""An HTTP/1.1 server that says hello to every request: keep-alive, pipelining, HEAD, and 400 to what is not HTTP.
+"""An HTTP/1.1 server that says hello to every request: keep-alive, pipelining, HEAD,
+and 400 to what is not HTTP.
 
 Run it, and talk to it:
     python examples/http_hello.py
@@ -23,7 +24,9 @@ def response(status: bytes, fields: bytes = b"Connection: close\r\n", body: byte
 
 
 def respond(head: bytes) -> tuple[bytes, int | None]:
-    """The response to a request, and the length of the body that follows it: None if the connection ends here."""
+    """The response to a request, and the length of the body that follows it:
+    None if the connection ends here.
+    """
     if (request := REQUEST.fullmatch(head.lstrip(b"\r\n"))) is None:
         return response(b"400 Bad Request"), None
     headers: dict[bytes, bytes] = {}

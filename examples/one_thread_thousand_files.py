@@ -1,7 +1,7 @@
 """One thread, a thousand files, all read at once.
 
-Each file is bound with its path for a key, and has one read in flight; the packets come in the order in which the reads
-end.
+Each file is bound with its path for a key, and has one read in flight; the packets come in the order in which
+the reads end.
 """
 
 import argparse
@@ -41,8 +41,12 @@ def make_files(folder: Path) -> dict[Path, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", help="io_uring, epoll or select; the best one that runs here unless told")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--backend", help="io_uring, epoll or select; the best one that runs here unless told"
+    )
     args = parser.parse_args()
 
     allow_files(FILES + 100)

@@ -1,7 +1,7 @@
 """Packets of your own: what one thread posts, others get, beside the operations of the same port.
 
-Three values travel with each packet, and the port looks at none of them.  Here the key says what kind of packet it is,
-as programs for Windows do it.
+Three values travel with each packet, and the port looks at none of them.  Here the key says what kind of
+packet it is, as programs for Windows do it.
 """
 
 import argparse
@@ -20,8 +20,12 @@ class Kind(Enum):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", help="io_uring, epoll or select; the best one that runs here unless told")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--backend", help="io_uring, epoll or select; the best one that runs here unless told"
+    )
     args = parser.parse_args()
 
     seen: Counter[str] = Counter()

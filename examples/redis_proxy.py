@@ -2,7 +2,7 @@
 
 Run it, and talk to it:
 
-    python examples/redis_proxy.py --upstream /run/redis/redis.sock            (or host:port; default 127.0.0.1:6379)
+    python examples/redis_proxy.py --upstream /run/redis/redis.sock   (or host:port; default 127.0.0.1:6379)
     redis-cli -p 8888 PING
 """
 
@@ -25,7 +25,9 @@ async def proxy(upstream: str, reader: asyncio.StreamReader, writer: asyncio.Str
     writers = [writer]
     try:
         host, colon, port = upstream.rpartition(":")
-        connecting = asyncio.open_connection(host, int(port)) if colon else asyncio.open_unix_connection(upstream)
+        connecting = (
+            asyncio.open_connection(host, int(port)) if colon else asyncio.open_unix_connection(upstream)
+        )
         from_upstream, to_upstream = await connecting
         writers.append(to_upstream)
         async with asyncio.TaskGroup() as pumps:  # ends when both directions have, or when one of them fails
@@ -39,7 +41,8 @@ async def proxy(upstream: str, reader: asyncio.StreamReader, writer: asyncio.Str
 
 
 async def main(args: argparse.Namespace) -> None:
-    tasks: set[asyncio.Task[None]] = set()  # asyncio itself may forget the task of a client that has sent its last
+    # asyncio itself may forget the task of a client that has sent its last
+    tasks: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(proxy(args.upstream, reader, writer))
@@ -51,6 +54,8 @@ async def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     arguments = parser(__doc__)
-    arguments.add_argument("--upstream", default="127.0.0.1:6379", help="host:port, or the path of a Unix socket")
+    arguments.add_argument(
+        "--upstream", default="127.0.0.1:6379", help="host:port, or the path of a Unix socket"
+    )
     args = arguments.parse_args()
     proactorx.run(main(args), backend=args.backend)

@@ -1,7 +1,9 @@
-"""Concurrency: of two threads on one port whose limit is 1, the second gets its packet when the first lets it.
+"""Concurrency: of two threads on one port whose limit is 1,
+the second gets its packet when the first lets it.
 
-The first thread takes a packet and spins: it uses the processor, so the port gives the second packet to nobody.  It
-then either comes back for that packet itself, or leaves the port, and the second thread is released.
+The first thread takes a packet and spins: it uses the processor, so the port gives the second packet to
+nobody.  It then either comes back for that packet itself, or leaves the port,
+and the second thread is released.
 """
 
 import argparse
@@ -48,8 +50,12 @@ def run(backend: str | None, *, dissociate: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", help="io_uring, epoll or select; the best one that runs here unless told")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--backend", help="io_uring, epoll or select; the best one that runs here unless told"
+    )
     args = parser.parse_args()
     print("the first thread comes back:")
     print(f"  packet 2 went to {run(args.backend, dissociate=False)}")

@@ -1,7 +1,8 @@
-"""An echo server without an event loop: four threads share one completion port, and who is free serves who is ready.
+"""An echo server without an event loop: four threads share one completion port,
+and who is free serves who is ready.
 
-On a free-threaded Python they do so at the same time.  A connection has one operation in flight, so no two threads ever
-serve the same one.
+On a free-threaded Python they do so at the same time.  A connection has one operation in flight, so no two
+threads ever serve the same one.
 """
 
 import contextlib
@@ -18,7 +19,9 @@ import proactorx
 class Connection:
     """What a packet of a client's socket leads to: it is the socket's key."""
 
-    def __init__(self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]) -> None:
+    def __init__(
+        self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]
+    ) -> None:
         self.port, self.sock, self.clients = port, sock, clients
         self.sending = False
         clients.add(sock)
@@ -45,7 +48,9 @@ class Connection:
 class Listener:
     """The same for the listening socket."""
 
-    def __init__(self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]) -> None:
+    def __init__(
+        self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]
+    ) -> None:
         self.port, self.sock, self.clients = port, sock, clients
         port.bind(sock, self)
         port.accept(sock)

@@ -48,9 +48,13 @@ async def main(folder: str, report: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder")
     parser.add_argument("report")
-    parser.add_argument("--backend", help="io_uring, epoll or select; the best one that runs here unless told")
+    parser.add_argument(
+        "--backend", help="io_uring, epoll or select; the best one that runs here unless told"
+    )
     args = parser.parse_args()
     proactorx.run(main(args.folder, args.report), backend=args.backend)

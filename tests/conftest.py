@@ -10,12 +10,14 @@ marked ``ours`` (it tests what stock asyncio does not have) is not run on stock 
     pytest tests --no-stock             without stock asyncio
     pytest tests --driver=none          stock asyncio alone: what do these tests say of the reference?
 
-``pytest tests`` leaves out what carries the marker ``exhaustive`` (``support/thinning.py``), and uses all processors:
+``pytest tests`` leaves out what carries the marker ``exhaustive`` (``support/thinning.py``),
+and uses all processors:
 
     pytest tests -m "exhaustive or not exhaustive"      everything
     pytest tests -n 0                                   in one process
 
-Nothing is left out where ``-m`` or ``--driver`` says what is wanted, or a file or a test is named and not a folder.
+Nothing is left out where ``-m`` or ``--driver`` says what is wanted,
+or a file or a test is named and not a folder.
 """
 
 from __future__ import annotations
@@ -162,6 +164,8 @@ def errors(loop: asyncio.AbstractEventLoop) -> list[dict[str, Any]]:
 
 
 def pytest_collection_finish() -> None:
-    """Ten thousand collected tests are a million objects, which each ``gc.collect`` after a test would look at."""
+    """Ten thousand collected tests are a million objects,
+    which each ``gc.collect`` after a test would look at.
+    """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,6 @@
-"""Objects of the compiled classes that a program makes by hand: wrong use is an exception, and never a crash."""
+"""Objects of the compiled classes that a program makes by hand: wrong use is an exception,
+and never a crash.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ print(json.dumps({"compiled": compiled, "gil": getattr(sys, "_is_gil_enabled", l
 
 
 def _child(code: str) -> Any:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, timeout=30, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -49,7 +51,9 @@ def test_every_module_imports_and_a_free_threaded_python_stays_so() -> None:
 
 @pytest.mark.skipif(not _free_threaded(), reason="only a free-threaded Python can lose its freedom")
 def test_a_running_loop_leaves_the_gil_off() -> None:
-    code = "import asyncio, proactorx, sys; proactorx.run(asyncio.sleep(0)); print(int(sys._is_gil_enabled()))"
+    code = (
+        "import asyncio, proactorx, sys; proactorx.run(asyncio.sleep(0)); print(int(sys._is_gil_enabled()))"
+    )
     assert _child(code) == 0
 
 
@@ -76,7 +80,9 @@ def test_the_kinds_of_op_have_one_numbering() -> None:
         pytest.skip("needs the sources of the package")
     body = (package / "port" / "op.pxd").read_text().partition("cdef enum Kind:")[2].partition("cdef enum")[0]
     kinds = re.findall(r"^    ([A-Z_]+) ", body, re.MULTILINE)
-    assert {name: getattr(constants, name) for name in kinds} == {name: number for number, name in enumerate(kinds)}
+    assert {name: getattr(constants, name) for name in kinds} == {
+        name: number for number, name in enumerate(kinds)
+    }
 
 
 def test_subinterpreters_are_refused_and_harm_nobody() -> None:

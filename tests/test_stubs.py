@@ -18,7 +18,10 @@ import proactorx
 
 PACKAGE = Path(proactorx.__file__).parent
 LINUX_ONLY = (
-    *(f"proactorx.drivers.{name}" for name in ("epollset", "epoll.driver", "io_uring.driver", "io_uring.trial")),
+    *(
+        f"proactorx.drivers.{name}"
+        for name in ("epollset", "epoll.driver", "io_uring.driver", "io_uring.trial")
+    ),
     "proactorx.files.names",
 )
 
@@ -59,7 +62,9 @@ def _is_decorated(node: ast.stmt, word: str) -> bool:
 
 
 def _names(body: list[ast.stmt]) -> Scope:
-    """What a stub says that there is at run time: without its type variables and helpers for type checkers."""
+    """What a stub says that there is at run time:
+    without its type variables and helpers for type checkers.
+    """
     found: Scope = {}
     for node in _statements(body):
         if isinstance(node, ast.ClassDef | Function) and not _is_decorated(node, "type_check_only"):
@@ -111,7 +116,9 @@ def _parameters(signature: inspect.Signature) -> list[tuple[str, object, object]
 
 
 def test_every_compiled_module_has_a_stub_and_nothing_else_has() -> None:
-    compiled = {_module_name(path) for path in PACKAGE.rglob("*") if path.name.endswith(tuple(EXTENSION_SUFFIXES))}
+    compiled = {
+        _module_name(path) for path in PACKAGE.rglob("*") if path.name.endswith(tuple(EXTENSION_SUFFIXES))
+    }
     assert compiled == set(HERE)
 
 
@@ -127,7 +134,9 @@ def test_names_of_its_classes(name: str) -> None:
     for cls, node in _classes(name):
         scope = _names(node.body)
         # A special method may be inherited: what __cinit__ takes shows in no __init__ of the class's own.
-        missing = {word for word in scope if word not in vars(cls) and not (_is_special(word) and hasattr(cls, word))}
+        missing = {
+            word for word in scope if word not in vars(cls) and not (_is_special(word) and hasattr(cls, word))
+        }
         assert missing == set(), f"{node.name}: only in the stub"
         assert _public(cls) - scope.keys() == set(), f"{node.name}: only in the module"
 
@@ -138,7 +147,11 @@ def test_bases(name: str) -> None:
     for cls, node in _classes(name):
         said = {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases} - {"Generic"}
         real = {base.__name__ for base in cls.__bases__ if base is not object}
-        shown = {base.__name__ for base in cls.__new__(cls).__class__.__mro__} if "__class__" in vars(cls) else set()
+        shown = (
+            {base.__name__ for base in cls.__new__(cls).__class__.__mro__}
+            if "__class__" in vars(cls)
+            else set()
+        )
         assert real <= said <= real | shown, node.name
 
 

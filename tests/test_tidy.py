@@ -13,9 +13,25 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "proactorx"
 
-FILE_LINES = 800
-LINE_LENGTH = 120
-FUNCTION_LINES = 80
+FILE_LINES = 600
+LINE_LENGTH = 110
+FUNCTION_LINES = 70
+#: Tables of the kernel's ABI, written by programs.
+GENERATED: set[str] = set()
+#: Files that are still too long.
+STILL_LONG = {
+    "drivers/iocp/driver.pyx": 700,
+    "files/binary.pyx": 670,
+    "files/handles.pyx": 800,
+    "loop/core.pyx": 800,
+    "loop/sockets.pyx": 640,
+    "port/kernel.pyx": 670,
+    "port/shared.pyx": 680,
+    "transports/datagram.pyx": 650,
+    "transports/tls.pyx": 800,
+}
+#: Lines of the package are still wider.
+PACKAGE_LINE_LENGTH = 120
 BANNED = re.compile(r"\b(TODO|FIXME|XXX|HACK|WIP)\b|print\(.*debug", re.IGNORECASE)
 #: Where NotImplementedError is right: bases whose subclasses do the work, and what asyncio itself answers so.
 MAY_BE_UNIMPLEMENTED = {
@@ -43,32 +59,48 @@ pytestmark = pytest.mark.skipif(not (PACKAGE / "port" / "op.pyx").exists(), reas
 
 def _files(*suffixes: str, under: Path = PACKAGE) -> list[Path]:
     """The files that people write; compiled and generated ones have other suffixes."""
-    return [path for path in sorted(under.rglob("*")) if path.suffix in suffixes and "__pycache__" not in path.parts]
+    return [
+        path
+        for path in sorted(under.rglob("*"))
+        if path.suffix in suffixes and "__pycache__" not in path.parts
+    ]
 
 
 WRITTEN = (".py", ".pyx", ".pxd", ".pyi", ".h")
 
 
 def _name(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix() if PACKAGE in path.parents else path.relative_to(ROOT).as_posix()
+    return (
+        path.relative_to(PACKAGE).as_posix() if PACKAGE in path.parents else path.relative_to(ROOT).as_posix()
+    )
 
 
 def test_no_file_is_too_long() -> None:
     lengths = {_name(path): len(path.read_text().splitlines()) for path in _files(*WRITTEN)}
-    assert {name: length for name, length in lengths.items() if length > FILE_LINES} == {}
+    limits = {name: STILL_LONG.get(name, FILE_LINES) for name in lengths.keys() - GENERATED}
+    assert {name: lengths[name] for name in limits if lengths[name] > limits[name]} == {}
 
 
-def test_no_line_is_too_long() -> None:
-    files = _files(*WRITTEN) + _files(".py", under=ROOT / "tests") + _files(".py", under=ROOT / "examples")
-    assert [
+def _too_long(files: list[Path], limit: int) -> list[str]:
+    return [
         f"{_name(path)}:{number}"
         for path in files
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(line) > LINE_LENGTH
-    ] == []
+        if len(line) > limit and _name(path) not in GENERATED
+    ]
 
 
-DEFINITION = re.compile(r"^( *)(?:async +)?(?:def|cdef|cpdef)\b(?! class)[^=]*\(.*(?:[:,(]|\bgil:|\bnogil:)\s*$")
+def test_no_line_is_too_long() -> None:
+    assert _too_long(_files(*WRITTEN), PACKAGE_LINE_LENGTH) == []
+    assert (
+        _too_long(_files(".py", under=ROOT / "tests") + _files(".py", under=ROOT / "examples"), LINE_LENGTH)
+        == []
+    )
+
+
+DEFINITION = re.compile(
+    r"^( *)(?:async +)?(?:def|cdef|cpdef)\b(?! class)[^=]*\(.*(?:[:,(]|\bgil:|\bnogil:)\s*$"
+)
 
 
 def _functions(path: Path) -> Iterator[tuple[str, int]]:
@@ -81,7 +113,11 @@ def _functions(path: Path) -> Iterator[tuple[str, int]]:
         indent, last = len(found[1]), start
         for number in range(start + 1, len(lines)):
             text = lines[number]
-            if text.strip() and len(text) - len(text.lstrip()) <= indent and not text.lstrip().startswith(")"):
+            if (
+                text.strip()
+                and len(text) - len(text.lstrip()) <= indent
+                and not text.lstrip().startswith(")")
+            ):
                 break
             if text.strip():
                 last = number
@@ -104,7 +140,9 @@ def test_nothing_is_left_for_later() -> None:
 
 
 def test_what_is_not_implemented_is_meant_so() -> None:
-    found = {_name(path) for path in _files(".py", ".pyx", ".pxd") if "NotImplementedError" in path.read_text()}
+    found = {
+        _name(path) for path in _files(".py", ".pyx", ".pxd") if "NotImplementedError" in path.read_text()
+    }
     assert found <= MAY_BE_UNIMPLEMENTED
 
 
@@ -138,7 +176,9 @@ def _undocumented(path: Path) -> Iterator[str]:
 
 
 #: Documented where they are declared: what a protocol or a build step is told, and the interface of a driver.
-OVERRIDES = {name for name in dir(asyncio.BufferedProtocol) + dir(asyncio.Protocol) if not name.startswith("_")}
+OVERRIDES = {
+    name for name in dir(asyncio.BufferedProtocol) + dir(asyncio.Protocol) if not name.startswith("_")
+}
 OVERRIDES |= {"finalize_options", "after_fork_in_child"}
 DRIVER_INTERFACE = {"close"}
 
@@ -161,7 +201,10 @@ def _undocumented_in_cython(path: Path) -> Iterator[str]:
 
 def test_every_public_function_is_documented() -> None:
     missing = [
-        f"{_name(path)}: {name}" for path in _files(".py") for name in _undocumented(path) if _needs_words(path, name)
+        f"{_name(path)}: {name}"
+        for path in _files(".py")
+        for name in _undocumented(path)
+        if _needs_words(path, name)
     ]
     missing += [
         f"{_name(path)}: {name}"

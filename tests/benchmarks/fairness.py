@@ -1,11 +1,14 @@
-"""How long others wait while uploads flood a loop: a table of drivers, numbers of floods and kinds of victims.
+"""How long others wait while uploads flood a loop: a table of drivers,
+numbers of floods and kinds of victims.
 
-    python tests/benchmarks/fairness.py [--loops io_uring,epoll,asyncio,uvloop] [--floods 1,8,64] [--kinds protocol]
+    python tests/benchmarks/fairness.py [--loops io_uring,epoll,asyncio,uvloop] [--floods 1,8,64] [--kinds
+    protocol]
                                         [--visits 40] [--json FILE]
 
-Each flood is a connection whose peer sends without end, and whose data the loop digests (sha256).  The victims come one
-after the other: a connection that was idle, a new one, a datagram, a signal, a line of a child.  The figures are the
-median and the longest wait, in ms, among so many visits.  A visitor who waited for 2 s is given up (">2000").
+Each flood is a connection whose peer sends without end, and whose data the loop digests (sha256).  The
+victims come one after the other: a connection that was idle, a new one, a datagram, a signal, a line of a
+child.  The figures are the median and the longest wait, in ms, among so many visits.
+A visitor who waited for 2 s is given up (">2000").
 """
 
 from __future__ import annotations
@@ -58,7 +61,9 @@ def cell(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--loops", default="io_uring,epoll,select,asyncio,uvloop")
     parser.add_argument("--floods", default="1,8,64")
     parser.add_argument("--kinds", default="protocol", help=f"of {', '.join(KINDS)}")
@@ -72,9 +77,14 @@ def main() -> None:
         print(f"|---|---|{'---|' * len(VICTIMS)}")
         for count in map(int, args.floods.split(",")):
             for word in args.loops.split(","):
-                found = {name: figures(waits) for name, waits in measure(word, kind, count, args.visits).items()}
+                found = {
+                    name: figures(waits) for name, waits in measure(word, kind, count, args.visits).items()
+                }
                 results.append({"kind": kind, "loop": word, "floods": count, "waits": found})
-                print(f"| {word} | {count} | {' | '.join(cell(found[victim]) for victim in VICTIMS)} |", flush=True)
+                print(
+                    f"| {word} | {count} | {' | '.join(cell(found[victim]) for victim in VICTIMS)} |",
+                    flush=True,
+                )
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -2,12 +2,13 @@
 
     python tests/benchmarks/files.py [--rounds 3] [--rows randread] [--folder /tmp/files-benchmark]
 
-Each sample is a process of its own, and the libraries take turns, round by round.  A cell is the median of the rounds'
-ratios to `run_in_executor` of operations per second: 2 means twice as many.  The last rows are compared with cat(1)
-and fio(1).  Packages that are not installed are left out.
+Each sample is a process of its own, and the libraries take turns, round by round.  A cell is the median of
+the rounds' ratios to `run_in_executor` of operations per second: 2 means twice as many.  The last rows are
+compared with cat(1) and fio(1).  Packages that are not installed are left out.
 
-The last column is how late a timer of 1 ms on the same loop was at the 99th percentile, in milliseconds: on io_uring,
-on epoll, and with no other work on the loop at all.  The samples with a timer count for nothing else.
+The last column is how late a timer of 1 ms on the same loop was at the 99th percentile, in milliseconds: on
+io_uring, on epoll, and with no other work on the loop at all.
+The samples with a timer count for nothing else.
 
 Run by root, samples are scheduled before the other processes of the machine (SCHED_RR, sched(7)).
 """
@@ -339,7 +340,10 @@ async def tell_growth(library, path: str) -> None:
     for cache in ("cold", "warm"):
         seen = await in_pieces(library, path, True)
         own, with_code = (max(found) - found[0] for found in zip(*seen, strict=True))
-        print(f"{cache}: memory has grown by {own} KiB, with code that is used first by {with_code}", file=sys.stderr)
+        print(
+            f"{cache}: memory has grown by {own} KiB, with code that is used first by {with_code}",
+            file=sys.stderr,
+        )
 
 
 async def sequential(library, folder: Path) -> float:
@@ -431,7 +435,9 @@ async def sample(library, row: str, folder: Path) -> float:
 
 
 async def timed(library, row: str, folder: Path) -> list[float]:
-    """How late a timer of 1 ms beside it is at the 99th percentile, and with nothing beside it, in milliseconds."""
+    """How late a timer of 1 ms beside it is at the 99th percentile, and with nothing beside it,
+    in milliseconds.
+    """
     loop, found = asyncio.get_running_loop(), []
 
     async def tick(late: list[float]) -> None:
@@ -507,7 +513,9 @@ def compare(row: str, rounds: int, run) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", default="", help="only those that begin so")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/files-benchmark"))

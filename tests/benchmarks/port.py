@@ -2,9 +2,10 @@
 
     python tests/benchmarks/port.py [--backend epoll] [--rounds 7] [--idle 8000]
 
-One thread: ``post`` and ``get``, beside ``put`` and ``get`` of ``queue.SimpleQueue``.  Between threads: a stream of
-numbers (or of three values, which a queue takes as a tuple), taken one by one or in batches, and a ball that two throw
-to and fro.  Idle sockets: each is bound and has a receive in flight; how much CPU time a second of waiting costs.
+One thread: ``post`` and ``get``, beside ``put`` and ``get`` of ``queue.SimpleQueue``.  Between threads: a
+stream of numbers (or of three values, which a queue takes as a tuple), taken one by one or in batches, and a
+ball that two throw to and fro.  Idle sockets: each is bound and has a receive in flight;
+how much CPU time a second of waiting costs.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def port_batches(backend: str | None) -> float:
         return _stream(port.post, take)
 
 
-def _ball(throw: Callable[[int], object], catch: Callable[[], object], back: Callable[[int], object]) -> float:
+def _ball(
+    throw: Callable[[int], object], catch: Callable[[], object], back: Callable[[int], object]
+) -> float:
     count = COUNT // 10
     before = time.perf_counter()
     for number in range(count):
@@ -182,7 +185,9 @@ PAIRS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--idle", type=int, default=8000)

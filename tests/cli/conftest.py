@@ -23,7 +23,9 @@ Terminal = Callable[..., "tuple[subprocess.Popen[bytes], int]"]
 
 @pytest.fixture
 def environment() -> Environment:
-    """The package found wherever the command runs; nothing of the caller's environment that changes what it shows."""
+    """The package found wherever the command runs;
+    nothing of the caller's environment that changes what it shows.
+    """
 
     def make(*first: Path, **more: str) -> dict[str, str]:
         if sys.platform == "win32":
@@ -39,7 +41,9 @@ def environment() -> Environment:
 def cli(tmp_path: Path, environment: Environment) -> Cli:
     """Run ``python -m proactorx ARGS`` to its end, without a terminal; keywords are environment variables."""
 
-    def call(*args: str, python: tuple[str, ...] = (sys.executable,), **more: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        *args: str, python: tuple[str, ...] = (sys.executable,), **more: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*python, "-m", "proactorx", *args],
             cwd=tmp_path,
@@ -77,13 +81,17 @@ def no_rich(tmp_path: Path, environment: Environment) -> str:
     """A PYTHONPATH on which rich is not installed."""
     hidden = tmp_path / "hidden" / "rich"
     hidden.mkdir(parents=True)
-    (hidden / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n")
+    (hidden / "__init__.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n"
+    )
     return environment(hidden.parent)["PYTHONPATH"]
 
 
 @pytest.fixture
 def terminal(tmp_path: Path, environment: Environment) -> Iterator[Terminal]:
-    """Start ``python -m proactorx ARGS`` on a terminal of its own, 100 columns wide; gives the terminal's other end."""
+    """Start ``python -m proactorx ARGS`` on a terminal of its own, 100 columns wide;
+    gives the terminal's other end.
+    """
     pytest.importorskip("termios", reason="no terminals of this kind")
     import termios
 

@@ -36,7 +36,13 @@ def test_piped(cli: Cli, driver_name: str, running: str) -> None:
     assert re.search(rf"driver +{running}\b", done.stdout)
     assert re.search(r"why +\w", done.stdout)
     assert "20 connections, each sending 1,024 bytes" in done.stdout
-    for caption in ("requests per second", "latency p50", "latency p90", "latency p99", "server CPU per request"):
+    for caption in (
+        "requests per second",
+        "latency p50",
+        "latency p90",
+        "latency p99",
+        "server CPU per request",
+    ):
         ours, theirs, ratio = row(done.stdout, caption)
         assert number(ours) > 0
         assert number(theirs) > 0
@@ -74,7 +80,11 @@ def test_a_single_connection_and_byte_in_ascii(cli: Cli) -> None:
 def test_warnings_as_errors(cli: Cli) -> None:
     done = cli(*SHORT, PYTHONWARNINGS="error", PYTHONDEVMODE="1")
     # asyncio's debug mode speaks of callbacks that took long, which says something of the machine only.
-    said = [line for line in done.stderr.splitlines() if not line.startswith(("Executing <", "proactorx: the demo's"))]
+    said = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith(("Executing <", "proactorx: the demo's"))
+    ]
     assert (done.returncode, said) == (0, [])
 
 

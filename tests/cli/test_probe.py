@@ -32,13 +32,18 @@ def test_json_says_what_can_run_and_why_the_rest_cannot(cli: Cli) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     found = report(done)
     assert found["proactorx"] == proactorx.__version__
-    assert found["python"] == ".".join(map(str, sys.version_info[:3])) or sys.version_info.releaselevel != "final"
+    assert (
+        found["python"] == ".".join(map(str, sys.version_info[:3]))
+        or sys.version_info.releaselevel != "final"
+    )
     assert {"implementation", "system", "kernel", "machine"} <= found.keys()
     assert len(drivers(found)) == len(found["drivers"]) >= (2 if sys.platform == "win32" else 3)
     for driver in found["drivers"]:
         assert driver.keys() == DRIVER_KEYS
         assert (driver["available"] and driver["suitable"]) is (driver["reason"] == "")
-        assert all(isinstance(word, str) for key in ("features", "setup_flags", "ops") for word in driver[key])
+        assert all(
+            isinstance(word, str) for key in ("features", "setup_flags", "ops") for word in driver[key]
+        )
     assert drivers(found)["select"]["available"]
 
 

@@ -89,7 +89,12 @@ def python(tmp_path: Path, environment: Environment) -> Cli:
 
     def call(*args: str) -> CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *args], cwd=tmp_path, env=environment(), capture_output=True, encoding="utf-8", timeout=40
+            [sys.executable, *args],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=40,
         )
 
     return call
@@ -198,14 +203,20 @@ ENDINGS = {
     "failing import": "import no_such_module",
     "syntax error": "x = = 3",
     "interrupt": "raise KeyboardInterrupt",
-    "interrupt in a task": "import asyncio\nasync def main():\n    raise KeyboardInterrupt\nasyncio.run(main())",
-    "exit handler": "import atexit, sys\nmine = 1\natexit.register(lambda: print(sys.modules['__main__'].mine))",
+    "interrupt in a task": (
+        "import asyncio\nasync def main():\n    raise KeyboardInterrupt\nasyncio.run(main())"
+    ),
+    "exit handler": (
+        "import atexit, sys\nmine = 1\natexit.register(lambda: print(sys.modules['__main__'].mine))"
+    ),
 }
 
 
 @pytest.mark.parametrize("text", ENDINGS.values(), ids=ENDINGS)
 @pytest.mark.parametrize(
-    "how", [["script.py"], pytest.param(["-m", "script"], marks=pytest.mark.exhaustive)], ids=["script", "module"]
+    "how",
+    [["script.py"], pytest.param(["-m", "script"], marks=pytest.mark.exhaustive)],
+    ids=["script", "module"],
 )
 def test_it_ends_as_under_python(cli: Cli, python: Cli, tmp_path: Path, how: list[str], text: str) -> None:
     write(tmp_path, "script.py", text)

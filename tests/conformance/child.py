@@ -3,8 +3,8 @@
     python child.py --list      the names of the tests, one a line; exit code 3 where the interpreter has none
     python child.py LOOP        reads "SECONDS NAME" lines, answers each with a line of JSON: outcome, details
 
-LOOP is a driver of proactorx, ``asyncio`` or ``uvloop``.  The modules are imported once; a test runs in a fork of that
-process, so that nothing of it reaches the next one, and so that it may hang or crash.
+LOOP is a driver of proactorx, ``asyncio`` or ``uvloop``.  The modules are imported once; a test runs in a
+fork of that process, so that nothing of it reaches the next one, and so that it may hang or crash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ MIXED = {
     "test_sock_lowlevel": ("BaseSockTestsMixin",),
     "test_sslproto": ("BaseStartTLS",),
     "test_subprocess": ("SubprocessMixin",),
-    "test_tasks": ("CTask_CFuture_Tests", "CTask_CFuture_SubclassTests", "FutureGatherTests", "CoroutineGatherTests"),
+    "test_tasks": (
+        "CTask_CFuture_Tests",
+        "CTask_CFuture_SubclassTests",
+        "FutureGatherTests",
+        "CoroutineGatherTests",
+    ),
     "test_unix_events": ("SelectorEventLoopUnixSocketTests",),
 }
 # ... and those that ask the policy for one: all classes of the module, or those named.
@@ -184,7 +189,9 @@ def classes(factory: Factory) -> dict[str, type[unittest.TestCase]]:
 
 def names(factory: Factory) -> list[str]:
     loader = unittest.TestLoader()
-    return [f"{name}.{test}" for name, cls in classes(factory).items() for test in loader.getTestCaseNames(cls)]
+    return [
+        f"{name}.{test}" for name, cls in classes(factory).items() for test in loader.getTestCaseNames(cls)
+    ]
 
 
 def policy(factory: Factory) -> Any:
@@ -194,7 +201,9 @@ def policy(factory: Factory) -> Any:
     return type("Policy", (base,), {"_loop_factory": staticmethod(factory)})()
 
 
-def run_here(factory: Factory, found: dict[str, type[unittest.TestCase]], name: str, limit: float) -> tuple[str, str]:
+def run_here(
+    factory: Factory, found: dict[str, type[unittest.TestCase]], name: str, limit: float
+) -> tuple[str, str]:
     """The outcome of one test (passed, skipped, failed), and what there is to say of it."""
     faulthandler.dump_traceback_later(limit, exit=True)
     with warnings.catch_warnings():
@@ -211,7 +220,9 @@ def run_here(factory: Factory, found: dict[str, type[unittest.TestCase]], name: 
     return "passed", ""
 
 
-def run_forked(factory: Factory, found: dict[str, type[unittest.TestCase]], name: str, limit: float) -> tuple[str, str]:
+def run_forked(
+    factory: Factory, found: dict[str, type[unittest.TestCase]], name: str, limit: float
+) -> tuple[str, str]:
     with tempfile.TemporaryFile("w+") as answer, tempfile.TemporaryFile("w+", errors="replace") as output:
         pid = os.fork()
         if pid == 0:

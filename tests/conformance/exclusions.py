@@ -1,4 +1,6 @@
-"""The table of exclusions: read from ``exclusions.toml``, and written to the docs by ``python exclusions.py``."""
+"""The table of exclusions: read from ``exclusions.toml``,
+and written to the docs by ``python exclusions.py``.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ class Group:
 def read() -> list[Group]:
     groups = tomllib.loads(DATA.read_text())["group"]
     return [
-        Group(**{key: tuple(value) if isinstance(value, list) else value for key, value in g.items()}) for g in groups
+        Group(**{key: tuple(value) if isinstance(value, list) else value for key, value in g.items()})
+        for g in groups
     ]
 
 

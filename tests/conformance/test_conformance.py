@@ -30,8 +30,12 @@ REFERENCE = sys.version_info[:2] == (3, 13) and getattr(sys, "_is_gil_enabled", 
 
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("PROACTORX_", "PYTHONASYNCIO"))}
-    return [sys.executable, str(CHILD), *arguments], env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PROACTORX_", "PYTHONASYNCIO"))
+    }
+    return [sys.executable, str(CHILD), *arguments], env | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path))
+    }
 
 
 @functools.cache

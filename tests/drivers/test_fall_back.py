@@ -1,4 +1,6 @@
-"""A facility that the system refuses when it is opened: ``auto`` goes on with another one, a name is an error."""
+"""A facility that the system refuses when it is opened: ``auto`` goes on with another one,
+a name is an error.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def test_a_loop_whose_ring_cannot_be_opened_goes_on(monkeypatch: pytest.MonkeyPa
 
 
 @needs_io_uring
-def test_a_loop_whose_first_operation_is_one_on_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_loop_whose_first_operation_is_one_on_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from proactorx import files
     from proactorx.drivers.io_uring.driver import UringDriver
 
@@ -203,12 +207,17 @@ def test_a_ring_refused_after_the_probe() -> None:
     assert answer == again == third == "ping"
     assert name == "epoll"
     assert "ENOMEM" in rejected["io_uring"]
-    assert [line.split(" (")[0] for line in said] == ["proactorx: backend=io_uring", "proactorx: backend=epoll"]
+    assert [line.split(" (")[0] for line in said] == [
+        "proactorx: backend=io_uring",
+        "proactorx: backend=epoll",
+    ]
 
 
 @needs_io_uring
 def test_a_named_ring_refused_after_the_probe() -> None:
-    _before, answer, _again, _third, name, _rejected, said = _child(REFUSED_LATE, PROACTORX_BACKEND="io_uring")
+    _before, answer, _again, _third, name, _rejected, said = _child(
+        REFUSED_LATE, PROACTORX_BACKEND="io_uring"
+    )
     assert answer.startswith("BackendError: ")
     assert "ENOMEM" in answer
     assert name == "io_uring"
@@ -293,8 +302,19 @@ def test_a_sandbox_that_kills(backend: str) -> None:
     """Importing everything, and running on another driver, makes no io_uring call."""
     launcher = SUPPORT / "refuse_io_uring.py"
     done = subprocess.run(
-        [sys.executable, launcher, "--answer", "SIGSYS", sys.executable, "-W", "error", "-c", PRELUDE + IMPORT_ALL],
-        env=os.environ | {"PROACTORX_BACKEND": backend, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        [
+            sys.executable,
+            launcher,
+            "--answer",
+            "SIGSYS",
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            PRELUDE + IMPORT_ALL,
+        ],
+        env=os.environ
+        | {"PROACTORX_BACKEND": backend, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=subprocess.PIPE,
         timeout=30,
         check=True,

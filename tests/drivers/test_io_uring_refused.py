@@ -19,7 +19,8 @@ LAUNCHER = Path(__file__).parents[1] / "support" / "refuse_io_uring.py"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="io_uring and seccomp are Linux's")
 
 EACH_ERRNO = pytest.mark.parametrize(
-    "errno_name", ["EPERM", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("ENOSYS", "ENOMEM"))]
+    "errno_name",
+    ["EPERM", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("ENOSYS", "ENOMEM"))],
 )
 
 
@@ -123,7 +124,8 @@ def test_the_sandbox_of_that_test_does_kill() -> None:
     assert caught.value.returncode == -signal.SIGSYS
 
 
-#: Calls that came after 2017, but for clone3, on which threads depend: statx has a number of its own on x86-64.
+#: Calls that came after 2017, but for clone3, on which threads depend:
+#: statx has a number of its own on x86-64.
 NEW_CALLS = {"statx": 332 if platform.machine() == "x86_64" else 291, "pidfd_open": 434, "close_range": 436}
 NEW_CALLS |= {"openat2": 437, "faccessat2": 439, "epoll_pwait2": 441}
 

@@ -1,4 +1,6 @@
-"""The select driver's own: what it does when its selector reports a descriptor that it does not know any more."""
+"""The select driver's own: what it does when its selector reports a descriptor that it does not know any
+more.
+"""
 
 from __future__ import annotations
 

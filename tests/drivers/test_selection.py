@@ -99,7 +99,9 @@ def test_an_empty_argument_is_not_auto() -> None:
 
 
 @pytest.mark.parametrize("name", ABSENT)
-def test_a_driver_that_is_not_here_is_an_error_with_its_cause(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_is_not_here_is_an_error_with_its_cause(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cause = drivers.probe(name).reason
     assert cause
     with pytest.raises(BackendError) as caught:

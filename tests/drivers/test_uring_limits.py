@@ -1,4 +1,6 @@
-"""The limits of the ring: that they can be forced small, and that running into them is counted and survived."""
+"""The limits of the ring: that they can be forced small,
+and that running into them is counted and survived.
+"""
 
 from __future__ import annotations
 

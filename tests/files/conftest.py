@@ -1,7 +1,7 @@
 """``aio``: the library under test, and the one whose API it has.
 
-A test that takes ``aio`` runs with ``proactorx.files`` and with the real ``aiofiles``, so that it says what both do.
-Tests of what aiofiles does not have import ``proactorx.files`` themselves.
+A test that takes ``aio`` runs with ``proactorx.files`` and with the real ``aiofiles``, so that it says what
+both do. Tests of what aiofiles does not have import ``proactorx.files`` themselves.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def open_files() -> set[str]:
 
 
 def _open_handles() -> set[str]:
-    kernel, count, flags = ctypes.windll.kernel32, c_ulong(), c_ulong()  # type: ignore[attr-defined, unused-ignore]
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
+    count, flags = c_ulong(), c_ulong()
     kernel.GetProcessHandleCount(c_void_p(-1), byref(count))
     name, found, number = create_unicode_buffer(1000), set(), 0
     for handle in range(4, 1 << 20, 4):

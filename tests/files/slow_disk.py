@@ -2,8 +2,8 @@
 
     python slow_disk.py FOLDER
 
-It holds one file, ``f``.  Each request is a line on the standard output, and is answered when a line comes on the
-standard input, or after ten seconds.  The messages are those of linux/fuse.h, version 7.31.
+It holds one file, ``f``.  Each request is a line on the standard output, and is answered when a line comes on
+the standard input, or after ten seconds.  The messages are those of linux/fuse.h, version 7.31.
 """
 
 import ctypes

@@ -1,4 +1,6 @@
-"""Each public name of aiofiles 25.1, and each method of its files, is here too and takes the same arguments."""
+"""Each public name of aiofiles 25.1, and each method of its files,
+is here too and takes the same arguments.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,8 @@ def test_methods_of_files(name: str) -> None:
         assert isinstance(value, property) == inspect.isdatadescriptor(mine), member
         if isinstance(value, property):
             continue
-        # Theirs take anything and hand it to the method of the io class: ours take what that takes, by position.
+        # Theirs take anything and hand it to the method of the io class: ours take what that takes,
+        # by position.
         signature = _signature(getattr(wrapped, member))
         if signature is not None:
             inspect.signature(mine).bind(*signature.parameters)
@@ -100,7 +103,10 @@ def test_methods_of_files(name: str) -> None:
 
 
 def _is_coroutine_method(cls: type, member: str) -> bool:
-    return inspect.iscoroutinefunction(getattr(cls, member)) or "Coroutine" in type(getattr(cls, member)).__name__
+    return (
+        inspect.iscoroutinefunction(getattr(cls, member))
+        or "Coroutine" in type(getattr(cls, member)).__name__
+    )
 
 
 @pytest.mark.parametrize(

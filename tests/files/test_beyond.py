@@ -151,7 +151,9 @@ async def test_a_file_system_without_direct_access(path: Path) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.parametrize("size", [0, 1, 2000, 4096, 12_288, 16_383, 16_384, 16_385, 100_000, 300_000, 3 << 20])
+@pytest.mark.parametrize(
+    "size", [0, 1, 2000, 4096, 12_288, 16_383, 16_384, 16_385, 100_000, 300_000, 3 << 20]
+)
 async def test_whole_files(tmp_path: Path, size: int) -> None:
     path = tmp_path / "f"
     data = os.urandom(size)
@@ -344,7 +346,9 @@ async def test_a_watched_directory_that_goes(tmp_path: Path) -> None:
         assert [change.kind async for change in changes][-1] == "gone"
 
 
-@pytest.mark.skipif(sys.platform != "win32", reason="elsewhere its loop holds it, as a reader, until it is closed")
+@pytest.mark.skipif(
+    sys.platform != "win32", reason="elsewhere its loop holds it, as a reader, until it is closed"
+)
 async def test_a_forgotten_watch_warns(tmp_path: Path) -> None:
     held = [files.watch(tmp_path)]
     await held[0].start()

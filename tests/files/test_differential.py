@@ -1,4 +1,6 @@
-"""The same operations on a file of ours, of aiofiles and of the built-in ``open``: the same results and bytes."""
+"""The same operations on a file of ours, of aiofiles and of the built-in ``open``:
+the same results and bytes.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +65,14 @@ def _steps(rng: random.Random, mode: str, buffering: int, count: int) -> list[St
         elif kind == 6:
             steps.append(rng.choice([("readlines", ()), ("readlines", (100,)), ("read", ())]))
             if text:
-                steps.append(("seek", (0,)))  # iterating confuses tell(): the position is the buffer's from then on
+                # iterating confuses tell(): the position is the buffer's from then on
+                steps.append(("seek", (0,)))
         elif kind == 7 and not text:
             steps.append(("readinto", (rng.choice(sizes),)))
         elif kind == 8 and not text and buffering:
-            steps.append(rng.choice([("read1", ()), ("read1", (100,)), ("peek", ())]) if "r" in mode else ("flush", ()))
+            steps.append(
+                rng.choice([("read1", ()), ("read1", (100,)), ("peek", ())]) if "r" in mode else ("flush", ())
+            )
             steps.append(("seek", (rng.choice(sizes),)))
         elif kind == 9:
             steps.append(("seek", (0,)) if text or rng.random() < 0.5 else ("seek", (rng.choice(sizes),)))
@@ -81,7 +86,11 @@ def _steps(rng: random.Random, mode: str, buffering: int, count: int) -> list[St
             # (Reading text behind what was written needs a seek in between.)
             steps.append(("writelines", ([rng.choice(WORDS if text else PIECES) for _ in range(3)],)))
     if text and "+" in mode:
-        steps = [each for step in steps for each in ((step, ("seek", (0, 2))) if step[0].startswith("w") else (step,))]
+        steps = [
+            each
+            for step in steps
+            for each in ((step, ("seek", (0, 2))) if step[0].startswith("w") else (step,))
+        ]
     return steps
 
 
@@ -150,7 +159,9 @@ async def test_any_sequence(
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "cp1252", "shift_jis"])
 async def test_iteration(aio: Any, tmp_path: Path, newline: str | None, encoding: str) -> None:
     path = tmp_path / "lines"
-    path.write_bytes("".join(f"{i}{'x' * (i % 300)}{end}" for i in range(500) for end in "\n\r")[:-3].encode(encoding))
+    path.write_bytes(
+        "".join(f"{i}{'x' * (i % 300)}{end}" for i in range(500) for end in "\n\r")[:-3].encode(encoding)
+    )
     with open(path, newline=newline, encoding=encoding) as file:
         expected = list(file)
     async with aio.open(path, newline=newline, encoding=encoding) as handle:
@@ -224,7 +235,12 @@ async def test_a_closed_file(aio: Any, path: Path) -> None:
         await handle.close()
         await handle.close()
         assert handle.closed
-        for step in (("read", ()), ("readline", ()), ("write", ("x" if "b" not in mode else b"x",)), ("tell", ())):
+        for step in (
+            ("read", ()),
+            ("readline", ()),
+            ("write", ("x" if "b" not in mode else b"x",)),
+            ("tell", ()),
+        ):
             assert await _async(handle, step) == _sync(file, step)
 
 
@@ -235,5 +251,9 @@ async def test_a_file_of_the_wrong_direction(aio: Any, path: Path) -> None:
                 assert await handle.writable() == file.writable()
                 assert await handle.seekable()
                 assert not await handle.isatty()
-                for step in (("read", (1,)), ("readline", ()), ("write", ("x" if "b" not in mode else b"x",))):
+                for step in (
+                    ("read", (1,)),
+                    ("readline", ()),
+                    ("write", ("x" if "b" not in mode else b"x",)),
+                ):
                     assert await _async(handle, step) == _sync(file, step)

@@ -58,9 +58,13 @@ async def test_names_that_are_changed_many_times(aio: Any, tmp_path: Path) -> No
     for _ in range(3):
         for i in range(40):
             (tmp_path / f"{i}").write_bytes(b"%d" % i)
-        await asyncio.gather(*(aio.os.rename(tmp_path / f"{i}", os.fsencode(tmp_path / f"n{i}")) for i in range(40)))
+        await asyncio.gather(
+            *(aio.os.rename(tmp_path / f"{i}", os.fsencode(tmp_path / f"n{i}")) for i in range(40))
+        )
         assert sorted(os.listdir(tmp_path)) == sorted(f"n{i}" for i in range(40))
-        await asyncio.gather(*(aio.os.replace(str(tmp_path / f"n{i}"), str(tmp_path / "one")) for i in range(40)))
+        await asyncio.gather(
+            *(aio.os.replace(str(tmp_path / f"n{i}"), str(tmp_path / "one")) for i in range(40))
+        )
         assert os.listdir(tmp_path) == ["one"]
         (tmp_path / "link").symlink_to("one")
         await aio.os.unlink(os.path.relpath(tmp_path / "link"))

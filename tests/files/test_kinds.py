@@ -33,14 +33,16 @@ def soon(awaitable: Any) -> Any:
     return asyncio.wait_for(awaitable, LIMIT)
 
 
-# ------------------------------------------------------------------------------------------- what the kernel makes up
+# ----------------------------------------------------------------------------------- what the kernel makes up
 
 MAPS = "import mmap; kept = [mmap.mmap(-1, 4096) for _ in range(200)]; print(flush=True); input()"
 
 
 @pytest.fixture(scope="module")
 def maps() -> Iterator[str]:
-    """A file of /proc of some 20 KiB, which does not change, and which the kernel gives in pieces of 4 KiB at most."""
+    """A file of /proc of some 20 KiB, which does not change,
+    and which the kernel gives in pieces of 4 KiB at most.
+    """
     program = [sys.executable, "-c", MAPS]
     child = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None
@@ -111,7 +113,9 @@ async def test_positional_reads_go_on_after_a_short_one(maps: str) -> None:
 
 
 @made_up
-@pytest.mark.parametrize("path", ["/proc/kallsyms", "/proc/slabinfo", "/sys/kernel/btf/vmlinux", "/proc/net/protocols"])
+@pytest.mark.parametrize(
+    "path", ["/proc/kallsyms", "/proc/slabinfo", "/sys/kernel/btf/vmlinux", "/proc/net/protocols"]
+)
 async def test_all_of_it(aio: Any, path: str) -> None:
     try:
         expected = await asyncio.to_thread(Path(path).read_bytes)
@@ -141,7 +145,9 @@ def namespace() -> Iterator[Path]:
     """The folder in /proc of a process in a namespace of users of its own, which has none yet."""
     if os.geteuid() or shutil.which("unshare") is None:
         pytest.skip("takes root, and unshare(1)")
-    child = subprocess.Popen(["unshare", "-U", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    child = subprocess.Popen(
+        ["unshare", "-U", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    )
     assert child.stdin is not None
     assert child.stdout is not None
     try:
@@ -163,12 +169,14 @@ async def test_users_of_a_namespace(aio: Any, namespace: Path) -> None:
     assert (namespace / "uid_map").read_text().split() == ["0", "0", "10", "10", "10", "5"]
 
 
-# ------------------------------------------------------------------------------------------ those whose reads may wait
+# --------------------------------------------------------------------------------- those whose reads may wait
 
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Iterator[Path]:
-    """A tracing instance of our own: what is written to its ``trace_marker`` comes out of its ``trace_pipe``."""
+    """A tracing instance of our own: what is written to its ``trace_marker`` comes out of its
+    ``trace_pipe``.
+    """
     root = tmp_path / "tracing"
     root.mkdir()
     mounted = subprocess.run(["mount", "-t", "tracefs", "nodev", root], capture_output=True, check=False)
@@ -242,7 +250,7 @@ async def test_the_messages_of_the_kernel(aio: Any, mode: str, buffering: int) -
         await speaking
 
 
-# --------------------------------------------------------------------------------------------------- lines from a pipe
+# ------------------------------------------------------------------------------------------ lines from a pipe
 
 
 async def _pipe(aio: Any, data: bytes, mode: str = "r", **options: Any) -> tuple[Any, int]:
@@ -421,7 +429,7 @@ async def test_lines_of_a_terminal(aio: Any) -> None:
     os.close(master)
 
 
-# ------------------------------------------------------------------------------------------- those that do not wait
+# ------------------------------------------------------------------------------------- those that do not wait
 
 
 @numbered
@@ -429,7 +437,11 @@ async def test_lines_of_a_terminal(aio: Any) -> None:
 @pytest.mark.parametrize(
     ("mode", "buffering", "call", "args"),
     [
-        *((mode, n, "read", args) for mode, n in (("rb", 0), ("rb", -1), ("r", -1)) for args in ((10,), (2,), ())),
+        *(
+            (mode, n, "read", args)
+            for mode, n in (("rb", 0), ("rb", -1), ("r", -1))
+            for args in ((10,), (2,), ())
+        ),
         *((mode, -1, call, ()) for mode in ("rb", "r") for call in ("readline", "readlines")),
         ("rb", 0, "readinto", ()),
         ("rb", -1, "readinto", ()),
@@ -486,7 +498,9 @@ async def test_lines_of_a_raw_pipe_that_does_not_wait() -> None:
 
 @numbered
 @pytest.mark.parametrize(("mode", "buffering"), [("wb", 0), ("wb", -1), ("w", -1)])
-async def test_a_pipe_that_does_not_wait_takes_what_it_has_room_for(aio: Any, mode: str, buffering: int) -> None:
+async def test_a_pipe_that_does_not_wait_takes_what_it_has_room_for(
+    aio: Any, mode: str, buffering: int
+) -> None:
     found = []
     data: Any = b"x" * 100_000 if "b" in mode else "x" * 100_000
     for opened in (open, aio.open):
@@ -506,7 +520,7 @@ async def test_a_pipe_that_does_not_wait_takes_what_it_has_room_for(aio: Any, mo
     assert found[:9] == found[9:]
 
 
-# --------------------------------------------------------------------------------------------------------- plain files
+# ------------------------------------------------------------------------------------------------ plain files
 
 
 def _half_cold(path: Path) -> None:
@@ -565,7 +579,9 @@ async def test_a_raw_read_behind_a_line(aio: Any, lines: Path) -> None:
     assert lines.read_bytes() == expected[: place + 1000] + b"!" + expected[place + 1001 :]
 
 
-@pytest.mark.parametrize(("mode", "buffering"), [("a", -1), ("a+", -1), ("a", 1), ("ab", -1), ("ab", 0), ("a+b", -1)])
+@pytest.mark.parametrize(
+    ("mode", "buffering"), [("a", -1), ("a+", -1), ("a", 1), ("ab", -1), ("ab", 0), ("a+b", -1)]
+)
 async def test_where_appending_is(aio: Any, tmp_path: Path, mode: str, buffering: int) -> None:
     """Somebody else has made the file longer since it was opened."""
     found = []
@@ -575,7 +591,10 @@ async def test_where_appending_is(aio: Any, tmp_path: Path, mode: str, buffering
         first.flush()
         second.write(one[:2])
         found += [second.tell(), second.flush(), second.tell(), first.tell()]
-    async with aio.open(tmp_path / "b", mode, buffering) as first, aio.open(tmp_path / "b", mode, buffering) as second:
+    async with (
+        aio.open(tmp_path / "b", mode, buffering) as first,
+        aio.open(tmp_path / "b", mode, buffering) as second,
+    ):
         await first.write(one)
         await first.flush()
         await second.write(one[:2])

@@ -20,14 +20,19 @@ from proactorx.files import writing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="permissions come from the directory there")
 
-needs_root = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root has a second user")
+needs_root = pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="only root has a second user"
+)
 OTHER, GROUP = 54_321, 54_322
 
 
 def in_other_user(body: Callable[[], int]) -> int:
-    """Start a process that is another user's, without groups but its own, and ends with what `body` returns."""
+    """Start a process that is another user's, without groups but its own,
+    and ends with what `body` returns.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads of other tests: they are not needed there
+        # threads of other tests: they are not needed there
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         try:
@@ -116,7 +121,9 @@ async def test_owner_and_group_are_kept(folder: Path) -> None:
     ("before", "after"), [(0o640, 0o600), (0o664, 0o644), (0o666, 0o666), (0o2775, 0o755), (0o4755, 0o755)]
 )
 def test_a_group_that_cannot_be_kept_may_do_what_everybody_may(folder: Path, before: int, after: int) -> None:
-    """Else the writer's own group could read what was kept from it; and a program of root's would be the writer's."""
+    """Else the writer's own group could read what was kept from it;
+    and a program of root's would be the writer's.
+    """
     path = folder / "f"
     path.write_bytes(b"old")
     path.chmod(before)

@@ -1,4 +1,6 @@
-"""A file system that another process answers for, as a server of files would: the loop's thread never waits for it."""
+"""A file system that another process answers for, as a server of files would:
+the loop's thread never waits for it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class SlowDisk:
         self.requests: asyncio.Queue[str] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
         command = [sys.executable, slow_disk.__file__, str(folder)]
-        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
 
@@ -42,7 +46,9 @@ class SlowDisk:
         self.loop.call_soon_threadsafe(self.requests.put_nowait, "")
 
     async def serve(self, awaitable: Awaitable[Any]) -> Any:
-        """The outcome of an operation, each of whose requests is answered when the loop has been seen to go on."""
+        """The outcome of an operation, each of whose requests is answered when the loop has been seen to go
+        on.
+        """
         assert self.server.stdin is not None
         task = asyncio.ensure_future(awaitable)
         self.asked = 0
@@ -82,7 +88,9 @@ async def disk(tmp_path: Path) -> AsyncIterator[SlowDisk]:
         yield disk
     finally:
         await disk.close()
-        await asyncio.to_thread(subprocess.run, ["umount", "-l", str(folder)], capture_output=True, check=False)
+        await asyncio.to_thread(
+            subprocess.run, ["umount", "-l", str(folder)], capture_output=True, check=False
+        )
 
 
 async def test_the_loop_goes_on(disk: SlowDisk) -> None:

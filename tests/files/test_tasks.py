@@ -1,4 +1,6 @@
-"""Several tasks on one file, cancellation at each await, closing while operations run, and who takes what is left."""
+"""Several tasks on one file, cancellation at each await, closing while operations run,
+and who takes what is left.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class WindowsPipe:
         import msvcrt
 
         outbound, wait, room = 2, 0, 1 << 16
-        made = _winapi.CreateNamedPipe(self.path, outbound, wait, 1, room, room, 0, 0)  # type: ignore[attr-defined]
+        create: Any = _winapi.CreateNamedPipe  # type: ignore[attr-defined]
+        made = create(self.path, outbound, wait, 1, room, room, 0, 0)
         writer = msvcrt.open_osfhandle(made, os.O_WRONLY)  # type: ignore[attr-defined, unused-ignore]
         return await asyncio.wait_for(files.open(self.path, mode, **options), LIMIT), writer
 

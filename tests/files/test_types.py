@@ -21,6 +21,16 @@ def test_a_program_is_checked(tmp_path: Path) -> None:
     if sources.name not in ("site-packages", "dist-packages"):
         environment["MYPYPATH"] = str(sources)
     program = Path(__file__).with_name("typed_program.py")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", str(program)]
-    found = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        f"--cache-dir={tmp_path}",
+        str(program),
+    ]
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
     assert found.stdout.startswith("Success"), found.stdout + found.stderr

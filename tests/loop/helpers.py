@@ -17,7 +17,8 @@ from typing import Any
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
-BOUND = 90.0 if sys.platform == "win32" else 20.0  # seconds; no test waits longer for something that must come
+# seconds; no test waits longer for something that must come
+BOUND = 90.0 if sys.platform == "win32" else 20.0
 
 
 def step(loop: asyncio.AbstractEventLoop, turns: int = 1) -> None:

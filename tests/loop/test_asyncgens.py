@@ -58,7 +58,9 @@ def test_a_generator_left_in_the_middle_is_ended_by_the_loop(loop: asyncio.Abstr
     assert ended == ["ended"]
 
 
-def test_a_generator_collected_in_another_thread_is_ended_in_the_loops(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_generator_collected_in_another_thread_is_ended_in_the_loops(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     ended: list[str] = []
     kept = [count(ended)]
 

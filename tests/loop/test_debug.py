@@ -54,7 +54,9 @@ def test_off_by_default_and_switched(loop: asyncio.AbstractEventLoop) -> None:
 @pytest.mark.parametrize(
     ("flags", "variable", "expected"), [((), "1", "True"), (("-X", "dev"), "", "True"), ((), "", "False")]
 )
-def test_switched_from_outside(loop_factory: Factory, flags: tuple[str, ...], variable: str, expected: str) -> None:
+def test_switched_from_outside(
+    loop_factory: Factory, flags: tuple[str, ...], variable: str, expected: str
+) -> None:
     source = "loop = new_loop(); print(loop.get_debug()); loop.close()"
     environment = script_environment(PYTHONASYNCIODEBUG=variable)
     assert run_script(loop_factory, source, *flags, env=environment) == f"{expected}\n"
@@ -79,7 +81,9 @@ def test_coroutine_origins_are_tracked_while_it_runs(loop: asyncio.AbstractEvent
     assert sys.get_coroutine_origin_tracking_depth() == outside
 
 
-def test_a_coroutine_that_was_never_awaited_says_where_it_was_made(debugged: asyncio.AbstractEventLoop) -> None:
+def test_a_coroutine_that_was_never_awaited_says_where_it_was_made(
+    debugged: asyncio.AbstractEventLoop,
+) -> None:
     async def forgotten() -> None:
         pass
 
@@ -102,7 +106,9 @@ def test_the_default_is_a_tenth_of_a_second(loop: asyncio.AbstractEventLoop) -> 
     assert loop.slow_callback_duration == 0.1
 
 
-def test_a_slow_callback_is_named(debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_callback_is_named(
+    debugged: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
     debugged.slow_callback_duration = 0.01
     debugged.call_soon(be_slow)
     debugged.call_soon(int)
@@ -251,7 +257,9 @@ def test_without_debug_nothing_is_checked(loop: asyncio.AbstractEventLoop) -> No
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
-def test_coroutines_and_what_is_not_callable_are_refused(debugged: asyncio.AbstractEventLoop, method: str) -> None:
+def test_coroutines_and_what_is_not_callable_are_refused(
+    debugged: asyncio.AbstractEventLoop, method: str
+) -> None:
     async def function() -> None:
         pass
 
@@ -365,7 +373,14 @@ def test_everything_works_with_debug_on(debugged: asyncio.AbstractEventLoop) -> 
 # The callbacks of protocols, which no handle calls
 
 
-SLOW_CALLBACKS = ["data_received", "eof_received", "buffer_updated", "datagram_received", "connection_made", "pipe"]
+SLOW_CALLBACKS = [
+    "data_received",
+    "eof_received",
+    "buffer_updated",
+    "datagram_received",
+    "connection_made",
+    "pipe",
+]
 
 
 @pytest.mark.parametrize("name", SLOW_CALLBACKS)
@@ -390,7 +405,9 @@ def test_a_slow_callback_of_a_protocol_is_named(
     async def main() -> None:
         debugged.slow_callback_duration = 0.05
         if name == "datagram_received":
-            transport, _ = await debugged.create_datagram_endpoint(protocol_class, local_addr=("127.0.0.1", 0))
+            transport, _ = await debugged.create_datagram_endpoint(
+                protocol_class, local_addr=("127.0.0.1", 0)
+            )
             transport.sendto(b"x", transport.get_extra_info("sockname"))
             await done
             transport.close()
@@ -415,4 +432,8 @@ def test_a_slow_callback_of_a_protocol_is_named(
         await asyncio.sleep(0.01)
 
     debugged.run_until_complete(asyncio.wait_for(main(), 20))
-    assert [text for text in slow_warnings(caplog, "Executing ") if re.search(r" took (\d+\.\d{3}) seconds$", text)]
+    assert [
+        text
+        for text in slow_warnings(caplog, "Executing ")
+        if re.search(r" took (\d+\.\d{3}) seconds$", text)
+    ]

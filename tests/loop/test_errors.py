@@ -26,7 +26,9 @@ def fail(exc: BaseException) -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == "asyncio" and record.levelno >= logging.ERROR]
+    return [
+        record for record in caplog.records if record.name == "asyncio" and record.levelno >= logging.ERROR
+    ]
 
 
 # the default handler
@@ -56,7 +58,9 @@ def _frames(error: BaseException) -> list[Any]:
     return frames
 
 
-def test_every_way_to_schedule_is_logged(loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_way_to_schedule_is_logged(
+    loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket_pair() as (left, right):
 
         def readable() -> None:
@@ -73,11 +77,15 @@ def test_every_way_to_schedule_is_logged(loop: asyncio.AbstractEventLoop, caplog
         future.add_done_callback(lambda _: fail(LookupError("done callback")))
         future.set_result(None)
         step(loop, 3)
-    words = {str(record.exc_info[1].args[0]) for record in logged(caplog) if record.exc_info and record.exc_info[1]}
+    words = {
+        str(record.exc_info[1].args[0]) for record in logged(caplog) if record.exc_info and record.exc_info[1]
+    }
     assert words == {"soon", "threadsafe", "later", "at", "done callback", "reader"}
 
 
-def test_a_call_that_cannot_be_made_is_reported(loop: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]) -> None:
+def test_a_call_that_cannot_be_made_is_reported(
+    loop: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]
+) -> None:
     loop.call_soon(fail)  # an argument is missing
     loop.call_soon("not callable")  # type: ignore[arg-type]
     loop.call_soon(fail, LookupError(), "too many")
@@ -211,7 +219,11 @@ def test_base_exceptions_of_other_kinds_are_reported(
     loop.call_soon(fail, asyncio.CancelledError())
     loop.call_soon(seen.append, "after")
     step(loop)
-    assert [type(error["exception"]) for error in errors] == [NotAnException, GeneratorExit, asyncio.CancelledError]
+    assert [type(error["exception"]) for error in errors] == [
+        NotAnException,
+        GeneratorExit,
+        asyncio.CancelledError,
+    ]
     assert seen == ["after"]
 
 
@@ -291,7 +303,9 @@ def test_they_leave_from_wherever_they_are_raised(
 
 
 @pytest.mark.parametrize("kind", LEAVING)
-def test_they_leave_from_a_readers_callback(loop: asyncio.AbstractEventLoop, kind: type[BaseException]) -> None:
+def test_they_leave_from_a_readers_callback(
+    loop: asyncio.AbstractEventLoop, kind: type[BaseException]
+) -> None:
     with socket_pair() as (left, right):
         loop.add_reader(left, fail, kind("reader"))
         right.send(b"x")
@@ -332,7 +346,9 @@ def test_they_leave_run_until_complete(loop: asyncio.AbstractEventLoop, kind: ty
 
 
 @pytest.mark.parametrize("kind", LEAVING)
-def test_they_leave_from_the_exception_handler(loop: asyncio.AbstractEventLoop, kind: type[BaseException]) -> None:
+def test_they_leave_from_the_exception_handler(
+    loop: asyncio.AbstractEventLoop, kind: type[BaseException]
+) -> None:
     seen: list[str] = []
     loop.set_exception_handler(lambda _loop, _context: fail(kind("handler")))
     loop.call_soon(fail, LookupError())

@@ -193,7 +193,9 @@ def test_nothing_can_be_submitted_after_the_shutdown(loop: asyncio.AbstractEvent
         assert loop.run_until_complete(loop.run_in_executor(executor, int)) == 0
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="the timeout is new in 3.12, whose first releases wait anyway")
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="the timeout is new in 3.12, whose first releases wait anyway"
+)
 def test_shutdown_with_a_timeout(loop: asyncio.AbstractEventLoop) -> None:
     released = threading.Event()
     future = loop.run_in_executor(None, released.wait, 10)

@@ -1,4 +1,6 @@
-"""Processes forked from a program with a loop: the parent is unharmed, the child can run a loop of its own."""
+"""Processes forked from a program with a loop: the parent is unharmed,
+the child can run a loop of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import pytest
 from .helpers import Factory, run_script
 
 pytestmark = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods() or sys.platform == "darwin", reason="no safe fork here"
+    "fork" not in multiprocessing.get_all_start_methods() or sys.platform == "darwin",
+    reason="no safe fork here",
 )
 
 HEAD = """
@@ -144,7 +147,9 @@ def test_with_a_loop_that_rests(loop_factory: Factory) -> None:
 
 @pytest.mark.ours
 def test_with_a_loop_that_rests_and_a_child_that_finalizes_all(loop_factory: Factory) -> None:
-    """The child collects the parent's loop and connections; on stock asyncio that can stop the parent's connection."""
+    """The child collects the parent's loop and connections;
+    on stock asyncio that can stop the parent's connection.
+    """
     source = """
     warnings.simplefilter("ignore", ResourceWarning)
     sys.stderr = open(os.devnull, "w")
@@ -452,7 +457,9 @@ print("end")
 
 @pytest.mark.ours
 def test_a_childs_signals_are_not_the_parents(loop_factory: Factory) -> None:
-    """On stock asyncio a signal sent to the child runs the parent's handler: they share the wakeup descriptor."""
+    """On stock asyncio a signal sent to the child runs the parent's handler:
+    they share the wakeup descriptor.
+    """
     source = """
 async def main():
     loop = asyncio.get_running_loop()

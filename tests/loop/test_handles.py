@@ -46,7 +46,9 @@ def test_handles_are_asyncios(loop: asyncio.AbstractEventLoop) -> None:
     assert isinstance(loop.call_at(loop.time(), some_callback), asyncio.TimerHandle)
 
 
-def test_cancelled_tells_whether_it_was(loop: asyncio.AbstractEventLoop, maker: Callable[..., asyncio.Handle]) -> None:
+def test_cancelled_tells_whether_it_was(
+    loop: asyncio.AbstractEventLoop, maker: Callable[..., asyncio.Handle]
+) -> None:
     handle = maker(loop, some_callback)
     assert handle.cancelled() is False
     assert handle.cancel() is None  # type: ignore[func-returns-value]
@@ -148,7 +150,9 @@ def test_timer_handles_cannot_be_compared_with_other_things(loop: asyncio.Abstra
             timer >= other  # type: ignore[operator]  # noqa: B015
 
 
-def test_repr_says_what_will_be_called(loop: asyncio.AbstractEventLoop, maker: Callable[..., asyncio.Handle]) -> None:
+def test_repr_says_what_will_be_called(
+    loop: asyncio.AbstractEventLoop, maker: Callable[..., asyncio.Handle]
+) -> None:
     handle = maker(loop, some_callback, "argument")
     text = repr(handle)
     assert text.startswith("<")

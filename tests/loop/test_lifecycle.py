@@ -131,7 +131,9 @@ def test_handles_kept_by_the_program_survive_the_close(loop: asyncio.AbstractEve
         handle.cancel()
 
 
-def test_closing_from_within_a_callback_of_another_loop(loop: asyncio.AbstractEventLoop, loop_factory: Factory) -> None:
+def test_closing_from_within_a_callback_of_another_loop(
+    loop: asyncio.AbstractEventLoop, loop_factory: Factory
+) -> None:
     other = loop_factory()
     other.call_soon(print)
     loop.call_soon(other.close)
@@ -154,7 +156,9 @@ def test_readers_and_writers_are_forgotten(loop: asyncio.AbstractEventLoop) -> N
     assert watched() is None
 
 
-def test_closing_with_operations_in_flight(loop: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]) -> None:
+def test_closing_with_operations_in_flight(
+    loop: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]
+) -> None:
     """Those who wait are never woken; the sockets are the program's and stay open."""
     with socket_pair() as (left, right), socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -232,7 +236,9 @@ def test_an_unclosed_loop_is_closed_when_collected(loop_factory: Factory) -> Non
         warnings.simplefilter("always")
         del loop
         gc.collect()
-    ((category, text),) = [(w.category, str(w.message)) for w in caught if "unclosed event loop" in str(w.message)]
+    ((category, text),) = [
+        (w.category, str(w.message)) for w in caught if "unclosed event loop" in str(w.message)
+    ]
     caught.clear()  # each warning holds the loop that it is about
     gc.collect()
     assert watched() is None
@@ -323,7 +329,11 @@ def test_programs_that_are_started_inherit_no_descriptor(loop_factory: Factory) 
     loop.add_signal_handler(signal.SIGTERM, print)
     loop.run_until_complete(loop.run_in_executor(None, int))
     try:
-        new = {int(fd) for fd in set(os.listdir("/proc/self/fd")) - before if os.path.exists(f"/proc/self/fd/{fd}")}
+        new = {
+            int(fd)
+            for fd in set(os.listdir("/proc/self/fd")) - before
+            if os.path.exists(f"/proc/self/fd/{fd}")
+        }
         assert new
         assert not any(os.get_inheritable(fd) for fd in new)
     finally:

@@ -55,7 +55,9 @@ async def test_a_full_executor_delays_no_look_up() -> None:
         assert await asyncio.wait_for(running().getaddrinfo("localhost", 80), LIMIT)
         assert await asyncio.wait_for(running().getnameinfo(("127.0.0.1", 80)), LIMIT)
         server = await running().create_server(asyncio.Protocol, "localhost", 0)
-        connecting = running().create_connection(asyncio.Protocol, "localhost", server.sockets[0].getsockname()[1])
+        connecting = running().create_connection(
+            asyncio.Protocol, "localhost", server.sockets[0].getsockname()[1]
+        )
         transport, _ = await asyncio.wait_for(connecting, LIMIT)
         transport.close()
         server.close()

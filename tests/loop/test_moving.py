@@ -64,7 +64,9 @@ def conversation(loop: asyncio.AbstractEventLoop) -> Iterator[Conversation]:
     loop.run_until_complete(it.close())
 
 
-def test_an_open_server_and_its_connections(loop: asyncio.AbstractEventLoop, conversation: Conversation) -> None:
+def test_an_open_server_and_its_connections(
+    loop: asyncio.AbstractEventLoop, conversation: Conversation
+) -> None:
     """From the main thread to one that ends, to another that ends, and back."""
     loop.run_until_complete(conversation.check("main"))
     for word in ("first", "second", "third"):
@@ -127,7 +129,10 @@ def test_pending_callbacks_and_timers(loop: asyncio.AbstractEventLoop) -> None:
     assert seen[0] == ("ran in the first", ident)
     assert {word for word, _ in seen[1:]} == {"soon", "posted while stopped", "due", "later"}
     assert {where for _, where in seen[1:]} == {other}
-    assert [word for word, _ in seen if word in ("soon", "posted while stopped")] == ["soon", "posted while stopped"]
+    assert [word for word, _ in seen if word in ("soon", "posted while stopped")] == [
+        "soon",
+        "posted while stopped",
+    ]
 
 
 def test_tasks_that_wait(loop: asyncio.AbstractEventLoop) -> None:
@@ -296,7 +301,9 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the system's number of the next thread can be set on Linux")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the system's number of the next thread can be set on Linux"
+)
 def test_a_thread_that_gets_the_number_of_the_one_before(loop: asyncio.AbstractEventLoop) -> None:
     """The system gives a thread's number again when it has ended."""
     with socket_pair() as (left, right):
@@ -308,7 +315,9 @@ def test_a_thread_that_gets_the_number_of_the_one_before(loop: asyncio.AbstractE
                 Path("/proc/sys/kernel/ns_last_pid").write_text(str(before - 1))
             except OSError as exc:
                 pytest.skip(f"the number cannot be set: {exc}")
-            if in_thread(lambda: threading.get_native_id() == before and loop.run_until_complete(task) == b"kept"):
+            if in_thread(
+                lambda: threading.get_native_id() == before and loop.run_until_complete(task) == b"kept"
+            ):
                 return
         pytest.skip("others are faster")
 

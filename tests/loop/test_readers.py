@@ -1,4 +1,6 @@
-"""add_reader, add_writer and their counterparts: when callbacks are called, and on descriptors that come and go."""
+"""add_reader, add_writer and their counterparts: when callbacks are called,
+and on descriptors that come and go.
+"""
 
 from __future__ import annotations
 
@@ -243,10 +245,11 @@ async def test_a_closed_one_is_refused(pair: Pair) -> None:
     assert not running().remove_reader(number)
 
 
-# ---------------------------------------------------------------------------------- descriptors that come and go
+# ------------------------------------------------------------------------------- descriptors that come and go
 
 
-@pytest.mark.ours  # stock asyncio hears nothing of the new file where the old one was not removed before it was closed
+# stock asyncio hears nothing of the new file where the old one was not removed before it was closed
+@pytest.mark.ours
 @pytest.mark.parametrize("removed", ["before", "after", "never"])
 async def test_a_number_that_is_used_again(removed: str) -> None:
     """The old callback is not called for the new file, whenever it was removed."""
@@ -315,7 +318,9 @@ async def test_closed_by_its_own_callback(pair: Pair) -> None:
 
 
 async def test_closed_without_a_word_costs_no_time(pair: Pair) -> None:
-    """A duplicate keeps the file open, and so the system reports it: nobody is called, and the loop sleeps."""
+    """A duplicate keeps the file open, and so the system reports it: nobody is called,
+    and the loop sleeps.
+    """
     left, right = pair
     seen: list[str] = []
     running().add_reader(left, seen.append, "ready")

@@ -136,7 +136,9 @@ def test_nor_with_run_forever(loop: asyncio.AbstractEventLoop, loop_factory: Fac
         for _ in range(2):
             with pytest.raises(RuntimeError, match=r"^This event loop is already running$"):
                 loop.run_forever()
-            with pytest.raises(RuntimeError, match=r"^Cannot run the event loop while another loop is running$"):
+            with pytest.raises(
+                RuntimeError, match=r"^Cannot run the event loop while another loop is running$"
+            ):
                 other.run_forever()
         assert asyncio.get_running_loop() is loop
         assert loop.is_running()

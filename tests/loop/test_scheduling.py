@@ -134,7 +134,9 @@ def test_a_callback_that_fails_does_not_keep_the_others_from_running(
 # contexts
 
 
-def test_a_callback_runs_in_a_copy_of_the_context_it_was_registered_in(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_callback_runs_in_a_copy_of_the_context_it_was_registered_in(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     seen: list[str] = []
 
     def register() -> None:

@@ -157,7 +157,9 @@ def test_a_signal_while_the_loop_is_stopped_is_not_lost(loop: asyncio.AbstractEv
     assert seen == ["signal"]
 
 
-def test_an_error_in_a_handler_is_reported(loop: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]) -> None:
+def test_an_error_in_a_handler_is_reported(
+    loop: asyncio.AbstractEventLoop, errors: list[dict[str, Any]]
+) -> None:
     loop.add_signal_handler(USR1, divmod, 1, 0)
     loop.call_soon(kill, USR1)
     step(loop, 4)
@@ -238,7 +240,9 @@ def wakeup() -> Iterator[Wakeup]:
         signal.set_wakeup_fd(-1)
 
 
-def test_a_loop_without_handlers_leaves_the_wakeup_descriptor(loop: asyncio.AbstractEventLoop, wakeup: Wakeup) -> None:
+def test_a_loop_without_handlers_leaves_the_wakeup_descriptor(
+    loop: asyncio.AbstractEventLoop, wakeup: Wakeup
+) -> None:
     loop.run_until_complete(asyncio.sleep(0.001))
     assert signal.set_wakeup_fd(wakeup.fd) == wakeup.fd
     loop.close()
@@ -246,7 +250,9 @@ def test_a_loop_without_handlers_leaves_the_wakeup_descriptor(loop: asyncio.Abst
 
 
 def test_nor_does_it_keep_signals_from_it(loop: asyncio.AbstractEventLoop, wakeup: Wakeup) -> None:
-    """The program's handler is called, and its descriptor is written to, while the loop runs as before and after."""
+    """The program's handler is called, and its descriptor is written to,
+    while the loop runs as before and after.
+    """
     signal.signal(USR1, lambda _signum, _frame: None)
     for run in (loop.call_soon, loop.call_later):
         args = (0.01,) if run == loop.call_later else ()

@@ -101,7 +101,9 @@ def test_run_takes_what_asyncio_run_takes() -> None:
 
 
 def test_run_in_another_thread(driver_name: str) -> None:
-    assert in_thread(lambda: proactorx.run(where(), backend=driver_name)).backend_info().name == meant(driver_name)
+    assert in_thread(lambda: proactorx.run(where(), backend=driver_name)).backend_info().name == meant(
+        driver_name
+    )
 
 
 def test_run_with_a_backend_that_is_refused() -> None:
@@ -125,7 +127,15 @@ def test_what_a_loop_is(driver_name: str) -> None:
 
 
 def test_the_package_names_its_public_things() -> None:
-    for name in ("run", "new_event_loop", "EventLoop", "install", "EventLoopPolicy", "BackendError", "__version__"):
+    for name in (
+        "run",
+        "new_event_loop",
+        "EventLoop",
+        "install",
+        "EventLoopPolicy",
+        "BackendError",
+        "__version__",
+    ):
         assert hasattr(proactorx, name), name
         assert name == "__version__" or name in proactorx.__all__, name
     assert issubclass(proactorx.BackendError, RuntimeError)
@@ -142,7 +152,9 @@ def test_import_is_light() -> None:
     assert "rich" not in sys.modules
     print("end")
     """
-    assert run_script(None, source, "-W", "error", env=script_environment(PROACTORX_BACKEND="bogus")) == "end\n"
+    assert (
+        run_script(None, source, "-W", "error", env=script_environment(PROACTORX_BACKEND="bogus")) == "end\n"
+    )
 
 
 @pytest.mark.parametrize("spin", [0.001, 0.0001])
@@ -433,9 +445,20 @@ def test_overridden_methods_are_used(loop_factory: Factory) -> None:
 
         return method
 
-    names = ["call_soon", "create_task", "create_future", "run_in_executor", "default_exception_handler", "close"]
+    names = [
+        "call_soon",
+        "create_task",
+        "create_future",
+        "run_in_executor",
+        "default_exception_handler",
+        "close",
+    ]
     loop = subclass(loop_factory, **{name: spy(name) for name in names})()
-    loop.default_exception_handler = lambda context: seen.add(context["message"])  # type: ignore[method-assign]
+
+    def handler(context: dict[str, Any]) -> None:
+        seen.add(context["message"])
+
+    loop.default_exception_handler = handler  # type: ignore[method-assign]
     try:
         loop.run_until_complete(where())
         loop.run_until_complete(_use_executor())

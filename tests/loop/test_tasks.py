@@ -16,7 +16,9 @@ from .helpers import Factory, in_thread, step
 var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
 
 needs_312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in 3.12")
-needs_314 = pytest.mark.skipif(sys.version_info < (3, 14), reason="eager_start= for create_task is new in 3.14")
+needs_314 = pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="eager_start= for create_task is new in 3.14"
+)
 
 
 async def answer() -> int:
@@ -85,7 +87,9 @@ def test_a_task_runs_in_the_context_it_is_given(loop: asyncio.AbstractEventLoop)
 
 
 def test_what_a_factory_is_given_is_what_stock_asyncio_gives_it(loop_factory: Factory) -> None:
-    """Which keyword arguments reach a factory depends on the version of Python; it must not depend on the loop."""
+    """Which keyword arguments reach a factory depends on the version of Python;
+    it must not depend on the loop.
+    """
     assert _factory_calls(loop_factory) == _factory_calls(asyncio.SelectorEventLoop)
 
 
@@ -101,7 +105,12 @@ def _factory_calls(make: Factory) -> list[Any]:
     context = contextvars.copy_context()
     try:
         loop.set_task_factory(factory)
-        variants: list[dict[str, Any]] = [{}, {"name": "n"}, {"context": context}, {"name": "n", "context": context}]
+        variants: list[dict[str, Any]] = [
+            {},
+            {"name": "n"},
+            {"context": context},
+            {"name": "n", "context": context},
+        ]
         if sys.version_info >= (3, 14):
             variants += [{"eager_start": False}, {"eager_start": None}, {"name": "n", "eager_start": False}]
         for kwargs in variants:
@@ -219,7 +228,8 @@ def test_an_eager_task_that_fails_or_is_cancelled(loop: asyncio.AbstractEventLoo
 @needs_314
 def test_eager_start(loop: asyncio.AbstractEventLoop) -> None:
     async def main() -> list[bool]:
-        tasks = [loop.create_task(answer(), eager_start=eager) for eager in (True, False)]  # type: ignore[call-arg]
+        create: Any = loop.create_task
+        tasks = [create(answer(), eager_start=eager) for eager in (True, False)]
         out = [task.done() for task in tasks]
         await asyncio.wait(tasks)
         named = loop.create_task(answer(), name="n", eager_start=True)  # type: ignore[call-arg]
@@ -283,7 +293,10 @@ async def test_gather() -> None:
         raise LookupError
 
     assert await asyncio.gather(*(slow_answer() for _ in range(100))) == [42] * 100
-    assert [type(x) for x in await asyncio.gather(answer(), fail(), return_exceptions=True)] == [int, LookupError]
+    assert [type(x) for x in await asyncio.gather(answer(), fail(), return_exceptions=True)] == [
+        int,
+        LookupError,
+    ]
     with pytest.raises(LookupError):
         await asyncio.gather(fail(), slow_answer())
     everything = asyncio.gather(asyncio.sleep(100), asyncio.sleep(100))

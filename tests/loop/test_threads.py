@@ -118,7 +118,9 @@ def test_a_call_can_be_cancelled(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def test_threads_that_call_while_the_loop_is_closed_get_an_error(loop_factory: Factory) -> None:
-    """Each call is either taken or refused; the refusal is the closed loop's RuntimeError and nothing else."""
+    """Each call is either taken or refused; the refusal is the closed loop's RuntimeError and nothing
+    else.
+    """
     for _ in range(5):
         loop = loop_factory()
         begun = threading.Barrier(4)

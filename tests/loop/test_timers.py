@@ -33,7 +33,9 @@ def test_timers_run_in_the_order_of_their_deadlines(loop: asyncio.AbstractEventL
 
 
 @pytest.mark.ours
-def test_timers_of_one_deadline_run_in_the_order_of_their_registration(loop: asyncio.AbstractEventLoop) -> None:
+def test_timers_of_one_deadline_run_in_the_order_of_their_registration(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     """Stock asyncio leaves this undefined: its heap is not stable."""
     seen: list[int] = []
     when = loop.time() + 0.01
@@ -87,7 +89,9 @@ def test_delays_of_zero_and_less_run_in_the_next_turn(loop: asyncio.AbstractEven
     assert seen[3:] == ["ten seconds ago", "a second ago", "zero"]
 
 
-def test_a_timer_set_by_a_timer_that_is_already_due_waits_for_the_next_turn(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_timer_set_by_a_timer_that_is_already_due_waits_for_the_next_turn(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     seen: list[str] = []
 
     def first() -> None:
@@ -145,7 +149,9 @@ def test_a_far_future_disturbs_nobody(loop: asyncio.AbstractEventLoop, delay: fl
     assert seen == ["near"]
 
 
-def test_a_loop_that_waits_for_nothing_but_the_far_future_can_be_woken(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_loop_that_waits_for_nothing_but_the_far_future_can_be_woken(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     handles = [loop.call_later(delay, print) for delay in FAR]
     loop.run_in_executor(None, loop.call_soon_threadsafe, loop.stop)
     loop.run_forever()
@@ -441,7 +447,9 @@ def test_a_clock_that_is_replaced_by_a_mock(loop: asyncio.AbstractEventLoop) -> 
 @pytest.mark.ours
 @pytest.mark.parametrize("method", ["call_later", "call_at"])
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_time_that_is_not_a_number_is_refused(loop: asyncio.AbstractEventLoop, method: str, debug: bool) -> None:
+def test_a_time_that_is_not_a_number_is_refused(
+    loop: asyncio.AbstractEventLoop, method: str, debug: bool
+) -> None:
     """Stock asyncio takes it, and other timers may then never fire."""
     loop.set_debug(debug)
     seen: list[int] = []

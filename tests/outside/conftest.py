@@ -1,4 +1,6 @@
-"""What the tests of this folder share: the driver's word, children, and sockets that are closed afterwards."""
+"""What the tests of this folder share: the driver's word, children,
+and sockets that are closed afterwards.
+"""
 
 from __future__ import annotations
 

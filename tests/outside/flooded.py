@@ -1,7 +1,7 @@
 """A loop program under floods, and the visitors that wait meanwhile; the benchmark of fairness uses it too.
 
-What floods is digested at a cost (sha256), as an upload is.  The victims come by other ways: a connection that was
-idle, a new one, a datagram, a signal, a child's output.
+What floods is digested at a cost (sha256), as an upload is.  The victims come by other ways: a connection
+that was idle, a new one, a datagram, a signal, a child's output.
 """
 
 from __future__ import annotations
@@ -137,7 +137,13 @@ class Flooded:
     def __init__(self, word: str, kind: str, count: int, limit: float = LIMIT) -> None:
         self._stack = contextlib.ExitStack()
         self._limit = limit
-        ways = (self._by_idle_connection, self._by_new_connection, self._by_datagram, self._by_signal, self._by_pipe)
+        ways = (
+            self._by_idle_connection,
+            self._by_new_connection,
+            self._by_datagram,
+            self._by_signal,
+            self._by_pipe,
+        )
         self._ways = dict(zip(VICTIMS, ways, strict=True))
         try:
             self._start(word, kind, count)

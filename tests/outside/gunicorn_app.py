@@ -1,4 +1,5 @@
-"""What real gunicorn runs in the tests: an application, and a worker that serves it with uvicorn on the tested loop.
+"""What real gunicorn runs in the tests: an application,
+and a worker that serves it with uvicorn on the tested loop.
 
 gunicorn gives its workers wrappers of sockets, whose every attribute is an error once they are closed.
 """

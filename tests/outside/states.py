@@ -1,4 +1,6 @@
-"""States in which a descriptor can be while nothing happens: what lies in it, what its peer has done, what is full."""
+"""States in which a descriptor can be while nothing happens: what lies in it, what its peer has done,
+what is full.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ def eventually(condition: Callable[[], Any], what: str, limit: float = LIMIT) ->
 
 
 def cpu_time(pid: int | None = None) -> float:
-    """Seconds of CPU that all threads of the process have used, to the microsecond (clock_getcpuclockid(3))."""
+    """Seconds of CPU that all threads of the process have used,
+    to the microsecond (clock_getcpuclockid(3)).
+    """
     return time.process_time() if pid is None else time.clock_gettime((~pid << 3) | 2)
 
 
@@ -116,8 +118,8 @@ class Thread(threading.Thread):
 class Inside:
     """A loop that runs in a thread of its own while the test, outside, is its peer.
 
-    ``run`` takes a coroutine, ``call`` a plain function; both give back what it returned, in the test's thread.  While
-    the loop is starved or blocked they raise TimeoutError.
+    ``run`` takes a coroutine, ``call`` a plain function; both give back what it returned, in the test's
+    thread.  While the loop is starved or blocked they raise TimeoutError.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -408,8 +410,8 @@ class Child:
     """A program with a loop, in a process, that talks with the test in lines of JSON.
 
     The program finds ``new_loop()``, ``run(coroutine)``, ``say(value, ...)``, ``hear()``, ``told(callback)``,
-    ``forever()`` and ``ARGS``; descriptors in ``pass_fds`` keep their numbers.  It is killed at the end of the context,
-    and its complaints (standard error) are in ``complaints``.
+    ``forever()`` and ``ARGS``; descriptors in ``pass_fds`` keep their numbers.  It is killed at the end of
+    the context, and its complaints (standard error) are in ``complaints``.
     """
 
     def __init__(
@@ -443,7 +445,9 @@ class Child:
             if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
                 raise TimeoutError(f"the program says nothing; it complains:\n{self.complaints}")
             data = os.read(self.process.stdout.fileno(), 65536)
-            assert data, f"the program has ended, with {self.process.wait(LIMIT)}; it complains:\n{self.complaints}"
+            assert data, (
+                f"the program has ended, with {self.process.wait(LIMIT)}; it complains:\n{self.complaints}"
+            )
             *lines, self._rest = (self._rest + data).split(b"\n")
             self._lines.extend(json.loads(line) for line in lines)
         return self._lines.popleft()

@@ -1,4 +1,6 @@
-"""Several receives on one socket, some of them cancelled at any moment: the bytes come in order, each of them once."""
+"""Several receives on one socket, some of them cancelled at any moment: the bytes come in order,
+each of them once.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,9 @@ async def test_a_cancel_in_the_turn_of_the_data_changes_no_order(when: str, canc
 
 
 async def test_receives_that_time_out_lose_nothing() -> None:
-    """What is usual, one at a time; each ends before the next begins, and none has received when it is cancelled."""
+    """What is usual, one at a time; each ends before the next begins,
+    and none has received when it is cancelled.
+    """
     loop = asyncio.get_running_loop()
     data, out = os.urandom(3000), bytearray()
     ours, other = pair("tcp")

@@ -1,4 +1,6 @@
-"""A request and the end of its stream that come together: the end is told in a later turn than the last data."""
+"""A request and the end of its stream that come together:
+the end is told in a later turn than the last data.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Answer = Callable[[bytes], Awaitable[bytes]]
 def ask(address: Any, request: bytes = REQUEST) -> bytes:
     """As ``printf request | nc -N``: the request and the end in one go, then all of the answer."""
     with dial(address, 10) as peer:
-        peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1) if peer.sock.family == socket.AF_INET else None
+        peer.sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_CORK, 1
+        ) if peer.sock.family == socket.AF_INET else None
         peer.send(request)
         peer.finish()
         try:
@@ -36,7 +40,9 @@ def ask(address: Any, request: bytes = REQUEST) -> bytes:
 
 
 class Tasked(asyncio.Protocol):
-    """Answers in a task that its data makes, if the end has not come before: then it gives up, as frameworks do."""
+    """Answers in a task that its data makes, if the end has not come before: then it gives up,
+    as frameworks do.
+    """
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -232,7 +238,9 @@ def test_uvicorn_answers_a_request_that_came_with_its_end(http: str, child: Call
 
 
 @pytest.mark.programs
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="without eager tasks aiohttp gives up at the end on every loop")
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="without eager tasks aiohttp gives up at the end on every loop"
+)
 def test_aiohttp_answers_a_request_that_came_with_its_end(child: Callable[..., Child]) -> None:
     pytest.importorskip("aiohttp")
     address = child(AIOHTTP).hear()
@@ -261,5 +269,7 @@ def test_nc_is_answered(child: Callable[..., Child]) -> None:
         pytest.skip("needs nc with -N")
     host, port = child(textwrap.dedent(STREAMS)).hear()
     for _ in range(TIMES):
-        done = subprocess.run([path, "-N", host, str(port)], input=b"me\n", capture_output=True, timeout=10, check=True)
+        done = subprocess.run(
+            [path, "-N", host, str(port)], input=b"me\n", capture_output=True, timeout=10, check=True
+        )
         assert done.stdout == b"answer to me\n"

@@ -65,7 +65,9 @@ class BufferedSeen(asyncio.BufferedProtocol):
 
 
 def repeated(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """Run it some times: the data comes at one moment or another between two looks of the loop at the kernel."""
+    """Run it some times: the data comes at one moment or another between two looks of the loop at the
+    kernel.
+    """
 
     @functools.wraps(test)
     async def times(*args: Any, **kwargs: Any) -> None:

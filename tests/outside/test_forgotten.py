@@ -1,4 +1,6 @@
-"""Transports that are paused and that nobody keeps: they are collected, and the server and the peer hear of it."""
+"""Transports that are paused and that nobody keeps: they are collected,
+and the server and the peer hear of it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def unwarned() -> Iterator[None]:
 
 
 class Pausing(asyncio.Protocol):
-    """Pauses its transport at once, or when the first byte has come, and leaves it to the test to forget it."""
+    """Pauses its transport at once, or when the first byte has come,
+    and leaves it to the test to forget it.
+    """
 
     def __init__(self, when: str, paused: list[Any]) -> None:
         self.when = when
@@ -48,7 +52,9 @@ class Pausing(asyncio.Protocol):
 WHEN = ["at once", "later"]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="wait_closed() of older Pythons waits for no such connection")
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="wait_closed() of older Pythons waits for no such connection"
+)
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.usefixtures("unwarned")
 def test_the_server_hears_of_a_client_that_is_collected(inside: Inside, when: str) -> None:

@@ -75,7 +75,10 @@ def get(path: str) -> bytes:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_graceful_stop_answers_the_requests_in_flight(word: str, tmp_path: Path, workers: int) -> None:
     """Each worker ends with 0, and the log has no complaint."""
-    with gunicorn(word, tmp_path, "--workers", str(workers), "--log-level", "debug") as server, ExitStack() as stack:
+    with (
+        gunicorn(word, tmp_path, "--workers", str(workers), "--log-level", "debug") as server,
+        ExitStack() as stack,
+    ):
         with dial(server.address) as other:
             other.send(get("/pid"))
             assert other.take_all().startswith(b"HTTP/1.1 200")

@@ -1,7 +1,7 @@
 """While nothing happens nothing is done: no callback and no CPU, whatever state a descriptor is in.
 
-A callback of ``add_reader`` or ``add_writer`` is called exactly when poll(2) says so of what was asked for, as stock
-asyncio does; and no transport or call spins in any state.
+A callback of ``add_reader`` or ``add_writer`` is called exactly when poll(2) says so of what was asked for,
+as stock asyncio does; and no transport or call spins in any state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .states import STATES, Held, held
 from .support import Factory
 
 SECONDS = 0.3
-SPIN = 0.03  # of CPU time in it; a loop that spins uses as much as the machine has, one that sleeps some microseconds
+# of CPU time in it; a loop that spins uses as much as the machine has, one that sleeps some microseconds
+SPIN = 0.03
 
 ASKED = {"read": select.POLLIN, "write": select.POLLOUT, "both": select.POLLIN | select.POLLOUT}
 
@@ -249,7 +250,9 @@ async def test_no_datagram_transport_spins(use: str) -> None:
 
     async def begin(state: Held) -> Callable[[], object]:
         assert state.sock is not None
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Datagrams, sock=state.sock.dup())
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            Datagrams, sock=state.sock.dup()
+        )
         if use == "send":
             for _ in range(300):
                 transport.sendto(bytes(1000))
@@ -274,8 +277,13 @@ async def test_no_pipe_to_read_spins(use: str) -> None:
 
 @pytest.mark.parametrize("use", ["idle", "write", "write, close"])
 async def test_no_pipe_to_write_spins(use: str) -> None:
-    # A controller whose terminal is closed by all takes no more and reports a hang-up, asked or not: stock spins too.
-    names = [name for name in STATES if name.startswith(("pipe to write", "terminal")) and "controller: cl" not in name]
+    # A controller whose terminal is closed by all takes no more and reports a hang-up, asked or not:
+    # stock spins too.
+    names = [
+        name
+        for name in STATES
+        if name.startswith(("pipe to write", "terminal")) and "controller: cl" not in name
+    ]
 
     async def begin(state: Held) -> Callable[[], object]:
         file = _file(state, "wb")

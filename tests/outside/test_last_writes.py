@@ -1,4 +1,6 @@
-"""What was written is the system's by then: whatever ends the connection, the run or the program, the peer gets it."""
+"""What was written is the system's by then: whatever ends the connection, the run or the program,
+the peer gets it.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ class DoesBuffered(Does, asyncio.BufferedProtocol):
 class Bench:
     """A loop that runs when the test says so, and blocking peers."""
 
-    def __init__(self, loop: Any, stack: contextlib.ExitStack, certificates: Certificates, path: Path) -> None:
+    def __init__(
+        self, loop: Any, stack: contextlib.ExitStack, certificates: Certificates, path: Path
+    ) -> None:
         self.loop, self.stack, self.certificates, self.path = loop, stack, certificates, path
         self.protocols: list[Does] = []
         self.given: list[socket.socket] = []
@@ -109,7 +113,9 @@ class Bench:
                 self.loop.create_server(lambda: protocol, "127.0.0.1", 0, ssl=context)
             )
             address = server.sockets[0].getsockname()
-        dialled: Callable[[], Peer] = (lambda: self._secured(address)) if kind == "tls" else (lambda: dial(address))
+        dialled: Callable[[], Peer] = (
+            (lambda: self._secured(address)) if kind == "tls" else (lambda: dial(address))
+        )
         thread = Thread(dialled)
         self.until(lambda: "connection_made" in protocol.seen)
         server.close()
@@ -167,7 +173,7 @@ async def soon(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
-# ------------------------------------------------------------------------------------------ the connection ends
+# ---------------------------------------------------------------------------------------- the connection ends
 
 
 @each_kind
@@ -228,7 +234,7 @@ def test_written_by_another_connection_and_aborted_soon(bench: Bench, kind: str)
     assert peer.take(len(LAST)) == LAST
 
 
-# -------------------------------------------------------------------------------------------------- the run ends
+# ----------------------------------------------------------------------------------------------- the run ends
 
 
 def run_to_its_end(bench: Bench, end: type[BaseException]) -> None:
@@ -450,7 +456,7 @@ def test_the_program_ends(child: Callable[..., Child], end: str) -> None:
         assert peer.take_all() == LAST
 
 
-# ---------------------------------------------------------------------------------------- the thread is blocked
+# -------------------------------------------------------------------------------------- the thread is blocked
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])

@@ -1,4 +1,6 @@
-"""The bytes of one connection never reach another one, though it has the number of one that its user has closed."""
+"""The bytes of one connection never reach another one,
+though it has the number of one that its user has closed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ import pytest
 from .support import Flood, Peer, dial, fill, listening, pair
 
 LIMIT = 5.0
-OLD = ("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_sendall", "add_reader", "add_writer", "transport")
+OLD = (
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_sendall",
+    "add_reader",
+    "add_writer",
+    "transport",
+)
 NEW = ("sock_recv", "sock_recv_into", "transport", "accepted", "connected")
 
 
@@ -52,7 +62,8 @@ class Stale:
         if self.way == "transport":
             self.transport, self.taker = await loop.create_connection(Taker, sock=self.sock)
         elif self.way == "add_reader":
-            loop.add_reader(self.sock, lambda: None)  # it knows a number, and may be called; it is given no byte
+            # it knows a number, and may be called; it is given no byte
+            loop.add_reader(self.sock, lambda: None)
         elif self.way == "add_writer":
             fill(self.sock)
             loop.add_writer(self.sock, lambda: None)
@@ -60,7 +71,9 @@ class Stale:
             self.task = asyncio.ensure_future(loop.sock_sendall(self.sock, b"old" * (1 << 22)))
         else:
             call = getattr(loop, self.way)
-            self.task = asyncio.ensure_future(call(self.sock, self.buffer if self.way.endswith("_into") else 100))
+            self.task = asyncio.ensure_future(
+                call(self.sock, self.buffer if self.way.endswith("_into") else 100)
+            )
         if self.task is not None:
             self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         await settle()
@@ -70,7 +83,12 @@ class Stale:
         out = bytes(self.buffer).rstrip(b"\0")
         if self.taker is not None:
             out += self.taker.data
-        if self.task is not None and self.task.done() and not self.task.cancelled() and not self.task.exception():
+        if (
+            self.task is not None
+            and self.task.done()
+            and not self.task.cancelled()
+            and not self.task.exception()
+        ):
             out += repr(self.task.result()).encode()
         return out
 
@@ -152,9 +170,12 @@ async def fresh(way: str, kind: str, number: int, stack: contextlib.ExitStack) -
 @pytest.mark.parametrize("new", NEW)
 @pytest.mark.parametrize("old", OLD)
 async def test_no_byte_goes_astray_when_a_closed_sockets_number_is_used_again(old: str, new: str) -> None:
-    """On stock asyncio the new connection of this number hears nothing: the selector believes that it is watched."""
+    """On stock asyncio the new connection of this number hears nothing:
+    the selector believes that it is watched.
+    """
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda loop, context: None)  # how a transport's socket is lost is another test's
+    # how a transport's socket is lost is another test's
+    loop.set_exception_handler(lambda loop, context: None)
     with contextlib.ExitStack() as stack:
         stale = Stale(old, "tcp")
         await stale.begin()
@@ -176,7 +197,9 @@ async def test_no_byte_goes_astray_when_a_closed_sockets_number_is_used_again(ol
 @pytest.mark.ours
 @pytest.mark.parametrize("old", ["sock_recv", "sock_sendall", "transport"])
 async def test_a_secret_that_lies_there_already_is_the_new_connections(old: str) -> None:
-    """The new peer has sent before anybody in this process has looked at the new socket. (Stock asyncio: as above.)"""
+    """The new peer has sent before anybody in this process has looked at the new socket. (Stock asyncio:
+    as above.)
+    """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: None)
     for _ in range(5):
@@ -199,7 +222,9 @@ async def test_a_secret_that_lies_there_already_is_the_new_connections(old: str)
 
 @pytest.mark.parametrize("way", ["sock_recv", "sock_recv_into", "sock_recvfrom"])
 async def test_a_cancelled_receive_leaves_the_number_alone(way: str) -> None:
-    """Cancel, await, close; the next socket with the number receives every byte, also while an upload runs."""
+    """Cancel, await, close; the next socket with the number receives every byte,
+    also while an upload runs.
+    """
     loop = asyncio.get_running_loop()
     takers: list[Taker] = []
 

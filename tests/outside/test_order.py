@@ -43,7 +43,9 @@ class Teller(asyncio.Protocol):
 
 @pytest.mark.parametrize("way", ["given", "accepted", "connected"])
 async def test_who_connects_has_the_protocol_before_its_data_comes(way: str) -> None:
-    """The data lies there already; what the caller does first with the protocol is done before it is told of any."""
+    """The data lies there already; what the caller does first with the protocol is done before it is told of
+    any.
+    """
     loop = asyncio.get_running_loop()
 
     async def connect() -> Teller:

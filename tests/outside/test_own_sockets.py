@@ -94,7 +94,9 @@ def test_a_wrapped_listener_that_is_closed_before_its_server(inside: Inside) -> 
 
 @pytest.mark.parametrize("how", ["close", "abort", "write"])
 def test_a_wrapped_socket_that_is_closed_under_its_transport(inside: Inside, how: str) -> None:
-    """What a transport made with ``sock=`` still asks of it is answered by an error, which is nobody's concern."""
+    """What a transport made with ``sock=`` still asks of it is answered by an error,
+    which is nobody's concern.
+    """
     ours, other = pair("tcp")
     wrapper = Wrapper(ours)
 
@@ -174,7 +176,8 @@ def test_a_unix_listener_that_is_closed_before_its_server(inside: Inside, tmp_pa
     assert inside.errors == []
 
 
-@pytest.mark.ours  # stock asyncio cannot watch the new listener: FileNotFoundError, for its selector has the old one
+# stock asyncio cannot watch the new listener: FileNotFoundError, for its selector has the old one
+@pytest.mark.ours
 def test_a_listener_with_the_number_of_one_that_was_closed(inside: Inside) -> None:
     """The first is closed behind the back of its server, which goes on to be the server of nothing."""
     sock = listening()
@@ -230,7 +233,8 @@ async def test_the_watch_of_a_closed_socket_is_removed_by_its_object(what: str, 
         with pytest.raises(ValueError):
             remove(ours)
         called.clear()
-        # The number is another socket's now, which may be watched, and of whose events the old watch hears nothing.
+        # The number is another socket's now, which may be watched,
+        # and of whose events the old watch hears nothing.
         os.dup2(other.fileno(), number)
         with socket.socket(fileno=number) as new:
             add(new, called.append, "new")

@@ -87,7 +87,9 @@ def lying(sock: socket.socket, count: int) -> bytes:
 async def connection(
     way: str, kind: str, protocol: Callable[[], Any]
 ) -> AsyncIterator[tuple[Any, Any, Peer, socket.socket]]:
-    """(transport, protocol, peer, duplicate of the transport's socket), of a socket that was given or accepted."""
+    """(transport, protocol, peer, duplicate of the transport's socket),
+    of a socket that was given or accepted.
+    """
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         if way == "given":
@@ -300,7 +302,9 @@ async def test_what_comes_into_a_paused_pipe_stays_there(kind: str) -> None:
 
 
 class Forgotten(asyncio.Protocol):
-    """Nobody keeps it but its transport, which is paused at once, when its receive has begun, or by its first data."""
+    """Nobody keeps it but its transport, which is paused at once, when its receive has begun,
+    or by its first data.
+    """
 
     def __init__(self, made: list[weakref.ref[Any]], when: str) -> None:
         self.made = made

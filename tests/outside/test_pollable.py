@@ -1,4 +1,6 @@
-"""What can be watched by add_reader and add_writer: what the kernel says of each file, not what kind of file it is."""
+"""What can be watched by add_reader and add_writer: what the kernel says of each file,
+not what kind of file it is.
+"""
 
 from __future__ import annotations
 

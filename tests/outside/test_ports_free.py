@@ -29,7 +29,8 @@ async def main():
 run(main())
 """
 
-# On io_uring the kernel's worker for closing a ring may hold a file for some ms after the process has been reaped.
+# On io_uring the kernel's worker for closing a ring may hold a file for some ms after the process has been
+# reaped.
 PATIENCE = 0.0
 
 

@@ -1,4 +1,6 @@
-"""uvicorn with several worker processes, and gunicorn: each worker has its share, and an upload holds up nobody."""
+"""uvicorn with several worker processes, and gunicorn: each worker has its share,
+and an upload holds up nobody.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ APPLICATION = '''
 import hashlib, os, time
 
 async def app(scope, receive, send):
-    """Says which process it is; works a little for each request; digests what is uploaded; blocks when asked to."""
+    """Says which process it is; works a little for each request; digests what is uploaded;
+    blocks when asked to.
+    """
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -113,9 +117,13 @@ class Server:
 @pytest.fixture
 def uvicorn(word: str, tmp_path: Path) -> Iterator[Server]:
     """uvicorn with two worker processes."""
-    pytest.importorskip("uvicorn", minversion="0.36", reason="the first uvicorn whose --loop takes any factory")
+    pytest.importorskip(
+        "uvicorn", minversion="0.36", reason="the first uvicorn whose --loop takes any factory"
+    )
     factory = "asyncio:SelectorEventLoop" if word == "asyncio" else "proactorx:new_event_loop"
-    server = Server(word, tmp_path, "uvicorn", "application:app", "--port", "0", "--workers", "2", "--loop", factory)
+    server = Server(
+        word, tmp_path, "uvicorn", "application:app", "--port", "0", "--workers", "2", "--loop", factory
+    )
     try:
         server.address = ("127.0.0.1", int(server.until(r"running on http://127.0.0.1:(\d+)")[1]))
         server.until(r"(?s)Application startup complete.*Application startup complete")
@@ -163,7 +171,9 @@ class Upload(Flood):
 
     def __init__(self, address: Any) -> None:
         super().__init__(
-            address, size=1 << 18, head=b"POST /upload HTTP/1.1\r\nHost: here\r\nContent-Length: 9999999999999\r\n\r\n"
+            address,
+            size=1 << 18,
+            head=b"POST /upload HTTP/1.1\r\nHost: here\r\nContent-Length: 9999999999999\r\n\r\n",
         )
 
 
@@ -189,7 +199,16 @@ def gunicorn(word: str, tmp_path: Path) -> Iterator[Server]:
     server = Server(
         word,
         tmp_path,
-        *("gunicorn", "application:app", "--bind", "127.0.0.1:0", "--workers", "2", "--worker-class", "worker.Worker"),
+        *(
+            "gunicorn",
+            "application:app",
+            "--bind",
+            "127.0.0.1:0",
+            "--workers",
+            "2",
+            "--worker-class",
+            "worker.Worker",
+        ),
         *("--graceful-timeout", "10", "--log-level", "debug"),
     )
     try:

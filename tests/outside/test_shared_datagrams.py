@@ -82,7 +82,9 @@ async def test_who_closes_at_the_first_leaves_the_others_in_the_socket(
     assert rest(shared) == sent[1:]
 
 
-def test_two_loops_share_a_socket(loop_factory: Factory, sockets: tuple[socket.socket, socket.socket]) -> None:
+def test_two_loops_share_a_socket(
+    loop_factory: Factory, sockets: tuple[socket.socket, socket.socket]
+) -> None:
     """The first closes after its first datagram, the second takes the others."""
     shared, peer = sockets
     sent = [b"%d" % n for n in range(COUNT)]

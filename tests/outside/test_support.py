@@ -7,7 +7,18 @@ import os
 import time
 from collections.abc import Callable
 
-from outside.support import Child, Inside, Peer, cpu_time, descriptors, dial, listening, pair, state_of, threads
+from outside.support import (
+    Child,
+    Inside,
+    Peer,
+    cpu_time,
+    descriptors,
+    dial,
+    listening,
+    pair,
+    state_of,
+    threads,
+)
 
 SERVER = """
 async def main():

@@ -1,4 +1,6 @@
-"""The user closes the socket that he gave to the loop: the world sees it at once, and the loop takes nothing more."""
+"""The user closes the socket that he gave to the loop: the world sees it at once,
+and the loop takes nothing more.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +189,8 @@ async def test_what_comes_after_the_close_is_the_duplicates_also_under_a_transpo
     ours, other = pair("tcp")
     with Peer(other, 5) as peer, ours.dup() as mine:
         transport, taker = await asyncio.get_running_loop().create_connection(Taker, sock=ours)
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # how it is lost is another test's
+        # how it is lost is another test's
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         await settle()
         ours.close()
         peer.send(b"yours")
@@ -278,7 +281,9 @@ async def test_a_server_whose_socket_is_closed_refuses() -> None:
 
 
 async def test_who_closes_the_server_at_the_first_client_drops_none() -> None:
-    """Others came at the same time: each is served by this server, or left to a sibling on the same listener."""
+    """Others came at the same time: each is served by this server,
+    or left to a sibling on the same listener.
+    """
     loop = asyncio.get_running_loop()
     sock = listening()
 
@@ -317,7 +322,9 @@ class Letter(asyncio.Protocol):
 @pytest.mark.ours
 @pytest.mark.parametrize("closed", ["before", "never", "after"])
 async def test_a_new_server_with_the_number_of_a_closed_socket_is_itself(closed: str) -> None:
-    """On stock asyncio the selector believes that it watches the number still, so that the new server hears nothing."""
+    """On stock asyncio the selector believes that it watches the number still,
+    so that the new server hears nothing.
+    """
     loop, errors = asyncio.get_running_loop(), complaints()
     first = listening()
     number = first.fileno()

@@ -141,7 +141,9 @@ HINDRANCES = ("block", "stop", "halt", "close", "kill")
 def test_no_worker_keeps_a_client_from_the_others(
     how: str, order: str, listener: socket.socket, workers: Start
 ) -> None:
-    """One worker after the other is blocked, stopped, halted by a signal, closed, killed: the rest serves everybody."""
+    """One worker after the other is blocked, stopped, halted by a signal, closed, killed:
+    the rest serves everybody.
+    """
     found = dict(zip("ABCDEF", workers(6, how), strict=True))
     assert set(visit(listener, 20)) <= set(found)
     for hindrance in HINDRANCES:
@@ -170,7 +172,9 @@ def hinder(worker: Child, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["create_server", "sock_accept"])
-def test_a_worker_that_is_killed_takes_nobody_with_it(how: str, listener: socket.socket, workers: Start) -> None:
+def test_a_worker_that_is_killed_takes_nobody_with_it(
+    how: str, listener: socket.socket, workers: Start
+) -> None:
     """The clients come while the system still takes the process apart."""
     found = dict(zip("ABCD", workers(4, how), strict=True))
     for name in "ADB":
@@ -276,16 +280,26 @@ def test_two_threads_share(how: str, loop_factory: Factory, listener: socket.soc
 def test_a_thread_that_is_blocked_keeps_nobody(
     blocked: str, how: str, loop_factory: Factory, listener: socket.socket
 ) -> None:
-    with Worker(loop_factory, listener, "A", how) as first, Worker(loop_factory, listener, "B", how) as second:
+    with (
+        Worker(loop_factory, listener, "A", how) as first,
+        Worker(loop_factory, listener, "B", how) as second,
+    ):
         visit(listener, 4)
         (first if blocked == "A" else second).hold()
         assert visit(listener, 30) == {"AB".replace(blocked, ""): 30}
 
 
-def test_a_client_is_served_by_the_loop_that_still_runs(loop_factory: Factory, listener: socket.socket) -> None:
+def test_a_client_is_served_by_the_loop_that_still_runs(
+    loop_factory: Factory, listener: socket.socket
+) -> None:
     """A loop that ran on the listener, and is not closed, is no hindrance to one in the same thread."""
     first, second = loop_factory(), loop_factory()
-    with contextlib.closing(first), contextlib.closing(second), listener.dup() as one, listener.dup() as other:
+    with (
+        contextlib.closing(first),
+        contextlib.closing(second),
+        listener.dup() as one,
+        listener.dup() as other,
+    ):
         named = [
             first.create_server(lambda: Letter(b"A"), sock=one),
             second.create_server(lambda: Letter(b"B"), sock=other),

@@ -94,7 +94,9 @@ def test_an_echo_server(pool: IOThreadPool) -> None:
     listener.close()
 
 
-def test_callbacks_that_block_delay_no_other(driver_name: str, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_callbacks_that_block_delay_no_other(
+    driver_name: str, pair: tuple[socket.socket, socket.socket]
+) -> None:
     """They are compensated, and the thread that takes packets runs none of them."""
     seen: list[bytes] = []
     with IOThreadPool(1, 8, gate=0.05, backend=driver_name) as pool, Blocker() as block:

@@ -45,7 +45,9 @@ def test_runs_on_an_io_thread(pool: IOThreadPool) -> None:
     assert names[0].endswith("(1, 'two')")
 
 
-def test_what_raises_is_reported_and_loses_nothing(pool: IOThreadPool, told: list[threading.ExceptHookArgs]) -> None:
+def test_what_raises_is_reported_and_loses_nothing(
+    pool: IOThreadPool, told: list[threading.ExceptHookArgs]
+) -> None:
     seen: list[int] = []
 
     def body(number: int) -> None:

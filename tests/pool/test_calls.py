@@ -219,7 +219,9 @@ def test_the_default_pool() -> None:
     assert [asyncio.run(main()) for _ in range(3)] == [1, 1, 1]
 
 
-def test_an_interrupt_between_results_loses_none_of_them(loop: asyncio.AbstractEventLoop, pool: IOThreadPool) -> None:
+def test_an_interrupt_between_results_loses_none_of_them(
+    loop: asyncio.AbstractEventLoop, pool: IOThreadPool
+) -> None:
     """Here from the handler of a future that refuses its result; in life, Ctrl-C."""
 
     class Refusing(asyncio.Future[int]):

@@ -245,7 +245,8 @@ def test_fork(loop_factory: Factory) -> None:
     loop.run_until_complete(first.call(loop, int))
     child = os.fork()
     if not child:
-        for use in (lambda: pool.queue(int), lambda: pool.call(loop, int), lambda: loop.io_pool.queue(int), pool.stats):
+        uses = (lambda: pool.queue(int), lambda: pool.call(loop, int), lambda: loop.io_pool.queue(int))
+        for use in (*uses, pool.stats):
             try:
                 use()
             except RuntimeError as exc:

@@ -92,7 +92,8 @@ async def test_workers_are_numbered() -> None:
     with Blocker() as block:
         names: list[str] = []
         futures = [
-            running().run_in_executor(None, lambda: (names.append(name_of("worker")), block())) for _ in range(3)
+            running().run_in_executor(None, lambda: (names.append(name_of("worker")), block()))
+            for _ in range(3)
         ]
         await block.begun(running(), 3)
     await asyncio.gather(*futures)
@@ -114,7 +115,9 @@ def test_numbers_of_threads_that_have_ended_are_used_again() -> None:
 async def test_an_executor_of_the_users_own_keeps_its_names() -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as executor:
         running().set_default_executor(executor)
-        assert (await running().run_in_executor(None, lambda: threading.current_thread().name)).startswith("mine")
+        assert (await running().run_in_executor(None, lambda: threading.current_thread().name)).startswith(
+            "mine"
+        )
 
 
 async def test_shutting_down_the_executor_leaves_the_io_threads() -> None:
@@ -170,7 +173,9 @@ async def test_lookups_run_on_io_threads(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(socket, function, noting)
     server = await running().create_server(asyncio.Protocol, "127.0.0.1", 0)
     names.clear()
-    transport, _ = await running().create_connection(asyncio.Protocol, "localhost", server.sockets[0].getsockname()[1])
+    transport, _ = await running().create_connection(
+        asyncio.Protocol, "localhost", server.sockets[0].getsockname()[1]
+    )
     transport.close()
     server.close()
     await running().getnameinfo(("127.0.0.1", 80))

@@ -29,7 +29,11 @@ def _variants(asked: str) -> list[str]:
     if asked == "none":
         return []
     # Windows has a port of its own, and no other is made there.
-    names = [found.name for found in drivers.probe_all() if found.available and (not WINDOWS or found.name == "iocp")]
+    names = [
+        found.name
+        for found in drivers.probe_all()
+        if found.available and (not WINDOWS or found.name == "iocp")
+    ]
     if asked != "all":
         words = {drivers.Choice(None).info.name if word == "auto" else word for word in asked.split(",")}
         names = [name for name in names if name in words]

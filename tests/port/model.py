@@ -1,14 +1,16 @@
 """The rules of a completion port as a program: what the compiled one is compared with.
 
-One thing happens at a time, threads are names, and nothing sleeps: a thread is *outside* (it runs, or is inside
-``blocking()``) or *waits*.  The numbers R10 to R16 are the rules of Windows' I/O completion ports, in this order:
+One thing happens at a time, threads are names, and nothing sleeps: a thread is *outside* (it runs, or is
+inside ``blocking()``) or *waits*.  The numbers R10 to R16 are the rules of Windows' I/O completion ports,
+in this order:
 
 R10  Packets are queued first in, first out.
 R11  Waiting threads are released last in, first out: the latest waiter gets the oldest packet.
-R13  A thread associates with a port at its first get, until it gets from another port, leaves, or the port closes.
-R14  A packet that comes releases the latest waiter, if fewer threads run than the limit says.
+R13  A thread associates with a port at its first get, until it gets from another port, leaves, or the port
+closes. R14  A packet that comes releases the latest waiter, if fewer threads run than the limit says.
 R15  A thread that gets again, with packets queued, takes the next at once.
-R16  A thread that blocks does not run; when it runs again, the limit may be exceeded, and then nobody is released.
+R16  A thread that blocks does not run; when it runs again, the limit may be exceeded,
+and then nobody is released.
 """
 
 from __future__ import annotations

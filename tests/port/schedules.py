@@ -23,10 +23,12 @@ class Schedule:
         self, port: CompletionPort, other: CompletionPort, threads: list[Member], sock: Any, peer: Any
     ) -> None:
         self.port, self.other, self.threads, self.sock, self.peer = port, other, threads, sock, peer
-        port._look_every(1e6)  # type: ignore[attr-defined]  # the threads sleep whenever they have nothing to do
+        # the threads sleep whenever they have nothing to do
+        port._look_every(1e6)  # type: ignore[attr-defined]
         self.model = Model(port.concurrency)
         self.number = 0
-        self.inside: dict[int, list[Any]] = {index: [] for index in range(len(threads))}  # the blocking() of each
+        # the blocking() of each
+        self.inside: dict[int, list[Any]] = {index: [] for index in range(len(threads))}
         port.bind(sock, "op")
 
     @property
@@ -120,7 +122,9 @@ class Schedule:
 
     def step(self, dice: random.Random) -> None:
         """One thing that may happen now."""
-        kind = dice.choices(("post", "get", "poll", "block", "unblock", "leave", "send", "receive"), STEP_WEIGHTS)[0]
+        kind = dice.choices(
+            ("post", "get", "poll", "block", "unblock", "leave", "send", "receive"), STEP_WEIGHTS
+        )[0]
         index = dice.randrange(len(self.threads))
         if kind == "post":
             self.post()

@@ -179,7 +179,9 @@ def test_a_bound_socket_is_non_blocking(port: CompletionPort) -> None:
 
 
 @pytest.mark.skipif(WINDOWS, reason="numbers of handles are used again as the kernel has it")
-def test_operations_on_a_closed_file_take_nothing_from_the_next_one(port: CompletionPort, pairs: Pairs) -> None:
+def test_operations_on_a_closed_file_take_nothing_from_the_next_one(
+    port: CompletionPort, pairs: Pairs
+) -> None:
     """Its user's mistake; but the bytes go where they belong, and the packet of the old operation comes."""
     first, _ = pairs.pair()
     port.bind(first, "first")

@@ -82,7 +82,7 @@ def test_cancel_and_data_at_once(port: CompletionPort, pairs: Pairs) -> None:
     got = b""
     for number in range(200):
         op = port.recv(one, 10)
-        sender = threading.Thread(target=lambda number=number: other.send(bytes([number])))  # type: ignore[misc]
+        sender = threading.Thread(target=other.send, args=(bytes([number]),))
         sender.start()
         op.cancel()
         assert port.get(LIMIT).overlapped is op

@@ -1,4 +1,6 @@
-"""How many threads run: association, ``blocking()``, ``dissociate()``, and threads that sleep without saying so."""
+"""How many threads run: association, ``blocking()``, ``dissociate()``,
+and threads that sleep without saying so.
+"""
 
 from __future__ import annotations
 
@@ -194,7 +196,8 @@ def test_a_thread_that_ends_leaves(new_port: NewPort) -> None:
         assert port.associated == 2
         one.end()  # associated, and running
         assert waiter.outcome().key == "second"
-        until(lambda: port.associated == 1)  # a thread that has been joined may still be about to clear its locals
+        # a thread that has been joined may still be about to clear its locals
+        until(lambda: port.associated == 1)
 
 
 def test_a_thread_that_sleeps_without_saying_so_is_noticed(new_port: NewPort) -> None:

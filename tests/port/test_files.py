@@ -1,4 +1,6 @@
-"""Operations on files: native on io_uring, blocking bodies on IO threads elsewhere; the same for those who use them."""
+"""Operations on files: native on io_uring, blocking bodies on IO threads elsewhere;
+the same for those who use them.
+"""
 
 from __future__ import annotations
 
@@ -218,7 +220,9 @@ def test_close_waits_for_what_runs(port: CompletionPort) -> None:
         os.close(writer)
 
 
-def test_a_pool_that_refuses(port: CompletionPort, file: BinaryIO, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_that_refuses(
+    port: CompletionPort, file: BinaryIO, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(body: Any) -> None:
         raise RuntimeError("no threads today")
 
@@ -240,7 +244,9 @@ def test_files_and_sockets_on_one_port(port: CompletionPort, file: BinaryIO, pai
 
 
 def test_another_driver_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """``auto`` chose io_uring, and there is no memory for the ring when it is needed: files are read all the same."""
+    """``auto`` chose io_uring, and there is no memory for the ring when it is needed:
+    files are read all the same.
+    """
     from proactorx import drivers
 
     if drivers.Choice(None).info.name != "io_uring":

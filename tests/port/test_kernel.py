@@ -1,4 +1,6 @@
-"""What the kernel's own port on Windows can do besides: handles, named pipes, and its end with the interpreter's."""
+"""What the kernel's own port on Windows can do besides: handles, named pipes,
+and its end with the interpreter's.
+"""
 
 from __future__ import annotations
 

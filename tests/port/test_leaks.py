@@ -56,12 +56,15 @@ def test_nothing_is_left(variant: str, pairs: Pairs, tmp_path: Path, collect: bo
         refs = _use(variant.partition("-")[0], pairs, tmp_path)
         if collect:
             gc.collect()
-        until(lambda: [ref() for ref in refs] == [None] * len(refs))  # an IO thread may hold the last one for a moment
+        # an IO thread may hold the last one for a moment
+        until(lambda: [ref() for ref in refs] == [None] * len(refs))
     finally:
         gc.enable()
 
 
-@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="blocks are not counted there")
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="blocks are not counted there"
+)
 def test_memory_does_not_grow(variant: str, pairs: Pairs, tmp_path: Path) -> None:
     for _ in range(10):
         _use(variant.partition("-")[0], pairs, tmp_path)
@@ -70,7 +73,8 @@ def test_memory_does_not_grow(variant: str, pairs: Pairs, tmp_path: Path) -> Non
     for _ in range(100):
         _use(variant.partition("-")[0], pairs, tmp_path)
     gc.collect()
-    assert sys.getallocatedblocks() - before < 3000  # the sockets of the fixture are 2 of some 10 blocks each round
+    # the sockets of the fixture are 2 of some 10 blocks each round
+    assert sys.getallocatedblocks() - before < 3000
 
 
 def test_associated_threads_do_not_keep_a_port(variant: str) -> None:

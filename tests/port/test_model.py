@@ -1,7 +1,7 @@
 """The compiled port does what the model does, whatever happens in which order.
 
-More than 20,000 random schedules in all, over the drivers; and a state machine of hypothesis', which finds the shortest
-schedule that fails.
+More than 20,000 random schedules in all, over the drivers; and a state machine of hypothesis', which finds
+the shortest schedule that fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def world(new_port: NewPort) -> Iterator[World]:
     world.close()
 
 
-@pytest.mark.parametrize("chunk", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(1, CHUNKS))])
+@pytest.mark.parametrize(
+    "chunk", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(1, CHUNKS))]
+)
 def test_random_schedules(world: World, variant: str, chunk: int) -> None:
     for number in range(SCHEDULES.get(variant, 1000) // CHUNKS):
         seed = f"{variant} {chunk} {number}"

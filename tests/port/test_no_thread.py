@@ -39,7 +39,9 @@ def test_no_thread_waits_for_a_socket(port: CompletionPort, pairs: Pairs) -> Non
     assert _kernel_threads() <= before
 
 
-def test_files_need_io_threads_only_without_io_uring(port: CompletionPort, variant: str, tmp_path: Path) -> None:
+def test_files_need_io_threads_only_without_io_uring(
+    port: CompletionPort, variant: str, tmp_path: Path
+) -> None:
     from proactorx.pool import default_pool
 
     before = default_pool().stats().completed
@@ -78,6 +80,8 @@ def test_the_page_names_tests_that_are_there() -> None:
     if not PAGE.exists():
         pytest.skip("the documentation is not here")
     named = set(re.findall(r"`(test_\w+)`", PAGE.read_text()))
-    there = set(re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in HERE.glob("*.py")), re.MULTILINE))
+    there = set(
+        re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in HERE.glob("*.py")), re.MULTILINE)
+    )
     assert len(named) > 15
     assert named <= there

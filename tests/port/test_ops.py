@@ -248,7 +248,11 @@ def test_a_failed_operation_is_a_packet_like_any_other(port: CompletionPort, pai
     port.post("last")
     until(lambda: port.queued == 3)
     packets = port.get_many(10)
-    assert [(packet.key, packet.error) for packet in packets] == [("first", 0), ("fails", errno.ECANCELED), ("last", 0)]
+    assert [(packet.key, packet.error) for packet in packets] == [
+        ("first", 0),
+        ("fails", errno.ECANCELED),
+        ("last", 0),
+    ]
 
 
 def test_a_connection_that_is_reset(port: CompletionPort, pairs: Pairs) -> None:

@@ -1,4 +1,6 @@
-"""An operation that waits takes nothing that is not its port's: others who have the socket see nothing of it."""
+"""An operation that waits takes nothing that is not its port's:
+others who have the socket see nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from proactorx import CompletionPort
 from .conftest import WINDOWS
 from .support import LIMIT, Pairs, until
 
-pytestmark = pytest.mark.skipif(WINDOWS, reason="there the port is the kernel's, which keeps what it has begun")
+pytestmark = pytest.mark.skipif(
+    WINDOWS, reason="there the port is the kernel's, which keeps what it has begun"
+)
 
 CLOSED = (errno.ECANCELED, errno.EBADF, errno.ENOTCONN)
 

@@ -258,7 +258,9 @@ def test_a_forgotten_port_is_reported(variant: str) -> None:
 
 @pytest.mark.skipif(WINDOWS, reason="there are no alarms")
 def test_a_signal_is_handled_while_a_thread_waits(port: CompletionPort) -> None:
-    """Its handler runs in the main thread, inside get; an exception of it ends the get, and nothing is lost."""
+    """Its handler runs in the main thread, inside get; an exception of it ends the get,
+    and nothing is lost.
+    """
     import signal
 
     class Stop(Exception):

@@ -1,4 +1,5 @@
-"""The C core of the port and its wakers under the sanitizers of gcc or clang: no data race, no misuse of memory.
+"""The C core of the port and its wakers under the sanitizers of gcc or clang: no data race,
+no misuse of memory.
 
 By hand: pytest tests/port/test_races.py
 """
@@ -16,21 +17,34 @@ import pytest
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "proactorx" / "port"
 
-pytestmark = pytest.mark.skipif(not (SOURCES / "shared.h").exists(), reason="needs the sources of the package")
+pytestmark = pytest.mark.skipif(
+    not (SOURCES / "shared.h").exists(), reason="needs the sources of the package"
+)
 
 
 def build(sanitizers: str, source: str, folder: Path) -> Path:
-    """The program of races.c, or of `source`, with these sanitizers; without a compiler that has them, skip."""
+    """The program of races.c, or of `source`, with these sanitizers; without a compiler that has them,
+    skip.
+    """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         pytest.skip("needs a C compiler")
     file, program = folder / "program.c", folder / "program"
-    flags = (f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-O1", "-g", "-Wno-unused-function", "-pthread")
+    flags = (
+        f"-fsanitize={sanitizers}",
+        "-fno-sanitize-recover=all",
+        "-O1",
+        "-g",
+        "-Wno-unused-function",
+        "-pthread",
+    )
     file.write_text("int main(void) { return 0; }\n")
     if subprocess.run([compiler, *flags, file, "-o", program], capture_output=True, check=False).returncode:
         pytest.skip(f"the C compiler has no sanitizers for {sanitizers}")
     file.write_text(source)
-    subprocess.run([compiler, *flags, "-I", SOURCES, "-I", SOURCES.parents[1], file, "-o", program], check=True)
+    subprocess.run(
+        [compiler, *flags, "-I", SOURCES, "-I", SOURCES.parents[1], file, "-o", program], check=True
+    )
     return program
 
 
@@ -42,7 +56,9 @@ def run(program: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=45, check=False, env=env)
 
 
-@pytest.mark.parametrize("sanitizers", ["thread", pytest.param("address,undefined", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "sanitizers", ["thread", pytest.param("address,undefined", marks=pytest.mark.exhaustive)]
+)
 def test_eight_threads(sanitizers: str, tmp_path: Path) -> None:
     program = build(sanitizers, (HERE / "races.c").read_text(), tmp_path)
     done = run(program)

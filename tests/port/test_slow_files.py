@@ -31,7 +31,10 @@ class SlowDisk:
         self.held: set[bytes] = set()
         self.released = threading.Event()
         self.server = subprocess.Popen(
-            [sys.executable, SERVER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, SERVER, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert self.server.stdout is not None
         self.works = self.server.stdout.readline() == b"ready\n"

@@ -16,7 +16,9 @@ THREADS = 4
 STEPS = 300
 
 
-def _submit(port: CompletionPort, pool: list[tuple[socket.socket, socket.socket]], file: object, seed: int) -> int:
+def _submit(
+    port: CompletionPort, pool: list[tuple[socket.socket, socket.socket]], file: object, seed: int
+) -> int:
     """How many packets will come of it."""
     dice, begun = random.Random(seed), 0
     for step in range(STEPS):
@@ -51,7 +53,9 @@ def _take(port: CompletionPort, seed: int) -> int:
         return got
 
 
-def _run(port: CompletionPort, pool: list[tuple[socket.socket, socket.socket]], file: object, seed: int) -> None:
+def _run(
+    port: CompletionPort, pool: list[tuple[socket.socket, socket.socket]], file: object, seed: int
+) -> None:
     threads = [Member(port) for _ in range(2 * THREADS)]
     for number in range(THREADS):
         threads[number].begin(functools.partial(_submit, port, pool, file, 10 * seed + number))

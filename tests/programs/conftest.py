@@ -16,7 +16,8 @@ from serving import EXAMPLES, Server, Start, call, script
 def example() -> Iterator[Start]:
     """Starts an example (name, driver, arguments), once per module.
 
-    It is stopped after the last test of the module, and then must end well and have printed nothing but its first line.
+    It is stopped after the last test of the module,
+    and then must end well and have printed nothing but its first line.
     """
     with contextlib.ExitStack() as stack:
         servers: list[Server] = []
@@ -30,7 +31,9 @@ def example() -> Iterator[Start]:
         yield start
         stack.close()
         assert {
-            server.argv[3]: server.printed.splitlines()[1:] for server in servers if server.printed.count("\n") > 1
+            server.argv[3]: server.printed.splitlines()[1:]
+            for server in servers
+            if server.printed.count("\n") > 1
         } == {}
 
 

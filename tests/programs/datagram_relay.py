@@ -1,4 +1,6 @@
-"""Passes datagrams between clients and one server: an endpoint for all clients, and one to the server for each."""
+"""Passes datagrams between clients and one server: an endpoint for all clients,
+and one to the server for each.
+"""
 
 from __future__ import annotations
 

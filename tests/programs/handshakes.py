@@ -24,7 +24,9 @@ import proactorx
 
 
 class World:
-    """A server that asks for no certificate, one that demands one, and one that upgrades; contexts for clients."""
+    """A server that asks for no certificate, one that demands one, and one that upgrades;
+    contexts for clients.
+    """
 
     def __init__(self, certificate: str, key: str) -> None:
         self.server, self.strict = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
@@ -66,7 +68,9 @@ class World:
             await writer.wait_closed()
 
     async def connect(self, address: Any, context: ssl.SSLContext, **options: Any) -> None:
-        reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname="localhost", **options)
+        reader, writer = await asyncio.open_connection(
+            *address, ssl=context, server_hostname="localhost", **options
+        )
         try:
             writer.write(b"ping")
             assert await reader.readexactly(4) == b"ping"
@@ -126,7 +130,9 @@ async def rude(world: World, number: int) -> None:
         sock.setblocking(False)
         await loop.sock_connect(sock, world.plain)
         how = number % 4
-        await loop.sock_sendall(sock, (b"", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"\x16\x03")[how])
+        await loop.sock_sendall(
+            sock, (b"", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"\x16\x03")[how]
+        )
         if how % 2:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -168,7 +174,9 @@ async def main(world: World, batches: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend")
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--key", required=True)

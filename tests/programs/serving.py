@@ -1,4 +1,6 @@
-"""Programs for the tests of this folder: started as a user would, listened to, stopped, and judged by their end."""
+"""Programs for the tests of this folder: started as a user would, listened to, stopped,
+and judged by their end.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def environment(driver: str | None = None) -> dict[str, str]:
 
 
 class Program:
-    """A program that runs, and what it has printed so far (on both of its outputs, as a terminal would show them)."""
+    """A program that runs, and what it has printed so far (on both of its outputs,
+    as a terminal would show them).
+    """
 
     def __init__(self, argv: Sequence[str | Path], env: dict[str, str], cwd: Path = ROOT) -> None:
         self.argv = [str(arg) for arg in argv]
@@ -44,7 +48,12 @@ class Program:
         self._changed = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            self.argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            self.argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -162,7 +171,9 @@ def script(path: Path, driver: str, *args: str | Path) -> Iterator[Server]:
 
 def complaints(printed: str) -> list[str]:
     """The lines of a program's output that would alarm its user."""
-    alarming = re.compile(r"Traceback|Warning|\bERROR\b|\bCRITICAL\b|Fatal|Exception|never retrieved|was destroyed")
+    alarming = re.compile(
+        r"Traceback|Warning|\bERROR\b|\bCRITICAL\b|Fatal|Exception|never retrieved|was destroyed"
+    )
     return [line for line in printed.splitlines() if alarming.search(line)]
 
 
@@ -176,14 +187,18 @@ def tool(name: str) -> str:
 
 def call(name: str, *args: str | Path, stdin: bytes = b"", code: int = 0) -> str:
     """Run a real program to its end, which must be this code; what it printed on its standard output."""
-    done = subprocess.run([tool(name), *args], input=stdin, capture_output=True, timeout=3 * PATIENCE, check=False)
+    done = subprocess.run(
+        [tool(name), *args], input=stdin, capture_output=True, timeout=3 * PATIENCE, check=False
+    )
     assert done.returncode == code, f"{name} {args}: code {done.returncode}\n{done.stdout!r}\n{done.stderr!r}"
     return done.stdout.decode()
 
 
 def curl(*args: str | Path, stdin: bytes = b"", code: int = 0) -> str:
     """curl without its progress bar and without anybody's proxy or configuration."""
-    return call("curl", "--disable", "-sS", "--noproxy", "*", "--max-time", "20", *args, stdin=stdin, code=code)
+    return call(
+        "curl", "--disable", "-sS", "--noproxy", "*", "--max-time", "20", *args, stdin=stdin, code=code
+    )
 
 
 def wrk(url: str, *, connections: int = 50) -> int:

@@ -1,4 +1,5 @@
-"""Hundreds of rounds of what servers go through, in one process; prints what the process holds after each batch.
+"""Hundreds of rounds of what servers go through, in one process;
+prints what the process holds after each batch.
 
     python tests/programs/soak.py --backend epoll --batches 4 --rounds 60
 
@@ -24,7 +25,8 @@ from pathlib import Path
 
 import proactorx
 
-#: glibc's: freed blocks that it keeps for later are no leak; how many they are depends on what ran side by side.
+#: glibc's: freed blocks that it keeps for later are no leak;
+#: how many they are depends on what ran side by side.
 TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
@@ -180,7 +182,9 @@ def short_lives(factory: functools.partial[asyncio.AbstractEventLoop], rounds: i
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend")
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=60)

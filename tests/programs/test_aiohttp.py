@@ -1,4 +1,6 @@
-"""aiohttp: its server, by web.run_app, against curl; and its client and server against each other, on every loop."""
+"""aiohttp: its server, by web.run_app, against curl; and its client and server against each other,
+on every loop.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,9 @@ async def client(limit: int = 100, timeout: float = 20) -> AsyncIterator[tuple[a
     """A session, and the URL of a server for it."""
     async with site() as (host, port):
         connector = aiohttp.TCPConnector(limit=limit)
-        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=timeout)) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=timeout)
+        ) as session:
             yield session, f"http://{host}:{port}"
 
 

@@ -124,5 +124,6 @@ def test_stops_at_once_when_asked(style: str, signum: signal.Signals, driver_nam
             assert sock.recv(1) == b""
         with pytest.raises(ConnectionRefusedError):
             server.connect()
-    if sys.version_info >= (3, 13):  # before, a server could not end its clients, and warns of those that are left
+    # before, a server could not end its clients, and warns of those that are left
+    if sys.version_info >= (3, 13):
         assert re.fullmatch(r"listening on .+\n", server.printed), server.printed

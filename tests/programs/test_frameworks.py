@@ -1,4 +1,6 @@
-"""Frameworks that are given our loop by its factory: asyncio's own Runner, anyio, and pytest-asyncio in a project."""
+"""Frameworks that are given our loop by its factory: asyncio's own Runner, anyio,
+and pytest-asyncio in a project.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,9 @@ def test_anyio_tcp_listener_and_clients(driver_name: str) -> None:
 
 
 def test_anyio_unix_sockets(driver_name: str, short_path: Path) -> None:
-    """anyio receives from and sends to Unix sockets by itself: it asks the loop for add_reader and add_writer."""
+    """anyio receives from and sends to Unix sockets by itself:
+    it asks the loop for add_reader and add_writer.
+    """
     anyio = pytest.importorskip("anyio")
     path = short_path / f"anyio.{driver_name}"
     text = b"hello" * 200_000
@@ -327,7 +331,9 @@ def test_blockbuster_finds_nothing_in_the_loop_itself(driver_name: str, short_pa
         process = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
         assert await process.communicate(b"hello") == (b"hello", None)
         assert await loop.getaddrinfo("127.0.0.1", 80)
-        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
         transport.sendto(b"hello", transport.get_extra_info("sockname"))
         transport.close()
 

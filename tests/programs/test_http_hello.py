@@ -47,7 +47,9 @@ def test_curl_head_and_then_get_on_one_connection(server: Server) -> None:
 
 @pytest.mark.parametrize(("expect", "connects"), [("Expect:", 0), ("Expect: 100-continue", 1)])
 def test_curl_posts_a_body_that_is_not_read(server: Server, expect: str, connects: int) -> None:
-    """The next request is found behind a body of a few MiB; a body that waits to be asked for is never sent."""
+    """The next request is found behind a body of a few MiB;
+    a body that waits to be asked for is never sent.
+    """
     body = b"GET / HTTP/1.1\r\n\r\n" * 100_000
     again = ("--next", "-sS", "--max-time", "5", "-w", "connects=%{num_connects}", server.url)
     shown = curl("-H", expect, "--data-binary", "@-", server.url, *again, stdin=body)
@@ -108,6 +110,8 @@ def test_a_head_without_end_is_refused(server: Server) -> None:
 
 def test_chunked_bodies_are_refused(server: Server) -> None:
     assert (
-        curl("-o", "/dev/null", "-w", "%{http_code}", "-H", "Transfer-Encoding: chunked", "-d", "x", server.url)
+        curl(
+            "-o", "/dev/null", "-w", "%{http_code}", "-H", "Transfer-Encoding: chunked", "-d", "x", server.url
+        )
         == "501"
     )

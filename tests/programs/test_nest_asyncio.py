@@ -54,7 +54,9 @@ print(json.dumps([answers, said, patched]))
 
 def test_it_is_refused(driver_name: str) -> None:
     pytest.importorskip("nest_asyncio")
-    done = subprocess.run([sys.executable, "-c", CODE, driver_name], stdout=subprocess.PIPE, timeout=40, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, driver_name], stdout=subprocess.PIPE, timeout=40, check=True
+    )
     answers, said, patched = json.loads(done.stdout)
     assert answers == ["ping", "ping"]
     assert len(said) == 3

@@ -18,7 +18,9 @@ def server(driver_name: str, certificate: tuple[Path, Path]) -> Iterator[Server]
         yield server
 
 
-def s_client(server: Server, certificate: tuple[Path, Path], *options: str, stdin: bytes, code: int = 0) -> str:
+def s_client(
+    server: Server, certificate: tuple[Path, Path], *options: str, stdin: bytes, code: int = 0
+) -> str:
     where = ("-connect", f"{server.host}:{server.port}", "-servername", "localhost")
     trust = ("-CAfile", str(certificate[0]), "-verify_return_error", "-verify_hostname", "localhost")
     return call("openssl", "s_client", *where, *trust, *options, stdin=stdin, code=code)

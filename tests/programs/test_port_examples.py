@@ -32,7 +32,9 @@ ends: 3
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_what_it_prints(name: str, driver_name: str) -> None:
-    with running(sys.executable, "-W", "error", EXAMPLES / f"{name}.py", env=environment(driver_name)) as program:
+    with running(
+        sys.executable, "-W", "error", EXAMPLES / f"{name}.py", env=environment(driver_name)
+    ) as program:
         assert program.wait() == 0
         assert program.printed == PRINTED[name]
 

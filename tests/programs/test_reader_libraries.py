@@ -85,7 +85,9 @@ async def test_zmq_a_cancelled_receive_and_sockets_that_come_and_go() -> None:
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers every question for an address with 192.0.2.N, N being the length of the name; none for ``silent``."""
+    """Answers every question for an address with 192.0.2.N, N being the length of the name;
+    none for ``silent``.
+    """
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -96,8 +98,14 @@ class NameServer(asyncio.DatagramProtocol):
             return
         known = b"unknown" not in question
         flags = 0x8180 if known else 0x8183  # NXDOMAIN, RFC 1035 section 4.1.1
-        answer = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + bytes((192, 0, 2, question[0])) if known else b""
-        self.transport.sendto(data[:2] + struct.pack("!HHHHH", flags, 1, int(known), 0, 0) + question + answer, addr)
+        answer = (
+            b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + bytes((192, 0, 2, question[0]))
+            if known
+            else b""
+        )
+        self.transport.sendto(
+            data[:2] + struct.pack("!HHHHH", flags, 1, int(known), 0, 0) + question + answer, addr
+        )
 
 
 @asynccontextmanager

@@ -19,7 +19,9 @@ FAIL = ("without_the_certificate", "not_trusted", "wrong_version")
 
 
 def _nothing_grew(*argv: str | Path) -> list[dict[str, Any]]:
-    """What the program has printed.  The first batches may fill caches and pools; the last may add but noise."""
+    """What the program has printed.  The first batches may fill caches and pools;
+    the last may add but noise.
+    """
     with running(sys.executable, "-W", "error", *argv, env=environment()) as soak:
         code = soak.wait(50)
     assert code == 0, soak.printed

@@ -19,8 +19,18 @@ pytest.importorskip("uvicorn", minversion="0.36", reason="the first uvicorn whos
 pytestmark = pytest.mark.programs
 
 HELLO = "Hello from proactorx!\n"
-COMMAND = (sys.executable, "-m", "uvicorn", "--loop", "proactorx:new_event_loop", "--app-dir", EXAMPLES, "asgi_app:app")
-# When it has shut down well uvicorn raises the signal again: SIGINT is then expected, SIGTERM ends the process.
+COMMAND = (
+    sys.executable,
+    "-m",
+    "uvicorn",
+    "--loop",
+    "proactorx:new_event_loop",
+    "--app-dir",
+    EXAMPLES,
+    "asgi_app:app",
+)
+# When it has shut down well uvicorn raises the signal again: SIGINT is then expected,
+# SIGTERM ends the process.
 CODES = {signal.SIGINT: 0, signal.SIGTERM: -signal.SIGTERM}
 
 
@@ -87,7 +97,18 @@ def test_download_of_some_mib(server: Server, tmp_path: Path) -> None:
     size = 5_000_001
     expected = hashlib.sha256((bytes(range(256)) * (size // 256 + 1))[:size]).hexdigest()
     url = f"{server.url}/download/{size}"
-    argv = [tool("curl"), "--disable", "-sS", "--noproxy", "*", "--limit-rate", "10M", "-o", tmp_path / "slow", url]
+    argv = [
+        tool("curl"),
+        "--disable",
+        "-sS",
+        "--noproxy",
+        "*",
+        "--limit-rate",
+        "10M",
+        "-o",
+        tmp_path / "slow",
+        url,
+    ]
     with running(*argv) as slow:
         targets = [option for n in range(4) for option in ("-o", tmp_path / str(n), url)]
         curl("--parallel", "--parallel-immediate", *targets)
@@ -144,7 +165,9 @@ def test_tls(driver_name: str, certificate: tuple[Path, Path]) -> None:
         body = random_body(3 << 20)
         answer = curl(*ours, "--data-binary", "@-", f"{url}/upload", stdin=body)
         assert answer == f"{len(body)} {hashlib.sha256(body).hexdigest()}\n"
-        assert curl(*ours, "-o", "/dev/null", "-w", "%{size_download}", f"{url}/download/3000000") == "3000000"
+        assert (
+            curl(*ours, "-o", "/dev/null", "-w", "%{size_download}", f"{url}/download/3000000") == "3000000"
+        )
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

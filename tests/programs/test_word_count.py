@@ -21,7 +21,11 @@ def test_it_counts_as_wc_does(driver_name: str, tmp_path: Path) -> None:
     report.write_text("old")
     command = [sys.executable, "-W", "error", str(EXAMPLES / "word_count.py"), str(folder), str(report)]
     done = subprocess.run(
-        [*command, "--backend", driver_name], capture_output=True, env=environment(), timeout=PATIENCE, check=False
+        [*command, "--backend", driver_name],
+        capture_output=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     expected = subprocess.run(["wc", "-lwc", *sorted(map(str, paths))], capture_output=True, check=True)

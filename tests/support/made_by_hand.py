@@ -1,8 +1,8 @@
 """Makes an object of each compiled class without its ``__init__``, and calls everything that it has.
 
-Run as a program: ``python made_by_hand.py proactorx.transports.``.  Each class is tried in a process of its own.  Where
-a signal ends that, a line is printed, and the rest of the class is tried in another one, so that one crash hides no
-other.  A call may raise whatever it likes, and it may wait.
+Run as a program: ``python made_by_hand.py proactorx.transports.``.  Each class is tried in a process of its
+own.  Where a signal ends that, a line is printed, and the rest of the class is tried in another one, so that
+one crash hides no other.  A call may raise whatever it likes, and it may wait.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ LEFT_OUT = {"__class__", "__init_subclass__", "__subclasshook__", "__getattribut
 
 def methods(cls: type) -> list[str]:
     """What is there to be called, but for what every object has."""
-    return [name for name in dir(cls) if name not in LEFT_OUT and getattr(cls, name) is not getattr(object, name, None)]
+    return [
+        name
+        for name in dir(cls)
+        if name not in LEFT_OUT and getattr(cls, name) is not getattr(object, name, None)
+    ]
 
 
 def classes() -> Iterator[type]:
@@ -67,8 +71,9 @@ class World:
         self.left, self.right = socket.socketpair()
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.plain: list[Any] = [
-            None, True, 0, 1, -1, 7, 255, 1 << 16, -(1 << 31), (1 << 31) - 1, 1 << 63, 1 << 80, 0.1, float("nan"), b"",
-            b"x" * 300, bytearray(b"abc"), memoryview(b"abcdef")[::2], "", "x\0y", "\ud800", "/nowhere", (), [], {},
+            None, True, 0, 1, -1, 7, 255, 1 << 16, -(1 << 31), (1 << 31) - 1, 1 << 63, 1 << 80, 0.1,
+            float("nan"), b"", b"x" * 300, bytearray(b"abc"), memoryview(b"abcdef")[::2], "", "x\0y",
+            "\ud800", "/nowhere", (), [], {},
             {"a": 1}, print, ("127.0.0.1", 1), ("\ud800", 1), [None], object(), type, mock.MagicMock(),
             asyncio.Protocol(), self.left.fileno(), self.left, self.udp,
         ]  # fmt: skip
@@ -158,7 +163,10 @@ def main() -> None:
         while names:
             ended, begun = in_a_process(cls, names, world)
             if ended not in (0, signal.SIGALRM):
-                print(f"{cls.__module__}.{cls.__name__}.{names[begun - 1]}: {signal.Signals(ended).name}", flush=True)
+                print(
+                    f"{cls.__module__}.{cls.__name__}.{names[begun - 1]}: {signal.Signals(ended).name}",
+                    flush=True,
+                )
             names = names[begun:]
     print(f"{count} methods", file=sys.stderr)
 

@@ -2,10 +2,10 @@
 
     python tests/support/refuse_io_uring.py [--answer EPERM] [--also 332,437] COMMAND [ARGUMENT...]
 
-A seccomp filter answers the three io_uring system calls with the errno, or kills the process that makes one (SIGSYS,
-as the strictest sandboxes do).  So with other calls too, where their numbers are given.  The command and all its
-children inherit it and nobody can take it off again.  Needs no privilege: Linux on x86-64, aarch64 or riscv64.  See
-seccomp(2).
+A seccomp filter answers the three io_uring system calls with the errno, or kills the process that makes one
+(SIGSYS, as the strictest sandboxes do).  So with other calls too, where their numbers are given.  The command
+and all its children inherit it and nobody can take it off again.  Needs no privilege: Linux on x86-64,
+aarch64 or riscv64.  See seccomp(2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ IO_URING_SETUP, IO_URING_REGISTER = 425, 427  # io_uring_enter lies between them
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 PR_SET_NO_NEW_PRIVS = 38
 
-LOAD_WORD, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, RETURN = 0x20, 0x15, 0x25, 0x35, 0x06  # linux/bpf_common.h
+# linux/bpf_common.h
+LOAD_WORD, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
 NUMBER_OFFSET, ARCH_OFFSET = 0, 4  # in struct seccomp_data
 ANSWER_ALLOW, ANSWER_ERRNO, ANSWER_KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
@@ -83,7 +84,9 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run a command to which the kernel refuses io_uring.")
     parser.add_argument("--answer", choices=ANSWERS, default="EPERM")
-    parser.add_argument("--also", type=numbers, default=(), metavar="NUMBER,...", help="other calls to refuse")
+    parser.add_argument(
+        "--also", type=numbers, default=(), metavar="NUMBER,...", help="other calls to refuse"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND [ARGUMENT...]")
     options = parser.parse_args()
     if not options.command:

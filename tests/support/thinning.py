@@ -1,8 +1,9 @@
 """The short run: which tests ``pytest tests`` leaves to the exhaustive one.
 
-Most tests run on each driver and on stock asyncio.  Where a folder or a file is listed here, only the runs named say
-something new; those on the other drivers get the marker ``exhaustive``, which a test, or one of its parameters, may
-also carry itself.  A test without a driver, and one of a file that is not listed, is in both runs.
+Most tests run on each driver and on stock asyncio.  Where a folder or a file is listed here, only the runs
+named say something new; those on the other drivers get the marker ``exhaustive``, which a test, or one of its
+parameters, may also carry itself.  A test without a driver, and one of a file that is not listed,
+is in both runs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ KEPT: dict[str, frozenset[str]] = {
     **dict.fromkeys(_files("port", "model"), AUTO),
     **dict.fromkeys(_files("loop/processes", "anywhere", "trouble"), AUTO),
     **dict.fromkeys(
-        _files("transports", "cancelled_anywhere", "leaks_families", "random", "starved_anywhere", "stream_readers"),
+        _files(
+            "transports",
+            "cancelled_anywhere",
+            "leaks_families",
+            "random",
+            "starved_anywhere",
+            "stream_readers",
+        ),
         AUTO,
     ),
     **dict.fromkeys(_files("loop", "moving", "readers", "threads"), NOT_SELECT),
@@ -71,7 +79,9 @@ def _word(value: Any) -> str | None:
 
 
 def loop_of(item: pytest.Item) -> str | None:
-    """Which loop or driver a test runs on, as the parameters that the conftests make say; None if they say nothing."""
+    """Which loop or driver a test runs on, as the parameters that the conftests make say;
+    None if they say nothing.
+    """
     params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     for name in ("loop_factory", "_asyncio_loop_factory", "driver_name", "variant"):
         if name in params:

@@ -21,10 +21,11 @@ SMALL_BUFFER = 64 * 1024
 
 
 def _more_than_sockets_take() -> int:
-    """Bytes that no send buffer and no shrunk receive buffer of a stalled peer hold together: tcp(7), tcp_wmem.
+    """Bytes that no send buffer and no shrunk receive buffer of a stalled peer hold together: tcp(7),
+    tcp_wmem.
 
-    How much of the largest send buffer a connection gets depends on what the kernel remembers of earlier ones to the
-    same address, so that a limit near it holds in one run and not in the next.
+    How much of the largest send buffer a connection gets depends on what the kernel remembers of earlier ones
+    to the same address, so that a limit near it holds in one run and not in the next.
     """
     try:
         with open("/proc/sys/net/ipv4/tcp_wmem") as file:
@@ -40,7 +41,9 @@ linux_only = sys.platform == "linux"
 
 
 class Notes:
-    """Writes down each callback in ``events``; a keyword of its name gives what to do inside that callback."""
+    """Writes down each callback in ``events``; a keyword of its name gives what to do inside that
+    callback.
+    """
 
     def __init__(self, **hooks: Callable[..., Any]) -> None:
         self.hooks = hooks
@@ -142,7 +145,9 @@ class Echo(Recorder):
         self.transport.write(data)
 
 
-def listening(host: str = "127.0.0.1", *, backlog: int = 128, receive_buffer: int | None = None) -> socket.socket:
+def listening(
+    host: str = "127.0.0.1", *, backlog: int = 128, receive_buffer: int | None = None
+) -> socket.socket:
     """A raw listener on a free port; ``receive_buffer`` is for the sockets it accepts."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -311,7 +316,9 @@ async def serving(factory: Callable[[], Any], **options: Any) -> AsyncIterator[t
 
     # wait_closed() of Python 3.11 does not wait for connections.
     waits = sys.version_info >= (3, 12)
-    server = await asyncio.get_running_loop().create_server(factory if waits else tracked, "127.0.0.1", 0, **options)
+    server = await asyncio.get_running_loop().create_server(
+        factory if waits else tracked, "127.0.0.1", 0, **options
+    )
     try:
         yield server, server.sockets[0].getsockname()
     finally:

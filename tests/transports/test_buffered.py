@@ -1,4 +1,6 @@
-"""BufferedProtocol: whose buffer it is, how much of it is filled; and changing the protocol of a live transport."""
+"""BufferedProtocol: whose buffer it is, how much of it is filled;
+and changing the protocol of a live transport.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ async def test_only_the_counted_part_is_touched() -> None:
         assert bytes(link.protocol.buffer[3:]) == b"\xee" * 997
 
 
-@pytest.mark.parametrize("wrong", [bytearray(), memoryview(b""), b""], ids=["bytearray", "memoryview", "bytes"])
+@pytest.mark.parametrize(
+    "wrong", [bytearray(), memoryview(b""), b""], ids=["bytearray", "memoryview", "bytes"]
+)
 async def test_an_empty_buffer_is_an_error(wrong: Any) -> None:
     errors = collect_errors()
     protocol = BufferedRecorder()
@@ -193,7 +197,9 @@ async def test_switching_in_mid_stream_and_back(kind: str, first: Any, second: A
         for i in range(1, 6):
             link.transport.set_protocol(link.protocol)
             link.peer.sendall(b"one%d" % i)
-            assert await link.protocol.until_received(4 * i) == b"".join(b"one%d" % k for k in range(1, i + 1))
+            assert await link.protocol.until_received(4 * i) == b"".join(
+                b"one%d" % k for k in range(1, i + 1)
+            )
             link.transport.set_protocol(other)
             link.peer.sendall(b"two%d" % i)
             assert await other.until_received(4 * i) == b"".join(b"two%d" % k for k in range(1, i + 1))
@@ -216,7 +222,9 @@ async def test_switching_inside_a_callback(first: Any, second: Any) -> None:
         await other.until(lambda: len(link.protocol.data) + len(other.data) == len(data))
         await sending
         assert link.protocol.data + other.data == data
-        assert len([name for name in link.protocol.events if name in ("data_received", "buffer_updated")]) == 1
+        assert (
+            len([name for name in link.protocol.events if name in ("data_received", "buffer_updated")]) == 1
+        )
         link.transport.set_protocol(link.protocol)
 
 

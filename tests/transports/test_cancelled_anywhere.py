@@ -24,7 +24,9 @@ SECONDS = [0.0002 * 1.3**n for n in range(32)]
 class World:
     """What the scenarios talk to."""
 
-    def __init__(self, certificates: Certificates, file: IO[bytes], plain: Any, secure: Any, path: str = "") -> None:
+    def __init__(
+        self, certificates: Certificates, file: IO[bytes], plain: Any, secure: Any, path: str = ""
+    ) -> None:
         self.certificates = certificates
         self.file = file
         self.plain = plain
@@ -75,7 +77,9 @@ async def by_name(world: World) -> None:
 @scenario
 async def tls(world: World) -> None:
     context = world.certificates.client()
-    await _talk(*await asyncio.open_connection(*world.secure, ssl=context, server_hostname="localhost", limit=1 << 20))
+    await _talk(
+        *await asyncio.open_connection(*world.secure, ssl=context, server_hostname="localhost", limit=1 << 20)
+    )
 
 
 @scenario

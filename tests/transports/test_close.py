@@ -229,7 +229,12 @@ async def test_leaving_in_resume_writing(leave: Any) -> None:
         link.transport.write(b"f" * BIG)
         await asyncio.to_thread(_count_until_end, link.peer)
         assert await link.protocol.until_lost() is None
-        assert link.protocol.events == ["connection_made", "pause_writing", "resume_writing", "connection_lost"]
+        assert link.protocol.events == [
+            "connection_made",
+            "pause_writing",
+            "resume_writing",
+            "connection_lost",
+        ]
 
 
 @both_ways

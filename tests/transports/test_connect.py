@@ -80,7 +80,9 @@ async def test_a_port_that_is_not_an_int(port: Any) -> None:
 
 async def test_the_first_address_that_answers(resolves_to: Resolver) -> None:
     with listening() as listener:
-        name = resolves_to([("127.0.0.1", unused_port()), ("::1", unused_port("::1")), listener.getsockname()])
+        name = resolves_to(
+            [("127.0.0.1", unused_port()), ("::1", unused_port("::1")), listener.getsockname()]
+        )
         protocol = await connect(name, 1)
         assert protocol.transport.get_extra_info("peername") == listener.getsockname()
         await leave(protocol)

@@ -45,7 +45,9 @@ async def test_refused(host: str) -> None:
 
 async def test_refused_by_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [unused_port(), unused_port()]
-    infos = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port)) for port in ports]
+    infos = [
+        (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port)) for port in ports
+    ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
     with pytest.raises(OSError, match="Multiple exceptions") as info:
         await create("several.example", 1)

@@ -97,7 +97,9 @@ def flow_noting(log: list[tuple[str, str]]) -> Recorder:
 
 @pytest.mark.ours  # stock asyncio calls pause_writing in the context of whoever writes
 @pytest.mark.parametrize("kind", ["tcp", "tls", "tls in tls"])
-async def test_flow_control_runs_in_the_context_of_the_connection(kind: str, certificates: Certificates) -> None:
+async def test_flow_control_runs_in_the_context_of_the_connection(
+    kind: str, certificates: Certificates
+) -> None:
     log: list[tuple[str, str]] = []
     loop = asyncio.get_running_loop()
     served, client = Recorder(connection_made=lambda p: p.transport.pause_reading()), flow_noting(log)
@@ -113,7 +115,9 @@ async def test_flow_control_runs_in_the_context_of_the_connection(kind: str, cer
             top.resume_reading()
             upper = Recorder()
             variable.set("server")
-            accepting = asyncio.ensure_future(loop.start_tls(top, upper, certificates.server(), server_side=True))
+            accepting = asyncio.ensure_future(
+                loop.start_tls(top, upper, certificates.server(), server_side=True)
+            )
             variable.set("start_tls")
             client_tls = {"server_hostname": "localhost"}
             transport = await asyncio.wait_for(

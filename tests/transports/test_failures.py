@@ -236,9 +236,11 @@ def test_an_exit_raised_by_a_protocol_leaves_the_loop(loop: asyncio.AbstractEven
 
 @pytest.mark.ours
 @pytest.mark.parametrize("secure", [False, True])
-async def test_a_factory_that_closes_its_server_costs_one_descriptor(secure: bool, certificates: Certificates) -> None:
-    """The transport cannot be made any more; its descriptor is closed, and once: not again when it is collected, when
-    the number may be that of a file of the program's."""
+async def test_a_factory_that_closes_its_server_costs_one_descriptor(
+    secure: bool, certificates: Certificates
+) -> None:
+    """The transport cannot be made any more; its descriptor is closed, and once: not again when it is
+    collected, when the number may be that of a file of the program's."""
     kept = collect_errors()
 
     def factory() -> asyncio.Protocol:

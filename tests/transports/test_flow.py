@@ -37,7 +37,9 @@ async def test_limits_that_are_given(given: dict[str, int], low: int, high: int)
         assert link.transport.get_write_buffer_limits() == (low, high)
 
 
-@pytest.mark.parametrize("given", [{"high": 1, "low": 2}, {"high": -1}, {"low": -1}, {"high": 1, "low": -1}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{"high": 1, "low": 2}, {"high": -1}, {"low": -1}, {"high": 1, "low": -1}], ids=str
+)
 async def test_limits_that_make_no_sense(given: dict[str, int]) -> None:
     async with linked("tcp") as link:
         with pytest.raises(ValueError):

@@ -1,4 +1,6 @@
-"""What programs reach into: methods replaced on one object, protocols of other shapes, asyncio's own private names."""
+"""What programs reach into: methods replaced on one object, protocols of other shapes,
+asyncio's own private names.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ async def ended(writer: asyncio.StreamWriter) -> None:
 
 @pairs
 @pytest.mark.parametrize("what", ["feed_data", "data_received"])
-async def test_a_method_that_is_replaced_on_one_object(certificates: Certificates, secure: bool, what: str) -> None:
+async def test_a_method_that_is_replaced_on_one_object(
+    certificates: Certificates, secure: bool, what: str
+) -> None:
     """After the connection was made, and undone again."""
     served = Recorder()
     options: dict[str, Any] = {"ssl": certificates.server()} if secure else {}

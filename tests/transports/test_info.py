@@ -1,4 +1,6 @@
-"""What a transport tells of itself: its socket, addresses, protocol, its kind; and the context callbacks run in."""
+"""What a transport tells of itself: its socket, addresses, protocol, its kind;
+and the context callbacks run in.
+"""
 
 from __future__ import annotations
 

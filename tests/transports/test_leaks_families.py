@@ -27,7 +27,8 @@ from .certs import Certificates
 
 TIMES = 160
 WARM = 40
-OBJECTS = 150  # that may be more than before: 64 cancelled timers that are not swept yet; a leak in every round is more
+# that may be more than before: 64 cancelled timers that are not swept yet; a leak in every round is more
+OBJECTS = 150
 #: glibc's: blocks that it keeps for later are no leak.
 TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 MEMORY = 2 << 20  # bytes that may be more than before: Python's arenas have 1 MiB
@@ -146,7 +147,10 @@ async def streams(world: World, number: int) -> None:
 @family
 async def tls(world: World, number: int) -> None:
     client = world.certificates.client()
-    await _talk(*await running().create_connection(Talker, *world.tls, ssl=client, server_hostname="localhost"), number)
+    await _talk(
+        *await running().create_connection(Talker, *world.tls, ssl=client, server_hostname="localhost"),
+        number,
+    )
 
 
 @family

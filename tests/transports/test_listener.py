@@ -1,4 +1,6 @@
-"""What a listener survives: no descriptors left, clients that leave before they are accepted, factories that raise."""
+"""What a listener survives: no descriptors left, clients that leave before they are accepted,
+factories that raise.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,18 @@ from typing import Any
 
 import pytest
 
-from .support import LIMIT, Echo, Recorder, backend_of, collect_errors, dial, eventually, reset, serving, turns
+from .support import (
+    LIMIT,
+    Echo,
+    Recorder,
+    backend_of,
+    collect_errors,
+    dial,
+    eventually,
+    reset,
+    serving,
+    turns,
+)
 
 
 def starve(factory: Any) -> dict[str, Any]:
@@ -85,7 +98,9 @@ async def test_clients_that_leave_before_they_are_accepted() -> None:
     assert errors == []
 
 
-@pytest.mark.parametrize("failure", [ValueError, OSError, asyncio.CancelledError], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "failure", [ValueError, OSError, asyncio.CancelledError], ids=lambda kind: kind.__name__
+)
 async def test_a_factory_that_raises(failure: type[BaseException]) -> None:
     """The client sees the end of its connection; the next is served."""
     count = 0
@@ -99,7 +114,8 @@ async def test_a_factory_that_raises(failure: type[BaseException]) -> None:
 
     collect_errors()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # stock asyncio leaves that socket to the garbage collector
+        # stock asyncio leaves that socket to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
         async with serving(factory) as (server, address):
             for _ in range(3):
                 with dial(address) as unlucky:

@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from .support import BIG, LIMIT, MIB, BufferedRecorder, Echo, Recorder, dial, eventually, linked, serving, turns
+from .support import (
+    BIG,
+    LIMIT,
+    MIB,
+    BufferedRecorder,
+    Echo,
+    Recorder,
+    dial,
+    eventually,
+    linked,
+    serving,
+    turns,
+)
 
 both_kinds = pytest.mark.parametrize("kind", ["tcp", "accepted", "unix"])
 both_protocols = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
@@ -252,7 +264,9 @@ async def test_many_paused_connections_starve_nobody() -> None:
         clients = [dial(address) for _ in range(150)]
         for client in clients:
             client.sendall(b"!")
-        await eventually(lambda: len(protocols) == 150 and all(len(p.data) == 1 for p in protocols), "all are paused")
+        await eventually(
+            lambda: len(protocols) == 150 and all(len(p.data) == 1 for p in protocols), "all are paused"
+        )
         for i, client in enumerate(clients):
             client.sendall(b"%08d" % i * 4000)
         async with linked("accepted", Echo()) as link:

@@ -1,4 +1,5 @@
-"""Two ends that do at random what a protocol may do, in its callbacks and outside of them: the contract holds.
+"""Two ends that do at random what a protocol may do, in its callbacks and outside of them:
+the contract holds.
 
 A seed that fails is printed by pytest: it is the test's parameter.
 """
@@ -122,7 +123,9 @@ class End:
 
     @property
     def untouched(self) -> bool:
-        return self.transport is not None and not (self.gone or self.failed or self.half_closed or self.lost.done())
+        return self.transport is not None and not (
+            self.gone or self.failed or self.half_closed or self.lost.done()
+        )
 
 
 class Common(asyncio.BaseProtocol):
@@ -192,7 +195,9 @@ async def _connected(kind: str, ends: list[End], certificates: Certificates) -> 
         loop.connect_accepted_socket(ends[1].protocol, right, **server),
         return_exceptions=True,
     )
-    assert [one for one in made if isinstance(one, BaseException) and not isinstance(one, (OSError, OnPurpose))] == []
+    assert [
+        one for one in made if isinstance(one, BaseException) and not isinstance(one, (OSError, OnPurpose))
+    ] == []
 
 
 async def _one(kind: str, seed: int, certificates: Certificates, reported: list[dict[str, Any]]) -> None:
@@ -222,7 +227,8 @@ async def _one(kind: str, seed: int, certificates: Certificates, reported: list[
         await asyncio.wait(made, timeout=0.1)
         for end in ends:
             if end.transport is not None and not end.lost.done() and not end.secure:
-                end.transport.abort()  # two that close, and of which neither reads what the other has still to send
+                # two that close, and of which neither reads what the other has still to send
+                end.transport.abort()
         await asyncio.wait_for(asyncio.gather(*made), LIMIT)
     for context in reported:
         exc = context["exception"]
@@ -231,7 +237,9 @@ async def _one(kind: str, seed: int, certificates: Certificates, reported: list[
 
 @pytest.mark.ours  # stock asyncio's transports raise when they are written to after connection_lost()
 @pytest.mark.parametrize("kind", ["unix", "tcp", "tls"])
-@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(30, 120, 30))])
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(30, 120, 30))]
+)
 async def test_thirty_seeds(kind: str, first: int, certificates: Certificates) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))

@@ -22,7 +22,9 @@ def pieces(seed: int, total: int) -> list[bytes]:
     rng = random.Random(seed)
     out = []
     while total:
-        size = min(total, rng.choice((1, rng.randrange(1, 100), rng.randrange(1, 5000), rng.randrange(1, 400_000))))
+        size = min(
+            total, rng.choice((1, rng.randrange(1, 100), rng.randrange(1, 5000), rng.randrange(1, 400_000)))
+        )
         out.append(rng.randbytes(size))
         total -= size
     return out
@@ -39,7 +41,9 @@ async def test_callbacks_come_in_order(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-@pytest.mark.parametrize("size", [1, 2, 1023, 1024, 1025, 4096, 65_535, 65_536, 65_537, 262_144, 262_145, 1_000_003])
+@pytest.mark.parametrize(
+    "size", [1, 2, 1023, 1024, 1025, 4096, 65_535, 65_536, 65_537, 262_144, 262_145, 1_000_003]
+)
 async def test_exact_bytes_of_every_size(kind: str, size: int) -> None:
     data = random.Random(size).randbytes(size)
     async with linked(kind) as link:
@@ -130,7 +134,9 @@ async def test_eof_received_that_returns_true_keeps_the_other_direction(kind: st
         link.transport.close()
         assert await link.protocol.until_lost() is None
         assert link.peer.recv(1) == b""
-        assert link.protocol.events.count("eof_received") == link.protocol.events.count("connection_lost") == 1
+        assert (
+            link.protocol.events.count("eof_received") == link.protocol.events.count("connection_lost") == 1
+        )
 
 
 async def test_writing_in_eof_received_reaches_the_peer() -> None:

@@ -41,7 +41,9 @@ async def test_the_whole_file(kind: str, file: IO[bytes]) -> None:
         assert file.tell() == BIG
 
 
-@pytest.mark.parametrize(("offset", "count"), [(0, 1), (1000, 5000), (BIG - 10, 100), (BIG + 5, None), (MIB, 2 * MIB)])
+@pytest.mark.parametrize(
+    ("offset", "count"), [(0, 1), (1000, 5000), (BIG - 10, 100), (BIG + 5, None), (MIB, 2 * MIB)]
+)
 async def test_a_part_of_it(offset: int, count: int | None, file: IO[bytes]) -> None:
     expected = PATTERN[offset:] if count is None else PATTERN[offset : offset + count]
     async with linked() as link:

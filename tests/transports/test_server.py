@@ -182,7 +182,9 @@ async def test_wait_closed_waits_for_connections() -> None:
         await made.connected(2)
         server.close()
         second.close()
-        await eventually(lambda: any("connection_lost" in protocol.events for protocol in made), "one is lost")
+        await eventually(
+            lambda: any("connection_lost" in protocol.events for protocol in made), "one is lost"
+        )
         await turns(5)
         assert not any(waiter.done() for waiter in waiters)
     await asyncio.wait_for(asyncio.gather(*waiters), LIMIT)

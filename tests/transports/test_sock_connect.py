@@ -1,4 +1,6 @@
-"""``sock_connect`` again, with what only the socket module knows; and who has connected, though he has gone."""
+"""``sock_connect`` again, with what only the socket module knows; and who has connected,
+though he has gone.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,10 @@ async def test_unix_names(name: Any) -> None:
         listener.listen()
         await loop.sock_connect(sock, name)
         assert sock.getpeername() == bytes(name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as target, client(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as target,
+        client(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+    ):
         target.bind(bytes(name))
         assert await loop.sock_sendto(sock, b"x", name) == 1
         assert target.recv(10) == b"x"
@@ -130,7 +135,11 @@ async def test_netlink() -> None:
         await loop.sock_connect(sock, (0, 0))
         assert sock.getpeername() == (0, 0)
         # RTM_GETLINK with NLM_F_REQUEST | NLM_F_DUMP, rtnetlink(7)
-        request = (32).to_bytes(4, sys.byteorder) + (18).to_bytes(2, sys.byteorder) + (0x301).to_bytes(2, sys.byteorder)
+        request = (
+            (32).to_bytes(4, sys.byteorder)
+            + (18).to_bytes(2, sys.byteorder)
+            + (0x301).to_bytes(2, sys.byteorder)
+        )
         request += bytes(24)
         assert await loop.sock_sendto(sock, request, (0, 0)) == 32
         answer, address = await asyncio.wait_for(loop.sock_recvfrom(sock, 65536), LIMIT)

@@ -53,7 +53,9 @@ async def test_bytes_of_a_cancelled_receive_come_before_later_ones(pair: Pair, d
     first.cancel()
     await turns(1)
     peer.sendall(b"late")
-    got = b"".join(one for one in await asyncio.gather(first, return_exceptions=True) if isinstance(one, bytes))
+    got = b"".join(
+        one for one in await asyncio.gather(first, return_exceptions=True) if isinstance(one, bytes)
+    )
     got += await asyncio.wait_for(second, LIMIT)
     while len(got) < len(b"earlylate"):
         got += await asyncio.wait_for(running().sock_recv(ours, 100), LIMIT)
@@ -115,7 +117,9 @@ async def test_two_tasks_that_accept_in_a_loop_take_turns() -> None:
 
 @pytest.mark.ours
 @pytest.mark.parametrize("distance", range(4))
-async def test_a_task_that_is_cancelled_when_its_turn_has_come_lets_the_next_one_in(pair: Pair, distance: int) -> None:
+async def test_a_task_that_is_cancelled_when_its_turn_has_come_lets_the_next_one_in(
+    pair: Pair, distance: int
+) -> None:
     ours, peer = pair
     tasks = [asyncio.create_task(running().sock_recv(ours, 1)) for _ in range(3)]
     await turns(2)

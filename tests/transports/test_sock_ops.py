@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from .support import BIG, LIMIT, MIB, dead_address, linux_only, listening, read_exactly, reset, turns, unused_port
+from .support import (
+    BIG,
+    LIMIT,
+    MIB,
+    dead_address,
+    linux_only,
+    listening,
+    read_exactly,
+    reset,
+    turns,
+    unused_port,
+)
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -271,7 +282,9 @@ async def test_a_connection_that_came_with_the_cancellation_goes_to_the_next(wai
 
 
 @pytest.mark.ours  # stock asyncio before 3.13.15 loses it
-def test_a_connection_that_nobody_accepts_any_more_ends_with_the_loop(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_connection_that_nobody_accepts_any_more_ends_with_the_loop(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     async def abandon(listener: socket.socket) -> socket.socket:
         return await cancel_with_a_client(listener, asyncio.create_task(loop.sock_accept(listener)))
 

@@ -1,4 +1,6 @@
-"""Each family with fewer descriptors than it needs: an error, or a wait that can be cancelled, and nothing is left."""
+"""Each family with fewer descriptors than it needs: an error, or a wait that can be cancelled,
+and nothing is left.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +65,11 @@ async def test_nothing_is_left_when_descriptors_run_out(
                     task = asyncio.ensure_future(SCENARIOS[name](world))
                     await asyncio.wait([task], timeout=0.1)
                 task.cancel()
-                await asyncio.wait([task])  # what a connection that the server has not accepted has still to send
+                # what a connection that the server has not accepted has still to send
+                await asyncio.wait([task])
                 if not task.cancelled() and task.exception() is not None:
-                    # Older Pythons' create_server makes a server without a socket, and its first one is asked for.
+                    # Older Pythons' create_server makes a server without a socket,
+                    # and its first one is asked for.
                     assert isinstance(task.exception(), (OSError, IndexError)), task.exception()
                 del task
                 await _settled(before, others, count)

@@ -1,4 +1,6 @@
-"""Who hears of the bytes of a stream: asyncio's own reader, one that somebody derived from it, one that is held."""
+"""Who hears of the bytes of a stream: asyncio's own reader, one that somebody derived from it,
+one that is held.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ async def test_the_reader_pauses_at_twice_its_limit_and_goes_on(ends: Ends) -> N
     await ended(transport)
 
 
-async def test_a_buffer_that_cannot_grow_ends_the_connection(ends: Ends, loop_errors: list[dict[str, Any]]) -> None:
+async def test_a_buffer_that_cannot_grow_ends_the_connection(
+    ends: Ends, loop_errors: list[dict[str, Any]]
+) -> None:
     reader = asyncio.StreamReader()
     transport = await connect(ends[0], asyncio.StreamReaderProtocol(reader))
     ends[1].sendall(b"first")

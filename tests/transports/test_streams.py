@@ -15,7 +15,9 @@ from .support import BIG, LIMIT, MIB, SMALL_BUFFER, dial, linux_only, listening,
 
 
 @contextlib.asynccontextmanager
-async def opened(**options: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, socket.socket]]:
+async def opened(
+    **options: Any,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, socket.socket]]:
     """A stream and a raw blocking peer."""
     with listening(receive_buffer=SMALL_BUFFER) as listener:
         reader, writer = await asyncio.open_connection(*listener.getsockname(), **options)

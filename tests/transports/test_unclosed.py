@@ -1,4 +1,6 @@
-"""What is forgotten is named by a ResourceWarning, with the place where it was made (tracemalloc), and is closed."""
+"""What is forgotten is named by a ResourceWarning, with the place where it was made (tracemalloc),
+and is closed.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ async def subprocess(certificates: Certificates) -> list[Any]:
 
 @pytest.fixture
 def shown() -> Iterator[list[tuple[str, list[int]]]]:
-    """Each ResourceWarning, as it is shown: its text, and the lines of this file in its object's traceback."""
+    """Each ResourceWarning, as it is shown: its text,
+    and the lines of this file in its object's traceback.
+    """
     seen: list[tuple[str, list[int]]] = []
 
     def show(warning: warnings.WarningMessage) -> None:
@@ -124,7 +128,9 @@ def test_a_loop(loop_factory: Factory, shown: list[tuple[str, list[int]]]) -> No
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What ResourceWarnings say that are raised, as with ``-W error``, in finalizers that cannot pass them on."""
+    """What ResourceWarnings say that are raised, as with ``-W error``,
+    in finalizers that cannot pass them on.
+    """
     seen: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(str(unraisable.exc_value)))
     with warnings.catch_warnings():

@@ -183,7 +183,9 @@ async def test_writelines_pauses_the_protocol_as_write_does() -> None:
         await link.protocol.until_event("resume_writing")
 
 
-@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")], ids=["bytes", "bytearray", "memoryview"])
+@pytest.mark.parametrize(
+    "empty", [b"", bytearray(), memoryview(b"")], ids=["bytes", "bytearray", "memoryview"]
+)
 async def test_writing_nothing(empty: Any) -> None:
     async with linked("tcp") as link:
         link.transport.write(empty)
@@ -194,7 +196,9 @@ async def test_writing_nothing(empty: Any) -> None:
 
 
 @each_kind
-@pytest.mark.parametrize("wrong", ["text", 3, None, [b"list"], 1.5, object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "wrong", ["text", 3, None, [b"list"], 1.5, object()], ids=lambda value: type(value).__name__
+)
 async def test_what_is_not_bytes_is_refused_and_harms_nothing(kind: str, wrong: Any) -> None:
     async with linked(kind) as link:
         with pytest.raises(TypeError):

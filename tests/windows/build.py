@@ -21,7 +21,15 @@ from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 
 ROOT = Path(__file__).parents[2]
 CC = "x86_64-w64-mingw32-gcc"
-FLAGS = ["-O2", "-shared", "-s", "-Wall", "-Wno-unused-function", "-Wno-unknown-pragmas", "-D_WIN32_WINNT=0x0A00"]
+FLAGS = [
+    "-O2",
+    "-shared",
+    "-s",
+    "-Wall",
+    "-Wno-unused-function",
+    "-Wno-unknown-pragmas",
+    "-D_WIN32_WINNT=0x0A00",
+]
 
 
 def build_rules() -> ModuleType:
@@ -71,7 +79,9 @@ def main(home: Path) -> None:
     headers = max(path.stat().st_mtime for path in Path("proactorx").rglob("*.h"))
     folder = home / "c"
     with ThreadPoolExecutor(2) as pool:
-        said = pool.map(lambda one: compile_one(one, folder, home, tag, headers), translated(build_rules(), folder))
+        said = pool.map(
+            lambda one: compile_one(one, folder, home, tag, headers), translated(build_rules(), folder)
+        )
         for text in said:
             sys.stderr.write(text)
     package = home / "python" / "Lib" / "site-packages" / "proactorx"

@@ -2,20 +2,22 @@
 
     python tests/windows/make_python.py 3.13 FOLDER
 
-The interpreter is the one of python.org (built by Microsoft's compiler): a wheel on PyPI carries its DLLs, the Python
-half of the standard library comes from a Linux interpreter of the same minor version.  Made in FOLDER:
+The interpreter is the one of python.org (built by Microsoft's compiler): a wheel on PyPI carries its DLLs,
+the Python half of the standard library comes from a Linux interpreter of the same minor version.
+Made in FOLDER:
 
-    python/python.exe     the interpreter, with Lib (CPython's tests of asyncio among it), DLLs and site-packages
+    python/python.exe     the interpreter, with Lib (and CPython's tests of asyncio), DLLs and site-packages
     include, libs         headers and import library
     run                   runs it: FOLDER/run -m pytest ...; the exit code passes through
     prefix                what Wine writes: made by `run` where it is missing
 
 A copy of the folder, without the prefix, does as well.
 
-Needed (Debian's names): wine, wine64, gcc-mingw-w64-x86-64, and a Linux interpreter of that version.  About 20 seconds.
+Needed (Debian's names): wine, wine64, gcc-mingw-w64-x86-64, and a Linux interpreter of that version.
+About 20 seconds.
 
-What Wine 8 wants, and `run` gives it: stdout is a pipe (Python does not start on a file or terminal handle), the
-prefix says Windows 10, and there is no _wmi.pyd (platform.* would crash in it).
+What Wine 8 wants, and `run` gives it: stdout is a pipe (Python does not start on a file or terminal handle),
+the prefix says Windows 10, and there is no _wmi.pyd (platform.* would crash in it).
 """
 
 from __future__ import annotations
@@ -47,7 +49,16 @@ PACKAGES = (
 )
 NOT_WANTED = ("_wmi", "api-ms-", "tcl", "tk", "_tkinter")
 #: Of the standard library; tests come in one by one below.
-LEFT_OUT = {"__pycache__", "lib-dynload", "site-packages", "idlelib", "turtledemo", "tkinter", "ensurepip", "test"}
+LEFT_OUT = {
+    "__pycache__",
+    "lib-dynload",
+    "site-packages",
+    "idlelib",
+    "turtledemo",
+    "tkinter",
+    "ensurepip",
+    "test",
+}
 TESTS = (
     "__init__.py",
     "support",
@@ -194,7 +205,9 @@ def make(version: str, out: Path) -> None:
     run = out / "run"
     run.write_text(RUN)  # last: what says that it is whole
     run.chmod(0o755)
-    subprocess.run([run, "-c", "import sys, asyncio.windows_events; print(sys.version, sys.platform)"], check=True)
+    subprocess.run(
+        [run, "-c", "import sys, asyncio.windows_events; print(sys.version, sys.platform)"], check=True
+    )
 
 
 if __name__ == "__main__":

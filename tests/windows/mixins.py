@@ -4,8 +4,8 @@
     FOLDER/run tests/windows/mixins.py --table    all on both, and a table in Markdown
     FOLDER/run tests/windows/mixins.py --child LOOP   the names on stdin, one result a line
 
-What does not pass although the proactor does must be in ``mixins.txt``, with the reason.  Prints a table and, for what
-fails, why; exit code 1 if there is such a thing, or if a test in ``mixins.txt`` passes.
+What does not pass although the proactor does must be in ``mixins.txt``, with the reason.  Prints a table and,
+for what fails, why; exit code 1 if there is such a thing, or if a test in ``mixins.txt`` passes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,12 @@ def run_batch(loop: str, names: list[str]) -> tuple[list[str], int]:
     said: list[str] = []
     argv = [sys.executable, __file__, "--child", loop]
     process = subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     assert process.stdin is not None
     # Not to its end: a child of a test that hung may keep the pipe open for long.

@@ -1,4 +1,5 @@
-"""What Windows lacks and what Wine cannot verify: tests that are named in ``excluded.txt`` are skipped, and counted.
+"""What Windows lacks and what Wine cannot verify: tests that are named in ``excluded.txt`` are skipped,
+and counted.
 
 Loaded by ``tests/conftest.py`` on Windows.  A test that Wine cannot verify is run on a real Windows.
 """

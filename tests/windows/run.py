@@ -3,8 +3,8 @@
     python tests/windows/run.py 3.13 FOLDER             everything; FOLDER is made if it is not there
     python tests/windows/run.py 3.13 FOLDER tests/loop  only these
 
-Run by a Python that has Cython (``.[dev]``).  The tests run in a copy, without the package beside them.  What is not
-run is in ``excluded.txt`` and ``mixins.txt``, and counted: "not verified" (under Wine) is no pass.
+Run by a Python that has Cython (``.[dev]``).  The tests run in a copy, without the package beside them.  What
+is not run is in ``excluded.txt`` and ``mixins.txt``, and counted: "not verified" (under Wine) is no pass.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def echo_servers(folder: Path, examples: Path) -> int:
     right = 0
     for name in ECHO_SERVERS:
         command = [folder / "run", f"{name}.py", "--port", "0"]
-        server = subprocess.Popen(command, cwd=examples, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        server = subprocess.Popen(
+            command, cwd=examples, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         try:
             assert server.stdout is not None
             port = int(server.stdout.readline().rpartition(":")[2])
@@ -164,7 +166,9 @@ def summary(table: list[tuple[str, Counter[str], bool]], version: str) -> int:
     total: Counter[str] = Counter()
     for suite, counts, right in table:
         total.update(counts)
-        print(f"{suite:38}" + "".join(f"{counts[column]:17}" for column in COLUMNS) + "  FAILED" * (not right))
+        print(
+            f"{suite:38}" + "".join(f"{counts[column]:17}" for column in COLUMNS) + "  FAILED" * (not right)
+        )
     print(f"{'all':38}" + "".join(f"{total[column]:17}" for column in COLUMNS))
     return 0 if all(right for _, _, right in table) else 1
 

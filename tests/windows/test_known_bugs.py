@@ -238,7 +238,9 @@ proactorx.run(serve(), backend={backend!r})
 """
 
 
-def test_several_processes_accept_on_one_listening_socket(loop_factory: Callable[[], Any], driver_name: str) -> None:
+def test_several_processes_accept_on_one_listening_socket(
+    loop_factory: Callable[[], Any], driver_name: str
+) -> None:
     """Kludex/uvicorn#1317: each has a port of its own, and the socket belongs to one of them."""
     code = SHARER.format(backend=driver_name)
 
@@ -302,7 +304,9 @@ ENDS = {"never closed": "", "dropped": "del loop", "closed": "loop.close()"}
 
 @pytest.mark.parametrize("end", ENDS)
 def test_operations_in_flight_at_the_end_of_the_interpreter(end: str, driver_name: str) -> None:
-    """python/cpython#116773: memory that the kernel may still write outlives them; no noise on the way out."""
+    """python/cpython#116773: memory that the kernel may still write outlives them;
+    no noise on the way out.
+    """
     code = LEFT_OPEN.format(backend=driver_name, end=ENDS[end])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=50, check=False
@@ -313,7 +317,10 @@ def test_operations_in_flight_at_the_end_of_the_interpreter(end: str, driver_nam
 
 
 def test_the_end_of_a_run_is_quiet(driver_name: str) -> None:
-    """python/cpython#83413: no "Event loop is closed" from destructors; #149388: nor errors of broken connections."""
+    """python/cpython#83413: no "Event loop is closed" from destructors; #149388:
+    nor errors of broken connections.
+    """
+    start_child = "kept.append(await asyncio.create_subprocess_exec(sys.executable, '-c', ''))"
     code = f"""
 import asyncio, proactorx, sys
 async def main():
@@ -321,10 +328,12 @@ async def main():
     global kept
     kept = [await asyncio.open_connection(*server.sockets[0].getsockname()) for _ in range(5)]
     kept[0][1].transport.abort()
-    {"kept.append(await asyncio.create_subprocess_exec(sys.executable, '-c', ''))" if driver_name == "iocp" else ""}
+    {start_child if driver_name == "iocp" else ""}
 proactorx.run(main(), backend={driver_name!r})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -34,7 +34,9 @@ class Echo(asyncio.Protocol):
 async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop: Any = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    transport, protocol = await loop.create_pipe_connection(lambda: asyncio.StreamReaderProtocol(reader), address)
+    transport, protocol = await loop.create_pipe_connection(
+        lambda: asyncio.StreamReaderProtocol(reader), address
+    )
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
@@ -129,9 +131,13 @@ async def test_a_paused_reader_gets_nothing_and_then_all(address: str) -> None:
     server.close()
 
 
-UPPER = (
-    "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d.upper()); sys.stderr.write('e'); sys.exit(3)"
-)
+UPPER = """
+import sys
+data = sys.stdin.buffer.read()
+sys.stdout.buffer.write(data.upper())
+sys.stderr.write('e')
+sys.exit(3)
+"""
 
 
 async def test_a_child_with_pipes() -> None:

@@ -19,7 +19,8 @@ from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
 
 NO_DESCRIPTOR = "ENOTSOCK" if sys.platform == "win32" else "EBADF"  # what the system says of a closed one
-LIMIT = 20.0 if sys.platform == "win32" else 5.0  # seconds: the longest that a test waits for one thing to happen
+# seconds: the longest that a test waits for one thing to happen
+LIMIT = 20.0 if sys.platform == "win32" else 5.0
 HANDLES = 4096  # numbers of handles that are looked at, where none can be listed (Windows)
 TCP_BUFFER = 1 << 16
 QUIET_TURNS = 3  # so many turns without waiting show that nothing more comes
@@ -48,12 +49,16 @@ def _is_socket(number: int) -> bool:
 
     kind, size = ctypes.c_int(), ctypes.c_int(4)
     winsock: Any = ctypes.windll.ws2_32  # type: ignore[attr-defined]
-    asked = winsock.getsockopt(number, socket.SOL_SOCKET, socket.SO_TYPE, ctypes.byref(kind), ctypes.byref(size))
+    asked = winsock.getsockopt(
+        number, socket.SOL_SOCKET, socket.SO_TYPE, ctypes.byref(kind), ctypes.byref(size)
+    )
     return bool(asked == 0)
 
 
 class Owner:
-    """An op's owner that notes its calls: ``ended`` holds ops, ``accepted`` the descriptors of a multishot accept."""
+    """An op's owner that notes its calls: ``ended`` holds ops,
+    ``accepted`` the descriptors of a multishot accept.
+    """
 
     def __init__(self, then: Callable[[Overlapped], Any] | None = None) -> None:
         self.ended: list[Overlapped] = []
@@ -126,7 +131,8 @@ def fill(sock: socket.socket) -> int:
     """Send until the socket takes no more; how many bytes that were."""
     total = _fill(sock)
     if sys.platform == "win32":
-        # A pair is a TCP connection there: its receiver takes in some more, and acknowledges the last of it late.
+        # A pair is a TCP connection there: its receiver takes in some more,
+        # and acknowledges the last of it late.
         for pause in (0.05, 0.25):
             time.sleep(pause)
             total += _fill(sock)
@@ -157,7 +163,9 @@ def drain(sock: socket.socket) -> bytes:
 
 
 class NumberedFile:
-    """A file and the number that the system knows it by: on Windows, ``fileno()`` of a file is the C library's."""
+    """A file and the number that the system knows it by: on Windows,
+    ``fileno()`` of a file is the C library's.
+    """
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -176,7 +184,9 @@ class NumberedFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -215,7 +225,9 @@ class Sockets:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         for sock in self.made:
             sock.close()
 

@@ -81,7 +81,9 @@ def test_it_is_locked_while_the_owner_is_called(port: Port, sockets: Sockets, ma
 
 @EACH
 @pytest.mark.parametrize("turns", [0, 2])
-def test_a_cancelled_op_keeps_it_to_its_last_packet(port: Port, sockets: Sockets, make: Make, turns: int) -> None:
+def test_a_cancelled_op_keeps_it_to_its_last_packet(
+    port: Port, sockets: Sockets, make: Make, turns: int
+) -> None:
     buffer = bytearray(100)
     op, _complete = make(sockets, buffer)
     port.start(op)
@@ -129,7 +131,9 @@ def test_nobody_needs_to_hold_the_op_or_its_buffer(port: Port, sockets: Sockets)
     a, b = sockets.pair()
     c, d = sockets.pair(send_buffer=4096)
     heard: list[int | None] = []
-    port.start(Overlapped(RECV_INTO, a.fileno(), data=bytearray(1000), owner=lambda op: heard.append(op.result())))
+    port.start(
+        Overlapped(RECV_INTO, a.fileno(), data=bytearray(1000), owner=lambda op: heard.append(op.result()))
+    )
     port.start(Overlapped(SEND, c.fileno(), data=bytearray(b"y" * 200_000)))
     gc.collect()
     junk = [bytearray(b"z" * 1000) for _ in range(100)]  # would take the place of what was freed
@@ -152,7 +156,9 @@ def test_an_op_that_has_ended_is_freed(port: Port, sockets: Sockets, case_name: 
     owners = sys.getrefcount(owner)
     case = CASES[case_name](sockets, owner)
     if case_name == "connect":
-        case = type(case)(connect_op(sockets.new(), sockets.listener().getsockname(), owner=owner), *([id] * 3))
+        case = type(case)(
+            connect_op(sockets.new(), sockets.listener().getsockname(), owner=owner), *([id] * 3)
+        )
         case.complete = lambda: None
     ref = weakref.ref(case.op)
     port.start(case.op)

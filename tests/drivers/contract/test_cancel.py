@@ -89,7 +89,9 @@ def test_bytes_that_come_with_the_cancel_are_given_or_kept(
     a, b = sockets.pair()
     buffer = bytearray(size)
     owner = Owner()
-    op = port.start(Overlapped(kind, a.fileno(), size=size, data=buffer if kind == RECV_INTO else None, owner=owner))
+    op = port.start(
+        Overlapped(kind, a.fileno(), size=size, data=buffer if kind == RECV_INTO else None, owner=owner)
+    )
     for _ in range(turns):
         port.run(0)
     b.send(b"hello")
@@ -219,7 +221,9 @@ def test_an_accept_whose_owner_left_closes_the_connection(port: Port, sockets: S
 
 @pytest.mark.parametrize("clients", [0, 1, 30])
 def test_cancel_of_a_listening_accept(port: Port, sockets: Sockets, clients: int) -> None:
-    """Each connection was given to the owner or waits for the next accept: none is lost, none is given twice."""
+    """Each connection was given to the owner or waits for the next accept: none is lost,
+    none is given twice.
+    """
     listener = sockets.listener()
     owner = Owner()
     op = port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))

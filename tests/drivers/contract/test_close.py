@@ -47,7 +47,9 @@ def test_with_ops_of_every_kind_in_flight(new_port: Callable[[], Port], sockets:
 
 
 @TurnsBefore
-def test_what_came_before_the_close_is_told(new_port: Callable[[], Port], sockets: Sockets, turns: int) -> None:
+def test_what_came_before_the_close_is_told(
+    new_port: Callable[[], Port], sockets: Sockets, turns: int
+) -> None:
     """Data and connections are there, but nobody has looked: each goes to its owner or stays where it was."""
     port = new_port()
     a, b = sockets.pair()
@@ -82,7 +84,8 @@ def test_connections_that_nobody_wants_are_closed(new_port: Callable[[], Port], 
     listeners = [sockets.listener() for _ in range(2)]
     before = descriptors()
     ops = [
-        port.start(Overlapped(kind, listeners[kind == ACCEPT].fileno(), owner=Owner())) for kind in (ACCEPT, ACCEPT_ONE)
+        port.start(Overlapped(kind, listeners[kind == ACCEPT].fileno(), owner=Owner()))
+        for kind in (ACCEPT, ACCEPT_ONE)
     ]
     port.run(0)
     for op in ops:

@@ -19,7 +19,9 @@ LARGEST = 65507  # over IPv4: 65,535 less two headers, RFC 791 and RFC 768
 EACH_FORM = pytest.mark.parametrize("into", [False, True], ids=["new", "into"])
 
 
-def receive_op(sock: socket.socket, size: int, into: bool, **options: Any) -> tuple[Overlapped, bytearray | None]:
+def receive_op(
+    sock: socket.socket, size: int, into: bool, **options: Any
+) -> tuple[Overlapped, bytearray | None]:
     buffer = bytearray(size) if into else None
     return Overlapped(RECV_FROM, sock.fileno(), size=size, data=buffer, **options), buffer
 
@@ -160,7 +162,9 @@ def test_receives_are_served_in_line(port: Port, sockets: Sockets, into: bool) -
 
 
 def test_a_send_that_found_its_receiver_full_is_whole(port: Port, sockets: Sockets) -> None:
-    """The limit of the queue, in datagrams and not in bytes: the kernel has copied the bytes when it finds out."""
+    """The limit of the queue, in datagrams and not in bytes:
+    the kernel has copied the bytes when it finds out.
+    """
     a, b = sockets.datagram_pair()
     count = 0
     with contextlib.suppress(BlockingIOError):
@@ -200,7 +204,9 @@ def test_sends_that_wait_keep_their_order(port: Port, sockets: Sockets) -> None:
 
 
 @EACH_FORM
-def test_a_cancelled_receive_brings_its_datagram_or_leaves_it(port: Port, sockets: Sockets, into: bool) -> None:
+def test_a_cancelled_receive_brings_its_datagram_or_leaves_it(
+    port: Port, sockets: Sockets, into: bool
+) -> None:
     a, b = sockets.udp(), sockets.udp()
     owner = Owner()
     op, buffer = receive_op(b, 100, into, owner=owner)

@@ -214,7 +214,9 @@ def _plain(name: str, file: Any, address: Any) -> tuple[str, Any]:
 
 def _ready(file: Any, writing: bool) -> bool:
     # A connect that has failed is exceptional on Windows, and writable elsewhere.
-    return any(select.select([] if writing else [file], [file] if writing else [], [file] if writing else [], 1))
+    return any(
+        select.select([] if writing else [file], [file] if writing else [], [file] if writing else [], 1)
+    )
 
 
 OPS: dict[str, Callable[[Any, Any], Overlapped]] = {
@@ -262,8 +264,12 @@ def test_op_and_system_call_agree(port: Port, sockets: Sockets, situation_name: 
     assert found == plain
 
 
-@pytest.mark.parametrize("situation_name", ["connected", "fresh_tcp", "datagram", "regular_file", "shut_listener"])
-def test_a_listening_accept_fails_as_the_system_call_does(port: Port, sockets: Sockets, situation_name: str) -> None:
+@pytest.mark.parametrize(
+    "situation_name", ["connected", "fresh_tcp", "datagram", "regular_file", "shut_listener"]
+)
+def test_a_listening_accept_fails_as_the_system_call_does(
+    port: Port, sockets: Sockets, situation_name: str
+) -> None:
     file, address = SITUATIONS[situation_name](sockets)
     plain = _plain("accept", file, address)
     with contextlib.closing(file):

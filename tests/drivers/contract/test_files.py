@@ -199,7 +199,9 @@ def test_ops_in_flight_end_before_another_thread_drives_the_port(native: Port, f
 
     def begin() -> list[Overlapped]:
         native.attach_thread()
-        ops = [native.start(Overlapped(WRITE, fd, data=data, position=i * STEP, owner=owner)) for i in range(4)]
+        ops = [
+            native.start(Overlapped(WRITE, fd, data=data, position=i * STEP, owner=owner)) for i in range(4)
+        ]
         ops += [native.start(Overlapped(FSYNC, fd, owner=owner))]
         native.run(0)
         native.detach_thread()

@@ -185,5 +185,8 @@ def test_a_fork_before_the_port_was_used(variant: str) -> None:
 
 def test_many_forks(variant: str) -> None:
     _run(
-        variant, PENDING + "for _ in range(20):\n    child(lambda: refused(port.run, 0))\n    port.run(0)\n" + EPILOGUE
+        variant,
+        PENDING
+        + "for _ in range(20):\n    child(lambda: refused(port.run, 0))\n    port.run(0)\n"
+        + EPILOGUE,
     )

@@ -70,10 +70,12 @@ def test_two_thousand_receives_started_after_the_data(port: Port, many: Many) ->
 def test_two_thousand_receives_into_buffers_and_sends(port: Port, many: Many) -> None:
     buffers = [bytearray(6) for _ in range(ops_of(many))]
     receives = [
-        port.start(Overlapped(RECV_INTO, many[i % len(many)][0].fileno(), data=buffers[i])) for i in range(ops_of(many))
+        port.start(Overlapped(RECV_INTO, many[i % len(many)][0].fileno(), data=buffers[i]))
+        for i in range(ops_of(many))
     ]
     sends = [
-        port.start(Overlapped(SEND, many[i % len(many)][1].fileno(), data=_message(i))) for i in range(ops_of(many))
+        port.start(Overlapped(SEND, many[i % len(many)][1].fileno(), data=_message(i)))
+        for i in range(ops_of(many))
     ]
     done(port, *sends, *receives)
     assert {op.result() for op in (*receives, *sends)} == {6}
@@ -85,7 +87,11 @@ def test_two_thousand_ops_that_all_wait_and_are_cancelled(port: Port, many: Many
     ops = []
     for i, owner in enumerate(owners):
         fd = many[i % len(many)][0].fileno()
-        op = Overlapped(RECV, fd, size=6, owner=owner) if i % 2 else Overlapped(POLL, fd, events=POLLIN, owner=owner)
+        op = (
+            Overlapped(RECV, fd, size=6, owner=owner)
+            if i % 2
+            else Overlapped(POLL, fd, events=POLLIN, owner=owner)
+        )
         ops.append(port.start(op))
     port.run(0)
     for op in ops:
@@ -160,7 +166,9 @@ def test_three_hundred_connections_at_once(port: Port, sockets: Sockets) -> None
 
 @EACH_KIND
 @pytest.mark.parametrize("size", [1, 100, 5000, 300_000])
-def test_a_send_larger_than_the_buffers_with_a_slow_reader(port: Port, sockets: Sockets, kind: str, size: int) -> None:
+def test_a_send_larger_than_the_buffers_with_a_slow_reader(
+    port: Port, sockets: Sockets, kind: str, size: int
+) -> None:
     """The reader takes a little in each turn, so that each write is short."""
     data = os.urandom(1_000_000 if size > 1 else 100_000)
     a, b = getattr(sockets, kind)(send_buffer=8192)
@@ -216,7 +224,9 @@ def test_receive_into_piece_by_piece(port: Port, sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 50_000])
-def test_ops_on_one_descriptor_are_served_in_the_order_of_their_start(port: Port, sockets: Sockets, size: int) -> None:
+def test_ops_on_one_descriptor_are_served_in_the_order_of_their_start(
+    port: Port, sockets: Sockets, size: int
+) -> None:
     a, b = sockets.pair()
     ended: list[int] = []
     receives = [
@@ -239,7 +249,8 @@ def test_sends_on_one_descriptor_do_not_mix(port: Port, sockets: Sockets) -> Non
     a, b = sockets.pair(send_buffer=4096)
     ended: list[int] = []
     sends = [
-        Overlapped(SEND, a.fileno(), data=b"%d" % i * 50_000, owner=lambda _op, i=i: ended.append(i)) for i in range(4)
+        Overlapped(SEND, a.fileno(), data=b"%d" % i * 50_000, owner=lambda _op, i=i: ended.append(i))
+        for i in range(4)
     ]
     for op in sends:
         port.start(op)

@@ -11,11 +11,33 @@ from typing import Any
 
 import pytest
 
-from proactorx.port.constants import ACCEPT, ACCEPT_ONE, CONNECT, POLL, POLLIN, RECV, RECV_INTO, SEND, TRANSMIT
+from proactorx.port.constants import (
+    ACCEPT,
+    ACCEPT_ONE,
+    CONNECT,
+    POLL,
+    POLLIN,
+    RECV,
+    RECV_INTO,
+    SEND,
+    TRANSMIT,
+)
 from proactorx.port.op import Overlapped, Watch
 from proactorx.port.port import Port
 
-from .support import NO_DESCRIPTOR, NumberedFile, Owner, Sockets, done, drain, error_of, perform, quiet, reset, until
+from .support import (
+    NO_DESCRIPTOR,
+    NumberedFile,
+    Owner,
+    Sockets,
+    done,
+    drain,
+    error_of,
+    perform,
+    quiet,
+    reset,
+    until,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -296,7 +318,9 @@ def test_a_peer_that_resets_while_a_send_waits(port: Port, sockets: Sockets) -> 
 
 def test_a_peer_that_resets_with_everything_waiting(port: Port, sockets: Sockets) -> None:
     a, b = sockets.tcp_pair()
-    ops = [port.start(make(a.fileno())) for name, make in KINDS.items() if name.startswith(("receive", "poll"))]
+    ops = [
+        port.start(make(a.fileno())) for name, make in KINDS.items() if name.startswith(("receive", "poll"))
+    ]
     port.run(0)
     reset(b)
     done(port, *ops)

@@ -10,7 +10,17 @@ import time
 import pytest
 from support.ports import unused_port
 
-from proactorx.port.constants import ACCEPT, ACCEPT_ONE, DISCONNECT, POLL, POLLIN, POLLOUT, RECV, RECV_INTO, SEND
+from proactorx.port.constants import (
+    ACCEPT,
+    ACCEPT_ONE,
+    DISCONNECT,
+    POLL,
+    POLLIN,
+    POLLOUT,
+    RECV,
+    RECV_INTO,
+    SEND,
+)
 from proactorx.port.op import Overlapped, Watch
 from proactorx.port.port import Port
 
@@ -58,7 +68,9 @@ def test_a_result_cannot_be_had_before_the_end(port: Port, sockets: Sockets) -> 
 
 @EACH_TCP_OR_UNIX
 @pytest.mark.parametrize("size", [1, 64, 65, 16384, 16385, 1 << 20])
-def test_receive_brings_what_there_is_and_then_the_end(port: Port, sockets: Sockets, kind: str, size: int) -> None:
+def test_receive_brings_what_there_is_and_then_the_end(
+    port: Port, sockets: Sockets, kind: str, size: int
+) -> None:
     a, b = getattr(sockets, kind)()
     b.send(b"0123456789")
     data = b""
@@ -88,7 +100,9 @@ def test_the_owner_can_have_the_bytes_of_receive_into(port: Port, sockets: Socke
     b.send(b"abc")
     seen: list[bytes] = []
     buffer = bytearray(8)
-    op = Overlapped(RECV_INTO, a.fileno(), data=buffer, owner=lambda op: seen.append(bytes(buffer[: op.nbytes])))
+    op = Overlapped(
+        RECV_INTO, a.fileno(), data=buffer, owner=lambda op: seen.append(bytes(buffer[: op.nbytes]))
+    )
     perform(port, op)
     assert seen == [b"abc"]
 
@@ -157,7 +171,9 @@ def test_disconnect_wants_a_connection(port: Port, sockets: Sockets) -> None:
     assert error_of(op) == "ENOTCONN"
 
 
-@pytest.mark.parametrize("data", [b"", b"x", bytearray(b"xy"), memoryview(b"xyz"), memoryview(b"abcdef")[1:3]])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", bytearray(b"xy"), memoryview(b"xyz"), memoryview(b"abcdef")[1:3]]
+)
 def test_send_takes_any_buffer(port: Port, sockets: Sockets, data: bytes) -> None:
     a, b = sockets.pair()
     assert perform(port, Overlapped(SEND, a.fileno(), data=data)) == len(data)

@@ -19,7 +19,9 @@ from .support import Sockets
 @EACH
 @EACH_PAIR
 @pytest.mark.parametrize("sizes", [(1, 10), (60, 70), (100, 20_000), (1, 300_000)], ids=str)
-def test_every_byte_in_order(loop: Any, sockets: Sockets, buffered: bool, kind: str, sizes: tuple[int, int]) -> None:
+def test_every_byte_in_order(
+    loop: Any, sockets: Sockets, buffered: bool, kind: str, sizes: tuple[int, int]
+) -> None:
     """Messages below, at and above the size of a buffer; large ones change how the stream is received."""
 
     async def main() -> None:

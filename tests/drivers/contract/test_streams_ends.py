@@ -23,7 +23,9 @@ from .support import LIMIT, Sockets, drain, in_thread, reset
 @EACH
 @pytest.mark.parametrize("before", [0, 100_000], ids=["fresh", "after-large"])
 @pytest.mark.skipif(not hasattr(socket, "SCM_RIGHTS"), reason="descriptors cannot be passed")
-def test_passed_descriptors_do_not_stop_the_stream(loop: Any, sockets: Sockets, buffered: bool, before: int) -> None:
+def test_passed_descriptors_do_not_stop_the_stream(
+    loop: Any, sockets: Sockets, buffered: bool, before: int
+) -> None:
     """recv(2) stops behind each of them, short of what there is: not the end of the data."""
 
     async def main() -> None:
@@ -44,7 +46,9 @@ def test_passed_descriptors_do_not_stop_the_stream(loop: Any, sockets: Sockets, 
 
 @EACH
 @pytest.mark.parametrize("before", [0, 100_000], ids=["fresh", "after-large"])
-def test_urgent_data_does_not_stop_the_stream(loop: Any, sockets: Sockets, buffered: bool, before: int) -> None:
+def test_urgent_data_does_not_stop_the_stream(
+    loop: Any, sockets: Sockets, buffered: bool, before: int
+) -> None:
     """recv(2) stops at the urgent mark, tcp(7)."""
 
     async def main() -> None:
@@ -124,7 +128,9 @@ def test_closing_while_data_comes(loop: Any, sockets: Sockets, buffered: bool, h
 
 @EACH
 @pytest.mark.parametrize("paused", [False, True])
-def test_a_stream_goes_on_in_another_thread(loop: Any, sockets: Sockets, buffered: bool, paused: bool) -> None:
+def test_a_stream_goes_on_in_another_thread(
+    loop: Any, sockets: Sockets, buffered: bool, paused: bool
+) -> None:
     protocol = make(buffered)
     a, b = sockets.pair()
     data = os.urandom(400_000)
@@ -248,7 +254,9 @@ class Kept(Plain):
 
 @pytest.mark.parametrize("kind", ["pair", "tcp_pair"])
 def test_a_stream_that_changes_its_way_keeps_its_order(loop: Any, sockets: Sockets, kind: str) -> None:
-    """Paused when it has calmed down, resumed, and submitted before it is looked at: old bytes before new ones."""
+    """Paused when it has calmed down, resumed, and submitted before it is looked at:
+    old bytes before new ones.
+    """
 
     async def attempt(calm: int) -> None:
         a, b = getattr(sockets, kind)()
@@ -282,7 +290,9 @@ def test_a_stream_that_changes_its_way_keeps_its_order(loop: Any, sockets: Socke
 
 @EACH
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_closing_the_loop_calls_no_protocol(new_loop: Callable[[], Any], sockets: Sockets, buffered: bool) -> None:
+def test_closing_the_loop_calls_no_protocol(
+    new_loop: Callable[[], Any], sockets: Sockets, buffered: bool
+) -> None:
     """A connection that is still open has data: nobody is told while the loop closes."""
     loop = new_loop()
     pairs = [sockets.pair() for _ in range(3)]

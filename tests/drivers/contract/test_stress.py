@@ -31,7 +31,8 @@ from .support import Sockets, descriptors, done, reset, until
 
 SECONDS = float(os.environ.get("PROACTORX_STRESS_SECONDS", "2"))
 SEED = int(os.environ.get("PROACTORX_STRESS_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
-BLOCK = random.Random(0).randbytes(1 << 20)  # what every stream says, from a place of its own on, round and round
+# what every stream says, from a place of its own on, round and round
+BLOCK = random.Random(0).randbytes(1 << 20)
 CONNECTIONS = 40
 pytestmark = pytest.mark.timeout(SECONDS + 60)
 
@@ -52,7 +53,7 @@ def rng() -> random.Random:
     return random.Random(SEED)
 
 
-# ------------------------------------------------------------------------------------------------------- transports
+# ------------------------------------------------------------------------------------------------- transports
 
 
 class Side:
@@ -210,7 +211,8 @@ class Crowd:
 
     async def dismiss(self, pair: tuple[Side, Side]) -> None:
         for side in pair:
-            side.close(abort=True)  # also where it is closing: two that do so with full buffers would wait for ever
+            # also where it is closing: two that do so with full buffers would wait for ever
+            side.close(abort=True)
         await asyncio.wait_for(_until(lambda: pair[0].lost and pair[1].lost), 10)
 
     async def flow(self) -> None:
@@ -222,7 +224,9 @@ class Crowd:
         def complete(side: Side) -> bool:
             return side.closed or side.lost or side.other.closed or side.received == side.other.sent
 
-        await asyncio.wait_for(_until(lambda: all(complete(side) for side in itertools.chain(*self.pairs))), 20)
+        await asyncio.wait_for(
+            _until(lambda: all(complete(side) for side in itertools.chain(*self.pairs))), 20
+        )
 
     async def burst(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -249,7 +253,9 @@ def _tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def test_transports(new_loop: Callable[[], Any], rng: random.Random) -> None:
-    """Writes, pauses, resumes, changes of protocol, ends, closes and aborts; now and then in another thread."""
+    """Writes, pauses, resumes, changes of protocol, ends, closes and aborts;
+    now and then in another thread.
+    """
     loop = new_loop()
     crowd = Crowd(rng, loop)
 
@@ -278,7 +284,7 @@ def test_transports(new_loop: Callable[[], Any], rng: random.Random) -> None:
         loop.close()
 
 
-# -------------------------------------------------------------------------------------------------------------- ops
+# -------------------------------------------------------------------------------------------------------- ops
 
 
 class Talk:
@@ -346,7 +352,9 @@ class Talk:
 
 
 def test_ops(new_port: Callable[[], Port], sockets: Sockets, rng: random.Random) -> None:
-    """Sends, receives and polls, cancelled at any moment, in two threads by turns, with wake-ups from a third."""
+    """Sends, receives and polls, cancelled at any moment, in two threads by turns,
+    with wake-ups from a third.
+    """
     port = new_port()
     talks = []
     for i in range(30):
@@ -391,7 +399,9 @@ def test_ops(new_port: Callable[[], Port], sockets: Sockets, rng: random.Random)
 
 
 def test_connections(new_port: Callable[[], Port], sockets: Sockets, rng: random.Random) -> None:
-    """Clients come, leave and reset while accepts are started and cancelled: each is accepted once or never."""
+    """Clients come, leave and reset while accepts are started and cancelled:
+    each is accepted once or never.
+    """
     port = new_port()
     listener = sockets.listener(512)
     accepted: list[int] = []

@@ -189,7 +189,10 @@ def test_watches_go_on(port: Port, sockets: Sockets, elsewhere: Elsewhere) -> No
     a, b = sockets.pair()
     calls: list[bytes] = []
     elsewhere(
-        _attached(port, lambda: port.start(Watch(a.fileno(), POLLIN, lambda: calls.append(drain(a)))) and port.run(0))
+        _attached(
+            port,
+            lambda: port.start(Watch(a.fileno(), POLLIN, lambda: calls.append(drain(a)))) and port.run(0),
+        )
     )
     b.send(b"1")
     _attached(port, lambda: until(port, lambda: b"1" in calls))()
@@ -235,7 +238,9 @@ def test_packets_that_were_not_dispatched_come_in_the_next_thread(
 
 
 @pytest.mark.parametrize("kind", ["pair", "tcp_pair"])
-def test_a_transfer_that_moves_all_the_time(port: Port, sockets: Sockets, elsewhere: Elsewhere, kind: str) -> None:
+def test_a_transfer_that_moves_all_the_time(
+    port: Port, sockets: Sockets, elsewhere: Elsewhere, kind: str
+) -> None:
     data = os.urandom(600_000)
     a, b = getattr(sockets, kind)(send_buffer=8192)
     got = hashlib.sha256()

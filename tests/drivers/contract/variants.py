@@ -1,7 +1,8 @@
-"""The drivers under contract: each as it comes, io_uring with its limits forced small, and iocp in its other ways.
+"""The drivers under contract: each as it comes, io_uring with its limits forced small,
+and iocp in its other ways.
 
-The latter: without memory for waiting streams, without inline successes, without the socket driver's polls, and with
-sockets that belong to another port.
+The latter: without memory for waiting streams, without inline successes, without the socket driver's polls,
+and with sockets that belong to another port.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What every test of this room must leave behind: no descriptor, no child, no handler of SIGCHLD, no silent error."""
+"""What every test of this room must leave behind: no descriptor, no child, no handler of SIGCHLD,
+no silent error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Children that are Pythons, so that the same tests run on Windows too, which has neither the shell nor its tools."""
+"""Children that are Pythons, so that the same tests run on Windows too,
+which has neither the shell nor its tools.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from .support import PYTHON, Log, gone, start
 
 PATIENCE = 6 * LIMIT  # a Python takes its time to begin, under Wine a second
 CAT = "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer, 1 << 16)"
-#: How a child ends that was killed: by a signal, or TerminateProcess, which subprocess gives 1 for an exit code.
+#: How a child ends that was killed: by a signal, or TerminateProcess,
+#: which subprocess gives 1 for an exit code.
 KILLED = 1 if sys.platform == "win32" else -signal.SIGKILL
 TERMINATED = 1 if sys.platform == "win32" else -signal.SIGTERM
 
@@ -35,7 +38,8 @@ async def ready(process: Process) -> None:
 
 
 async def test_input_output_and_exit_code() -> None:
-    code = "import sys; d = sys.stdin.buffer.read(); sys.stderr.write('err'); print(d[::-1].decode()); sys.exit(7)"
+    code = "import sys; data = sys.stdin.buffer.read(); sys.stderr.write('err'); "
+    code += "print(data[::-1].decode()); sys.exit(7)"
     process = await python(code, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     out, err = await process.communicate(b"olleh")
     assert (out.strip(), err) == (b"hello", b"err")
@@ -248,7 +252,9 @@ async def test_every_callback_runs_in_the_context_of_the_call() -> None:
     loop = asyncio.get_running_loop()
     variable.set("call")
     code = "import sys; sys.stdin.read(); print('hello')"
-    transport, _ = await loop.subprocess_exec(lambda: log, *PYTHON, code, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+    transport, _ = await loop.subprocess_exec(
+        lambda: log, *PYTHON, code, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+    )
     variable.set("later")
     stdin: Any = transport.get_pipe_transport(0)
     stdin.close()

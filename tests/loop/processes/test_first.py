@@ -1,4 +1,6 @@
-"""A program that is the first process of its PID namespace, as in a container: it inherits every orphan there."""
+"""A program that is the first process of its PID namespace, as in a container:
+it inherits every orphan there.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ test_starting_is_cancelled = trouble.test_starting_is_cancelled
 test_in_a_loop_of_another_thread = trouble.test_in_a_loop_of_another_thread
 
 
-def test_the_kernel_does_not_know_the_op(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_does_not_know_the_op(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from proactorx.loop.processes import Child, Processes
 
     real: Any = Child._ended_natively

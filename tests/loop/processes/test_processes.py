@@ -30,7 +30,9 @@ async def test_no_input() -> None:
 
 
 async def test_a_shell_and_its_exit_code() -> None:
-    process = await asyncio.create_subprocess_shell("echo out; echo err >&2; exit 3", stdout=PIPE, stderr=PIPE)
+    process = await asyncio.create_subprocess_shell(
+        "echo out; echo err >&2; exit 3", stdout=PIPE, stderr=PIPE
+    )
     assert await process.communicate() == (b"out\n", b"err\n")
     assert process.returncode == 3
 
@@ -82,7 +84,9 @@ async def test_nothing_in_and_nothing_out() -> None:
 
 async def test_directory_and_environment(tmp_path: Path) -> None:
     folder = os.path.realpath(tmp_path)  # noqa: ASYNC240
-    process = await sh("pwd; echo $WORD", stdout=PIPE, cwd=folder, env={"WORD": "word", "PATH": os.environ["PATH"]})
+    process = await sh(
+        "pwd; echo $WORD", stdout=PIPE, cwd=folder, env={"WORD": "word", "PATH": os.environ["PATH"]}
+    )
     assert await process.communicate() == (f"{folder}\nword\n".encode(), None)
 
 
@@ -120,7 +124,8 @@ async def test_a_terminal_for_the_child() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "number"), [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM), ("send_signal", signal.SIGHUP)]
+    ("method", "number"),
+    [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM), ("send_signal", signal.SIGHUP)],
 )
 async def test_signals_that_end_it(method: str, number: signal.Signals) -> None:
     async with waiting() as process:
@@ -261,7 +266,9 @@ async def test_five_hundred_alive_at_once() -> None:
     count = 500
     read, write = os.pipe()
     try:
-        processes = await asyncio.gather(*[sh(f"read word; exit {n % 100}", stdin=read) for n in range(count)])
+        processes = await asyncio.gather(
+            *[sh(f"read word; exit {n % 100}", stdin=read) for n in range(count)]
+        )
         assert all(process.returncode is None for process in processes)
         assert len(children()) >= count
     finally:

@@ -184,7 +184,9 @@ def test_the_loop_is_closed_while_children_run(loop: asyncio.AbstractEventLoop) 
     loop.close()
     for pid in pids:
         os.kill(pid, 0)
-    assert {os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in open_fds().keys() - before.keys()} == {"pipe"}
+    assert {os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in open_fds().keys() - before.keys()} == {
+        "pipe"
+    }
     with pytest.warns(ResourceWarning, match="unclosed transport"):
         forget(made, logs)
     assert [process.wait() for process in processes] == [-signal.SIGKILL] * 3
@@ -208,7 +210,9 @@ def test_a_transport_is_closed_after_its_loop(loop: asyncio.AbstractEventLoop) -
 @needs_waitid
 def test_the_loop_is_closed_when_a_child_has_ended(loop: asyncio.AbstractEventLoop) -> None:
     """It is reaped then, because nobody else would."""
-    transport, _ = loop.run_until_complete(loop.subprocess_shell(Log, "read x; exit 3", stdout=None, stderr=None))
+    transport, _ = loop.run_until_complete(
+        loop.subprocess_shell(Log, "read x; exit 3", stdout=None, stderr=None)
+    )
     transport.get_pipe_transport(0).write(b"go\n")
     pid = transport.get_pid()
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -308,7 +312,9 @@ def test_nothing_is_left_of_hundreds(loop: asyncio.AbstractEventLoop) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.ours  # stock asyncio leaves a child unwatched where the last descriptor was missing
 def test_at_the_limit_of_descriptors(loop_factory: Factory) -> None:
-    """Whichever descriptor is the first that cannot be had: an error and nothing left, or a child like any other."""
+    """Whichever descriptor is the first that cannot be had: an error and nothing left,
+    or a child like any other.
+    """
     out = run_script(
         loop_factory,
         """

@@ -11,7 +11,16 @@ from typing import Any
 
 from support import ports
 
-from transports.support import LIMIT, Notes, backend_of, collect_errors, eventually, linux_only, socket_directory, turns
+from transports.support import (
+    LIMIT,
+    Notes,
+    backend_of,
+    collect_errors,
+    eventually,
+    linux_only,
+    socket_directory,
+    turns,
+)
 
 __all__ = [
     "LARGEST",

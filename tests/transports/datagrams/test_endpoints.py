@@ -274,7 +274,10 @@ async def test_a_family_that_only_the_socket_module_knows() -> None:
         ({"local_addr": ("127.0.0.1", 0, 0)}, TypeError),
         ({"local_addr": ("127.0.0.1", 0), "remote_addr": ("::1", 9)}, ValueError),
         ({"family": getattr(socket, "AF_UNIX", 1), "local_addr": ("a", 1)}, TypeError),
-        ({"family": getattr(socket, "AF_UNIX", 1), "remote_addr": "/there/is/no/such/socket"}, FileNotFoundError),
+        (
+            {"family": getattr(socket, "AF_UNIX", 1), "remote_addr": "/there/is/no/such/socket"},
+            FileNotFoundError,
+        ),
     ],
 )
 async def test_arguments_that_are_refused(options: dict[str, Any], error: type[Exception]) -> None:

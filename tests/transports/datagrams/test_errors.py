@@ -26,7 +26,9 @@ from .support import (
     unused_port,
 )
 
-on_linux = pytest.mark.skipif(not linux_only, reason="Linux tells of ICMP errors on connected sockets at once")
+on_linux = pytest.mark.skipif(
+    not linux_only, reason="Linux tells of ICMP errors on connected sockets at once"
+)
 
 
 @on_linux
@@ -117,7 +119,10 @@ async def test_error_received_may_raise() -> None:
         raise ZeroDivisionError
 
     errors = collect_errors()
-    async with endpoint(Recorder(error_received=fail), remote_addr=("127.0.0.1", unused_port())) as (transport, p):
+    async with endpoint(Recorder(error_received=fail), remote_addr=("127.0.0.1", unused_port())) as (
+        transport,
+        p,
+    ):
         transport.sendto(b"x")
         await p.until_event("error_received")
         await turns()
@@ -151,7 +156,9 @@ async def test_error_received_may_try_again() -> None:
 
 @pytest.mark.ours  # stock asyncio stops at the error, with what is queued behind it
 async def test_an_error_while_waiting_loses_no_wake_up() -> None:
-    """The receiver goes away while its queue is full: each datagram is refused, and the next receiver gets its own."""
+    """The receiver goes away while its queue is full: each datagram is refused,
+    and the next receiver gets its own.
+    """
     with socket_directory() as directory:
         path = f"{directory}/s"
         with unix_peer(path) as other:
@@ -249,7 +256,9 @@ async def test_a_host_that_no_name_can_be_ends_the_endpoint(host: str) -> None:
 
 
 @pytest.mark.parametrize("connected", [False, True])
-async def test_seventy_thousand_datagrams_after_the_end(connected: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_seventy_thousand_datagrams_after_the_end(
+    connected: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """No counter wraps: the endpoint stays dead, and its protocol hears nothing more."""
     with peer() as other:
         options = {"remote_addr": other.getsockname()} if connected else {"local_addr": ("127.0.0.1", 0)}

@@ -19,8 +19,12 @@ PIECE = 1000
 
 
 @contextlib.asynccontextmanager
-async def stalled(protocol: Any = None, *, connected: bool = True) -> AsyncIterator[tuple[Any, Any, socket.socket]]:
-    """An endpoint whose peer takes nothing until the test does: Unix datagrams wait in a short queue, unix(7)."""
+async def stalled(
+    protocol: Any = None, *, connected: bool = True
+) -> AsyncIterator[tuple[Any, Any, socket.socket]]:
+    """An endpoint whose peer takes nothing until the test does: Unix datagrams wait in a short queue,
+    unix(7).
+    """
     with socket_directory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(f"{directory}/s")
         other.settimeout(LIMIT)
@@ -198,7 +202,9 @@ def fill_until_closing(transport: Any) -> int:
 
 @pytest.mark.ours  # stock asyncio spins
 async def test_a_receiver_that_is_full_costs_no_time() -> None:
-    """A socket that is not connected is said to be writable all the time: waiting for it must not take the CPU."""
+    """A socket that is not connected is said to be writable all the time:
+    waiting for it must not take the CPU.
+    """
     async with stalled(connected=False) as (transport, _, other):
         address = other.getsockname()
         count = fill(transport, address)
@@ -226,7 +232,9 @@ async def test_closing_while_a_receiver_is_full() -> None:
 
 
 async def test_udp_takes_a_burst_larger_than_its_buffer() -> None:
-    """The loopback delivers at once; what the receiver cannot hold is lost there, but nothing waits for ever."""
+    """The loopback delivers at once; what the receiver cannot hold is lost there,
+    but nothing waits for ever.
+    """
     with peer() as other:
         async with endpoint(remote_addr=other.getsockname()) as (transport, protocol):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

@@ -217,7 +217,11 @@ async def test_ipv6(into: bool) -> None:
 
 @EACH_FORM
 async def test_unix(into: bool) -> None:
-    with socket_directory() as directory, unix_peer(f"{directory}/s") as ours, unix_peer(f"{directory}/c") as other:
+    with (
+        socket_directory() as directory,
+        unix_peer(f"{directory}/s") as ours,
+        unix_peer(f"{directory}/c") as other,
+    ):
         ours.setblocking(False)
         task = asyncio.create_task(receive(ours, 100, into))
         await turns()

@@ -146,7 +146,9 @@ async def test_an_address_with_a_name_in_it() -> None:
             assert [await take(other) for _ in range(3)] == [b"1", b"2", b"3"]
 
 
-@pytest.mark.parametrize("address", [None, ("127.0.0.1",), ("127.0.0.1", "80"), "127.0.0.1", 5, ("127.0.0.1", 70_000)])
+@pytest.mark.parametrize(
+    "address", [None, ("127.0.0.1",), ("127.0.0.1", "80"), "127.0.0.1", 5, ("127.0.0.1", 70_000)]
+)
 async def test_what_is_no_address_ends_the_endpoint(address: Any) -> None:
     """As stock asyncio has it: the mistake is the program's, and is reported as such."""
     errors = collect_errors()
@@ -219,7 +221,9 @@ async def test_callbacks_run_in_the_context_of_the_endpoint() -> None:
     protocol = Recorder(**{name: note(name) for name in names})
     with peer() as other:
         variable.set("the endpoint's")
-        transport, _ = await running().create_datagram_endpoint(lambda: protocol, remote_addr=other.getsockname())
+        transport, _ = await running().create_datagram_endpoint(
+            lambda: protocol, remote_addr=other.getsockname()
+        )
         variable.set("another's")
         other.sendto(b"x", transport.get_extra_info("sockname"))
         await protocol.until_count(1)
@@ -237,7 +241,10 @@ async def test_a_callback_that_raises_is_reported_and_the_endpoint_goes_on() -> 
 
     errors = collect_errors()
     with peer() as other:
-        async with endpoint(Recorder(datagram_received=fail), local_addr=("127.0.0.1", 0)) as (transport, protocol):
+        async with endpoint(Recorder(datagram_received=fail), local_addr=("127.0.0.1", 0)) as (
+            transport,
+            protocol,
+        ):
             for data in (b"bad", b"good", b"bad", b"fine"):
                 other.sendto(data, transport.get_extra_info("sockname"))
             await protocol.until_count(4)
@@ -252,7 +259,10 @@ async def test_connection_made_that_raises() -> None:
 
     errors = collect_errors()
     with peer() as other:
-        async with endpoint(Recorder(connection_made=fail), local_addr=("127.0.0.1", 0)) as (transport, protocol):
+        async with endpoint(Recorder(connection_made=fail), local_addr=("127.0.0.1", 0)) as (
+            transport,
+            protocol,
+        ):
             other.sendto(b"x", transport.get_extra_info("sockname"))
             assert await protocol.until_count(1) == [b"x"]
     assert [type(context["exception"]) for context in errors] == [ZeroDivisionError]
@@ -345,7 +355,9 @@ async def test_a_flood_is_echoed_by_several_endpoints() -> None:
     for n in range(4):
         transport, server = await running().create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
         servers.append(server)
-        _, client = await running().create_datagram_endpoint(Recorder, remote_addr=transport.get_extra_info("sockname"))
+        _, client = await running().create_datagram_endpoint(
+            Recorder, remote_addr=transport.get_extra_info("sockname")
+        )
         clients.append((n, client))
     for turn in range(20):
         for n, client in clients:
@@ -368,7 +380,9 @@ async def test_large_unix_datagrams() -> None:
                 for size in (100_000, 3, 150_000):
                     await asyncio.to_thread(other.sendto, bytes([7]) * size, f"{directory}/s")
                 await server.until_count(3)
-                assert server.received == [(bytes([7]) * size, f"{directory}/c") for size in (100_000, 3, 150_000)]
+                assert server.received == [
+                    (bytes([7]) * size, f"{directory}/c") for size in (100_000, 3, 150_000)
+                ]
 
 
 def test_what_came_before_the_loop_runs_waits_for_what_was_scheduled(loop: asyncio.AbstractEventLoop) -> None:

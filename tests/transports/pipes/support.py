@@ -120,8 +120,11 @@ def _opened(kind: str, *, reading: bool) -> tuple[Any, int]:
     if sys.platform != "win32":
         ours, peer = _pair(kind, reading=reading)
         return os.fdopen(ours, "rb" if reading else "wb", buffering=0), peer
-    # As for a child's input, asyncio.windows_utils.Popen: who writes reads too, to hear that the other side has gone.
-    reader, writer = windows_utils.pipe(duplex=not reading, overlapped=(reading, not reading), bufsize=1 << 16)
+    # As for a child's input, asyncio.windows_utils.Popen: who writes reads too,
+    # to hear that the other side has gone.
+    reader, writer = windows_utils.pipe(
+        duplex=not reading, overlapped=(reading, not reading), bufsize=1 << 16
+    )
     ours, peer = (reader, writer) if reading else (writer, reader)
     return Handle(ours), msvcrt.open_osfhandle(peer, os.O_BINARY)
 

@@ -70,7 +70,9 @@ async def test_both_directions_of_one_terminal() -> None:
     tty.setraw(terminal)
     incoming, outgoing = Recorder(), Recorder()
     try:
-        reader, _ = await loop.connect_read_pipe(lambda: incoming, os.fdopen(os.dup(terminal), "rb", buffering=0))
+        reader, _ = await loop.connect_read_pipe(
+            lambda: incoming, os.fdopen(os.dup(terminal), "rb", buffering=0)
+        )
         writer, _ = await loop.connect_write_pipe(lambda: outgoing, os.fdopen(terminal, "wb", buffering=0))
         for n in range(50):
             os.write(controller, b"question %02d" % n)
@@ -148,7 +150,8 @@ async def test_writing_to_a_fifo_that_is_its_own_reader() -> None:
 
 
 @linux_only
-@pytest.mark.ours  # epoll refuses such devices, and stock asyncio says so to its exception handler and waits for ever
+# epoll refuses such devices, and stock asyncio says so to its exception handler and waits for ever
+@pytest.mark.ours
 async def test_devices_that_are_always_ready() -> None:
     loop = asyncio.get_running_loop()
     notes = Recorder()
@@ -156,7 +159,9 @@ async def test_devices_that_are_always_ready() -> None:
     assert await notes.until_lost() is None
     assert notes.events == ["connection_made", "eof_received", "connection_lost"]
 
-    zeros = Recorder(data_received=lambda notes, data: len(notes.data) > MIB and notes.transport.pause_reading())
+    zeros = Recorder(
+        data_received=lambda notes, data: len(notes.data) > MIB and notes.transport.pause_reading()
+    )
     transport, _ = await loop.connect_read_pipe(lambda: zeros, device("/dev/zero", "rb"))
     await zeros.until_received(MIB + 1)
     seen = len(zeros.data)
@@ -225,7 +230,9 @@ with asyncio.Runner(loop_factory=new_loop) as runner:
 """
 
 
-def test_standard_input_and_output_of_a_program(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_standard_input_and_output_of_a_program(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
     data = b"some words " * 200_000
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", prelude(loop_factory) + textwrap.dedent(FILTER)],
@@ -244,7 +251,9 @@ async def test_a_transport_of_a_socket_pair_meets_another() -> None:
     loop = asyncio.get_running_loop()
     async with connected("socket", reading=True) as pipe:
         notes = Recorder()
-        writer, _ = await loop.connect_write_pipe(lambda: notes, os.fdopen(os.dup(pipe.ends.peer), "wb", buffering=0))
+        writer, _ = await loop.connect_write_pipe(
+            lambda: notes, os.fdopen(os.dup(pipe.ends.peer), "wb", buffering=0)
+        )
         pipe.ends.close_peer()
         writer.write(b"x" * MIB)
         await pipe.protocol.until_received(MIB)

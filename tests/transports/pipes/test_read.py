@@ -318,13 +318,16 @@ def test_closed_after_its_loop(loop: asyncio.AbstractEventLoop) -> None:
         assert notes.events == ["connection_made"]
 
 
-def test_an_interrupt_from_a_callback_stops_the_loop_and_loses_nothing(loop: asyncio.AbstractEventLoop) -> None:
+def test_an_interrupt_from_a_callback_stops_the_loop_and_loses_nothing(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     def interrupt(notes: Recorder, data: bytes) -> None:
         if len(notes.data) == len(data):
             raise KeyboardInterrupt
 
     notes = Recorder(data_received=interrupt)
-    data = random.Random(3).randbytes(60_000)  # more than a read of a socket or a small pipe brings, and it fits
+    # more than a read of a socket or a small pipe brings, and it fits
+    data = random.Random(3).randbytes(60_000)
     with ends("packets", reading=True) as pair:
         transport, _ = loop.run_until_complete(loop.connect_read_pipe(lambda: notes, pair.ours))
         for start in range(0, len(data), 4000):

@@ -21,7 +21,9 @@ class Peer:
         sock.setblocking(False)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         name = None if server_side else "localhost"
-        self.ssl = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side, server_hostname=name)
+        self.ssl = context.wrap_bio(
+            self.incoming, self.outgoing, server_side=server_side, server_hostname=name
+        )
 
     async def _exchange(self, *, read: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -116,7 +118,10 @@ async def accepted(certificates: Certificates, protocol: Any, **options: Any) ->
 async def joined(certificates: Certificates, client: Any, server: Any, **options: Any) -> AsyncIterator[Any]:
     """Both ends in the loop: the client's transport; the server's is ``server.transport``."""
     loop = asyncio.get_running_loop()
-    async with serving(lambda: server, ssl=options.pop("context", None) or certificates.server()) as (_, address):
+    async with serving(lambda: server, ssl=options.pop("context", None) or certificates.server()) as (
+        _,
+        address,
+    ):
         transport, _ = await asyncio.wait_for(
             loop.create_connection(
                 lambda: client, *address, ssl=certificates.client(), server_hostname="localhost", **options

@@ -193,7 +193,9 @@ async def test_all_that_was_written_arrives_before_the_end(certificates: Certifi
         assert await protocol.until_lost() is None
 
 
-async def test_writes_after_the_end_are_dropped(certificates: Certificates, caplog: pytest.LogCaptureFixture) -> None:
+async def test_writes_after_the_end_are_dropped(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
     protocol = Recorder()
     async with accepted(certificates, protocol) as peer:
         protocol.transport.close()
@@ -304,7 +306,9 @@ async def test_close_with_a_stalled_peer_gives_up(certificates: Certificates) ->
 
 @pytest.mark.ours  # stock asyncio drops what is queued when data arrives after close()
 async def test_both_ends_close_with_much_to_send(certificates: Certificates) -> None:
-    """Each has stopped reading: what comes is nobody's, but were it not read they would wait for each other."""
+    """Each has stopped reading: what comes is nobody's,
+    but were it not read they would wait for each other.
+    """
     client, server = Recorder(), Recorder()
     async with joined(certificates, client, server, ssl_shutdown_timeout=LIMIT):
         for protocol in (client, server):

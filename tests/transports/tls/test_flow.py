@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from transports.certs import Certificates
-from transports.support import LIMIT, MIB, SMALL_BUFFER, BufferedRecorder, Echo, Recorder, collect_errors, shrink, turns
+from transports.support import (
+    LIMIT,
+    MIB,
+    SMALL_BUFFER,
+    BufferedRecorder,
+    Echo,
+    Recorder,
+    collect_errors,
+    shrink,
+    turns,
+)
 
 from .support import accepted, joined
 
@@ -30,7 +40,7 @@ def records(wire: bytes) -> list[int]:
     return kinds
 
 
-# -------------------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -177,7 +187,7 @@ async def test_a_pause_writing_that_raises(certificates: Certificates) -> None:
     assert [context["message"] for context in seen] == ["protocol.pause_writing() failed"]
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 async def test_pausing_and_resuming_twice(certificates: Certificates) -> None:
@@ -235,7 +245,8 @@ async def test_a_paused_reader_stops_the_peer(certificates: Certificates) -> Non
         transport = protocol.transport
         await asyncio.sleep(0.05)
         assert not sending.done()
-        assert transport.get_read_buffer_size() <= 256 * 1024 + 256 * 1024  # the limit, and what one read may add
+        # the limit, and what one read may add
+        assert transport.get_read_buffer_size() <= 256 * 1024 + 256 * 1024
         transport.resume_reading()
         await asyncio.wait_for(sending, LIMIT)
         assert len(await protocol.until_received(16 * MIB)) == 16 * MIB

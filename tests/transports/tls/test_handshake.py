@@ -43,7 +43,10 @@ async def test_a_name_that_cannot_be(certificates: Certificates) -> None:
 
 async def test_the_server_gives_up_a_client_that_says_nothing(certificates: Certificates) -> None:
     protocol = Recorder()
-    async with serving(lambda: protocol, ssl=certificates.server(), ssl_handshake_timeout=0.05) as (_, address):
+    async with serving(lambda: protocol, ssl=certificates.server(), ssl_handshake_timeout=0.05) as (
+        _,
+        address,
+    ):
         with await dialled(address) as sock:
             loop = asyncio.get_running_loop()
             with contextlib.suppress(ConnectionResetError):

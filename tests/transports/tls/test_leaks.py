@@ -83,7 +83,10 @@ def test_an_unclosed_transport_warns(loop: asyncio.AbstractEventLoop, certificat
     client = Recorder()
     loop.run_until_complete(
         loop.create_connection(
-            lambda: client, *server.sockets[0].getsockname(), ssl=certificates.client(), server_hostname="localhost"
+            lambda: client,
+            *server.sockets[0].getsockname(),
+            ssl=certificates.client(),
+            server_hostname="localhost",
         )
     )
     server.close()
@@ -93,4 +96,6 @@ def test_an_unclosed_transport_warns(loop: asyncio.AbstractEventLoop, certificat
         client.transport = None
         del server
         gc.collect()
-    assert any("unclosed transport <asyncio._SSLProtocolTransport" in str(warning.message) for warning in caught)
+    assert any(
+        "unclosed transport <asyncio._SSLProtocolTransport" in str(warning.message) for warning in caught
+    )

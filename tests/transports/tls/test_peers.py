@@ -93,7 +93,10 @@ async def test_our_close_is_told_to_the_peer(certificates: Certificates) -> None
         protocol.transport.write(b"bye")
         protocol.transport.close()
 
-    async with serving(lambda: Recorder(connection_made=say_and_leave), ssl=certificates.server()) as (_, address):
+    async with serving(lambda: Recorder(connection_made=say_and_leave), ssl=certificates.server()) as (
+        _,
+        address,
+    ):
         assert await asyncio.to_thread(read_to_end, address) == b"bye"
         await turns(10)
 
@@ -102,7 +105,13 @@ async def test_our_close_is_told_to_the_peer(certificates: Certificates) -> None
 async def test_the_openssl_client(certificates: Certificates) -> None:
     async with serving(Echo, ssl=certificates.server()) as (_, address):
         command = ["openssl", "s_client", "-connect", f"127.0.0.1:{address[1]}", "-quiet", "-no_ign_eof"]
-        command += ["-verify_return_error", "-verify_hostname", "localhost", "-CAfile", str(certificates.certificate)]
+        command += [
+            "-verify_return_error",
+            "-verify_hostname",
+            "localhost",
+            "-CAfile",
+            str(certificates.certificate),
+        ]
 
         def run() -> bytes:
             with subprocess.Popen(
@@ -158,7 +167,9 @@ async def test_a_client_that_speaks_no_tls(certificates: Certificates) -> None:
 async def test_records_of_every_size(certificates: Certificates, size: int) -> None:
     data = random.Random(size).randbytes(size)
     async with serving(Echo, ssl=certificates.server()) as (_, address):
-        assert await asyncio.wait_for(asyncio.to_thread(_ask_large, address, certificates, data), LIMIT) == data
+        assert (
+            await asyncio.wait_for(asyncio.to_thread(_ask_large, address, certificates, data), LIMIT) == data
+        )
 
 
 def _ask_large(address: Any, certificates: Certificates, data: bytes) -> bytes:

@@ -194,7 +194,9 @@ async def test_curl_that_does_not_trust_us(certificates: Certificates) -> None:
             assert await asyncio.to_thread(process.wait) == 60
 
 
-def test_the_context_of_a_client_that_gives_none(loop: asyncio.AbstractEventLoop, certificates: Certificates) -> None:
+def test_the_context_of_a_client_that_gives_none(
+    loop: asyncio.AbstractEventLoop, certificates: Certificates
+) -> None:
     """ssl=True: the system's trust store, which does not know our certificate."""
 
     async def main() -> None:

@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 
 from transports.certs import Certificates
-from transports.support import BIG, LIMIT, MIB, Echo, Recorder, collect_errors, serving, shrink, socket_directory, turns
+from transports.support import (
+    BIG,
+    LIMIT,
+    MIB,
+    Echo,
+    Recorder,
+    collect_errors,
+    serving,
+    shrink,
+    socket_directory,
+    turns,
+)
 
 
 @contextlib.asynccontextmanager
@@ -162,7 +173,11 @@ async def test_a_handshake_that_does_not_come(certificates: Certificates) -> Non
     async with serving(Recorder) as (_, address):
         with pytest.raises(ConnectionAbortedError, match="handshake"):
             await asyncio.get_running_loop().create_connection(
-                Recorder, *address, ssl=certificates.client(), server_hostname="localhost", ssl_handshake_timeout=0.05
+                Recorder,
+                *address,
+                ssl=certificates.client(),
+                server_hostname="localhost",
+                ssl_handshake_timeout=0.05,
             )
         await turns(10)
 
@@ -177,7 +192,9 @@ async def test_start_tls_on_both_ends(certificates: Certificates) -> None:
         protocol.transport.write(b"go ahead")
         protocol.events.append("connection_lost")  # the other one will hear of it
         upgraded.append(
-            loop.create_task(loop.start_tls(protocol.transport, secure_server, certificates.server(), server_side=True))
+            loop.create_task(
+                loop.start_tls(protocol.transport, secure_server, certificates.server(), server_side=True)
+            )
         )
 
     async with serving(lambda: Recorder(data_received=upgrade)) as (_, address):
@@ -185,7 +202,9 @@ async def test_start_tls_on_both_ends(certificates: Certificates) -> None:
         plain.write(b"STARTTLS")
         await plain_client.until_received(8)
         async with asyncio.timeout(LIMIT):
-            secure = await loop.start_tls(plain, secure_client, certificates.client(), server_hostname="localhost")
+            secure = await loop.start_tls(
+                plain, secure_client, certificates.client(), server_hostname="localhost"
+            )
             secure_server.transport = await upgraded[0]
         secure.write(b"secret" * 10_000)
         assert await secure_client.until_received(60_000) == b"secret" * 10_000

@@ -40,7 +40,9 @@ async def test_both_sides_and_kinds(certificates: Certificates, server_side: boo
         second.hooks["get_buffer"] = lambda protocol, _hint: memoryview(protocol.buffer)
     loop = asyncio.get_running_loop()
     async with plain(first) as sock:
-        peer = Peer(sock, certificates.client() if server_side else certificates.server(), server_side=not server_side)
+        peer = Peer(
+            sock, certificates.client() if server_side else certificates.server(), server_side=not server_side
+        )
         shaking = asyncio.create_task(peer.handshake())
         transport = await asyncio.wait_for(
             loop.start_tls(
@@ -91,7 +93,9 @@ async def test_a_handshake_that_fails(certificates: Certificates) -> None:
 
         shaking = asyncio.create_task(shake())
         with pytest.raises(ssl.SSLCertVerificationError):
-            await loop.start_tls(protocol.transport, protocol, certificates.stranger(), server_hostname="localhost")
+            await loop.start_tls(
+                protocol.transport, protocol, certificates.stranger(), server_hostname="localhost"
+            )
         assert isinstance(await protocol.until_lost(), ssl.SSLCertVerificationError)
         await shaking
 
@@ -119,7 +123,9 @@ async def test_wait_closed_after_an_upgrade_that_failed(certificates: Certificat
     with peer:
         _, writer = await asyncio.open_connection(sock=ours)
         with pytest.raises(ConnectionAbortedError):
-            await writer.start_tls(certificates.client(), server_hostname="localhost", ssl_handshake_timeout=0.05)
+            await writer.start_tls(
+                certificates.client(), server_hostname="localhost", ssl_handshake_timeout=0.05
+            )
         writer.close()
         with contextlib.suppress(ConnectionAbortedError):
             await asyncio.wait_for(writer.wait_closed(), LIMIT)
@@ -190,7 +196,9 @@ async def test_of_a_connection_that_is_gone(certificates: Certificates) -> None:
     async with plain(protocol):
         protocol.transport.abort()
         with pytest.raises(ConnectionAbortedError):
-            await loop.start_tls(protocol.transport, protocol, certificates.client(), server_hostname="localhost")
+            await loop.start_tls(
+                protocol.transport, protocol, certificates.client(), server_hostname="localhost"
+            )
 
 
 async def test_tls_in_tls(certificates: Certificates) -> None:
