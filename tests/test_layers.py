@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,84 @@ def test_imports_follow_the_direction() -> None:
             if other != room and other not in ROOMS[room] and not (room == "drivers" and used in OF_THE_PORT):
                 wrong.append(f"{_module(path)} uses {used}")
     assert wrong == []
+
+
+INCLUDES = re.compile(
+    r"""^\s*(?:\#\s*include\s*|cdef\s+extern\s+from\s+)["'<]{1,2}([\w./*]+)[">']""", re.MULTILINE
+)
+BOUND_BY_CYTHON = re.compile(r"^\s*(?:from|cimport)\s+(posix[\w.]*|libc\.errno)", re.MULTILINE)
+#: What any C compiler has, and Python.
+PORTABLE = {"stddef.h", "stdint.h", "stdlib.h", "string.h", "Python.h", "pythread.h"}
+CALLS_OF_ATOMICS = re.compile(r"\b(?:__atomic_\w+|__sync_\w+|_?Interlocked\w+)\b")
+
+
+def _written(*suffixes: str) -> Iterator[Path]:
+    return (path for path in sorted(PACKAGE.rglob("*")) if path.suffix in suffixes)
+
+
+def test_headers_follow_the_direction() -> None:
+    """A module includes headers of its own room and of sys/, which alone includes those of the system."""
+    wrong = []
+    for path in _written(".h", ".pyx", ".pxd"):
+        room, text = path.relative_to(PACKAGE).parts[0], path.read_text()
+        for header in INCLUDES.findall(text):
+            near = (path.parent / header).exists()
+            if room == "sys":
+                allowed = (
+                    near or "/" not in header or not (PACKAGE.parent / header).exists() or "/sys/" in header
+                )
+            else:
+                allowed = (
+                    near or header in PORTABLE or header.startswith((f"proactorx/{room}/", "proactorx/sys/"))
+                )
+            if not allowed:
+                wrong.append(f"{path.relative_to(PACKAGE)} includes {header}")
+        wrong += [
+            f"{path.relative_to(PACKAGE)} uses {used}"
+            for used in BOUND_BY_CYTHON.findall(text)
+            if room != "sys"
+        ]
+    assert wrong == []
+
+
+def test_the_rule_of_headers_is_applied_to_something() -> None:
+    found = {path.name: set(INCLUDES.findall(path.read_text())) for path in _written(".h", ".pyx", ".pxd")}
+    assert "proactorx/sys/socket.h" in found["socket.pxd"]
+    assert {"sys/socket.h", "socket_windows.h"} <= found["socket.h"]
+    assert "proactorx/sys/park.h" in found["shared.h"]
+
+
+def test_headers_of_the_system_are_declared_once() -> None:
+    """... each in the ``.pxd`` beside it; what is only a part of another header needs none."""
+    folder = PACKAGE / "sys"
+    parts = {"ring_abi", "socket_windows"}
+    assert {path.stem for path in folder.glob("*.h")} - {path.stem for path in folder.glob("*.pxd")} == parts
+    declared = Counter(
+        header
+        for path in _written(".pyx", ".pxd")
+        for header in INCLUDES.findall(path.read_text())
+        if "/sys/" in header
+    )
+    assert {header for header, count in declared.items() if count > 1} == set()
+
+
+def test_there_is_one_vocabulary_of_atomics() -> None:
+    raw = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in _written(".h", ".pyx", ".pxd")
+        if CALLS_OF_ATOMICS.search(path.read_text())
+    }
+    assert raw == {"sys/atomic.h"}
+
+
+def test_there_is_one_monotonic_clock() -> None:
+    clocks = re.compile(r"clock_gettime\(CLOCK_MONOTONIC,|QueryPerformanceCounter|GetTickCount64\(")
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in _written(".h", ".pyx", ".pxd")
+        if clocks.search(path.read_text())
+    }
+    assert found == {"sys/clock.h"}
 
 
 def test_the_rule_is_applied_to_something() -> None:

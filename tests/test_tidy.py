@@ -52,7 +52,7 @@ MAY_BE_UNIMPLEMENTED = {
     "loop/winpipes.py",  # pipes on a driver that has none
     "transports/winpipe.py",
 }
-DRIVER_FILES = {"__init__", "driver", "entries", "probe", "ring", "trial"}  # and headers
+DRIVER_FILES = {"__init__", "driver", "entries", "probe", "trial"}
 
 pytestmark = pytest.mark.skipif(not (PACKAGE / "port" / "op.pyx").exists(), reason="the sources are not here")
 

@@ -1,13 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.readiness cimport ReadinessDriver
+from proactorx.sys.epoll cimport PX_EVENTS, px_event
 from proactorx.sys.event cimport px_waker
-
-cdef extern from "proactorx/sys/epoll.h":
-    ctypedef struct px_event:
-        uint32_t events
-        int fd
-        uint32_t generation
-    enum: PX_EVENTS
 
 cdef class EpollSet(ReadinessDriver):
     cdef int epfd

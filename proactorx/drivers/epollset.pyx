@@ -8,26 +8,18 @@ See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-
 
 from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from posix.unistd cimport close, read
 from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver
-from proactorx.sys.event cimport px_wake, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
+from proactorx.sys.atomic cimport load_acquire, store_release
+from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.epoll cimport (
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, px_epoll_create, px_epoll_ctl, px_epoll_wait,
+)
+from proactorx.sys.event cimport (
+    px_eventfd, px_eventfd_drain, px_wake, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set,
+)
+from proactorx.sys.socket cimport POLLIN, px_close
 
 import os
-
-cdef extern from "proactorx/sys/epoll.h":
-    int px_epoll_create() nogil
-    int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) nogil
-    int px_epoll_wait(int epfd, px_event *events, int64_t timeout_ns) nogil
-    int px_eventfd() nogil
-    int px_load_fd(int *fd) nogil
-    void px_store_fd(int *fd, int value) nogil
-    int64_t px_now_ns() nogil
-
-cdef extern from "<poll.h>":
-    enum: POLLIN
-
-cdef extern from "<sys/epoll.h>":
-    enum: EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
 
 
 # epoll has no flag that could be read for free, so a turn with callbacks ready asks the kernel only after so many
@@ -52,7 +44,7 @@ cdef class EpollSet(ReadinessDriver):
             raise OSError(-epfd, os.strerror(-epfd))
         wake_fd = px_eventfd()
         if wake_fd < 0:
-            close(epfd)
+            px_close(epfd)
             raise OSError(-wake_fd, os.strerror(-wake_fd))
         self.epfd = epfd
         self.set_interest(wake_fd, 0, POLLIN)
@@ -90,8 +82,8 @@ cdef class EpollSet(ReadinessDriver):
         cdef FdSlot *slot
         if epfd < 0:
             raise OSError(-epfd, os.strerror(-epfd))
-        px_store_fd(&self.epfd, epfd)
-        close(old)
+        store_release(&self.epfd, epfd)
+        px_close(old)
         self.set_interest(self.waker.fd, 0, POLLIN)
         for fd in range(self.slot_count):
             slot = &self.slots[fd]
@@ -132,11 +124,10 @@ cdef class EpollSet(ReadinessDriver):
     cdef int collect(self, int n) except -1:
         """Queue the packets of `n` events."""
         cdef int i
-        cdef uint64_t count
         cdef bint renew = False
         for i in range(n):
             if self.events[i].fd == self.waker.fd:
-                read(self.waker.fd, &count, sizeof(count))
+                px_eventfd_drain(self.waker.fd)
             elif self.events[i].generation == self.slots[self.events[i].fd].generation:
                 self.ready(self.events[i].fd, self.events[i].events)
             else:
@@ -148,8 +139,8 @@ cdef class EpollSet(ReadinessDriver):
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
         # What is found is found again by the wait: the set is level-triggered.
         cdef px_event found[PX_EVENTS]
-        cdef int epfd = px_load_fd(&self.epfd), n = px_epoll_wait(epfd, found, timeout_ns)
-        return -n if n < 0 and epfd == px_load_fd(&self.epfd) else 0
+        cdef int epfd = load_acquire(&self.epfd), n = px_epoll_wait(epfd, found, timeout_ns)
+        return -n if n < 0 and epfd == load_acquire(&self.epfd) else 0
 
     cdef int _spin(self):
         cdef int64_t until = px_now_ns() + self.spin_ns
@@ -176,12 +167,12 @@ cdef class EpollSet(ReadinessDriver):
         cdef int epfd = self.epfd
         self.epfd = -1
         if epfd >= 0:
-            close(epfd)
+            px_close(epfd)
         if wake_fd >= 0:
-            close(wake_fd)
+            px_close(wake_fd)
 
     def __dealloc__(self):
         if self.epfd >= 0:
-            close(self.epfd)
+            px_close(self.epfd)
         if self.waker.fd >= 0:
-            close(self.waker.fd)
+            px_close(self.waker.fd)

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.sys.event cimport px_waker
 from proactorx.port.op cimport Op, Packet
+from proactorx.sys.event cimport px_waker
 
 cdef enum:
     LARGEST_FD = 1 << 26  # more than any kernel's fs.nr_open: the table grows to the largest number seen

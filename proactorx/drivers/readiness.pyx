@@ -14,36 +14,17 @@ when somebody knows the file to be new (``new_file``), or when the op finds that
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING
-from proactorx.sys.event cimport px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
 from proactorx.port.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY,
     POLL, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
 )
-
-cdef extern from "proactorx/sys/socket.h":
-    enum: PX_HOT_SIZE
-    struct sockaddr:
-        pass
-    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
-    ssize_t px_send(int fd, const char *buffer, size_t size) nogil
-    struct msghdr:
-        pass
-    ctypedef struct px_message:
-        msghdr header
-    ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size_t size) nogil
-    ssize_t px_sendmsg(int fd, const msghdr *header) nogil
-    ctypedef struct px_client:
-        pass
-    int px_accept(int fd, px_client *client) nogil
-    int px_disconnect(int fd) nogil
-    int px_connect(int fd, const sockaddr *address, unsigned int size) nogil
-    int px_socket_error(int fd) nogil
-    int px_sleep_on(int fd, int64_t timeout_ns) nogil
-    int px_wake_socket(px_waker *waker) nogil
-    enum: POLLIN, POLLOUT, POLLERR, POLLHUP
-
+from proactorx.sys.event cimport px_wake_socket, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
+from proactorx.sys.socket cimport (
+    POLLERR, POLLHUP, POLLIN, POLLOUT, PX_HOT_SIZE, px_accept, px_client, px_connect, px_disconnect, px_message,
+    px_recv, px_recvmsg, px_send, px_sendmsg, px_sleep_on, px_socket_error, sockaddr,
+)
 
 cdef enum:
     ACCEPTS_IN_A_ROW = 8

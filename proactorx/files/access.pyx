@@ -10,6 +10,11 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.port.op cimport FILE_STEP, FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
 from proactorx.port.port cimport Port
+from proactorx.sys.clock cimport px_monotonic
+from proactorx.sys.file cimport (
+    AT_FDCWD, px_file_close, px_file_ends, px_file_open, px_file_read, px_file_seek, px_file_sync, px_file_write,
+)
+from proactorx.sys.socket cimport px_has_bytes
 
 import asyncio
 import collections
@@ -18,22 +23,6 @@ from asyncio import events
 
 from proactorx.files import direct as _direct
 from proactorx.pool import default_pool
-
-cdef extern from "proactorx/sys/file.h":
-    ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t offset) nogil
-    ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) nogil
-    int px_file_sync(int fd, int data_only) nogil
-    int px_file_open(const char *path, int flags) nogil
-    int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
-    int px_file_close(int fd) nogil
-    int px_file_ends(int fd, int64_t offset) nogil
-    enum: AT_FDCWD
-
-cdef extern from "proactorx/sys/polling.h":
-    int px_has_bytes(int fd) nogil
-
-cdef extern from "../loop/inbox.h":
-    double px_monotonic() nogil
 
 cdef object running_loop = events._get_running_loop
 cdef object sleep = asyncio.sleep

@@ -8,20 +8,14 @@ from proactorx.files.handles cimport AsyncBase, error_of
 from proactorx.files.window cimport Window
 from proactorx.sys.errnos cimport EAGAIN, EOPNOTSUPP
 from proactorx.port.op cimport WRITE
+from proactorx.sys.file cimport px_file_read_now, px_file_seek, px_file_write_now
+from proactorx.sys.socket cimport px_has_bytes
 
 import os
 
 from proactorx.files import coroutines as _coroutines
 
 cdef object next_line = _coroutines.next_line
-
-cdef extern from "proactorx/sys/file.h":
-    ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
-    ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
-    int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
-
-cdef extern from "proactorx/sys/polling.h":
-    int px_has_bytes(int fd) nogil
 
 cdef enum:
     WINDOW = 1 << 16         # read ahead at a time

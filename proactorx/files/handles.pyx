@@ -15,6 +15,7 @@ from proactorx.files.bodies cimport Body, start_body
 from proactorx.files.window cimport Window, number_of
 from proactorx.sys.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
 from proactorx.port.op cimport FSYNC, FSYNC_DATA, READ, WRITE
+from proactorx.sys.file cimport px_file_seek, px_file_write_now
 
 import asyncio
 import collections
@@ -26,10 +27,6 @@ import warnings
 from proactorx.files.bodies import read_at
 from proactorx.files.disk import advise_call, allocate_call
 from proactorx.files.window import RawFile
-
-cdef extern from "proactorx/sys/file.h":
-    ssize_t px_file_write_now(int fd, const char *buffer, size_t size, int64_t offset) nogil
-    int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
 
 cdef str BLOCKED = "write could not complete without blocking"  # in the words of the io module
 cdef enum:

@@ -1,11 +1,7 @@
 """inotify(7), which Python does not offer."""
 
+from proactorx.sys.inotify cimport px_inotify_add, px_inotify_open
 import os
-
-cdef extern from "proactorx/sys/inotify.h":
-    int px_inotify_open() nogil
-    int px_inotify_add(int fd, const char *path) nogil
-
 
 def watch_directory(path):
     """A descriptor, not blocking, from which changes in the directory `path` can be read; looking it up may wait.

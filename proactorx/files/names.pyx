@@ -8,21 +8,13 @@ from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
 from proactorx.files.window cimport kernel_name
 from proactorx.port.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
+from proactorx.sys.file cimport PX_LOCAL, px_file_facts, px_file_nature, px_stat_cached
 
 import os
 import sys
 
 from proactorx.files import window as _window
 from proactorx.files.bodies import in_thread
-
-cdef extern from "proactorx/sys/file.h":
-    ctypedef struct px_file_facts:
-        int kind
-        int64_t size
-        unsigned long long device
-    int px_look_now(const char *path, px_file_facts *facts) nogil
-    int px_file_nature(int fd) nogil
-    enum: PX_LOCAL
 
 UNLINK = NAME_UNLINK
 RMDIR = NAME_RMDIR
@@ -48,7 +40,7 @@ def _look_at_file_system(folder):
 
 async def _is_local(Access access, bytes folder):
     cdef px_file_facts facts
-    if px_look_now(folder, &facts) < 0:
+    if px_stat_cached(folder, &facts) < 0:
         return False
     if facts.device not in local_devices:
         await in_thread(access, _look_at_file_system, folder)

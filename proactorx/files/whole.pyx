@@ -10,6 +10,10 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 from proactorx.files.access cimport Access, access_of
+from proactorx.sys.file cimport (
+    O_NONBLOCK, O_RDONLY, PX_BY_HANDLE, PX_LOCAL, PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT, px_file_close,
+    px_file_facts, px_file_nature, px_file_read_now, px_open_now, px_stat_cached, px_stat_fd,
+)
 
 import io
 import os
@@ -17,19 +21,6 @@ import select
 
 from proactorx.files.bodies import in_thread
 from proactorx.files import window as _window
-
-cdef extern from "proactorx/sys/file.h":
-    ctypedef struct px_file_facts:
-        int kind
-        int64_t size
-        unsigned long long device
-    int px_open_now(const char *path, int flags, int resolve) nogil
-    int px_look_now(const char *path, px_file_facts *facts) nogil
-    int px_file_look(int fd, px_file_facts *facts) nogil
-    int px_file_nature(int fd) nogil
-    ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
-    int px_file_close(int fd) nogil
-    enum: PX_LOCAL, PX_BY_HANDLE, PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT, O_NONBLOCK, O_RDONLY
 
 cdef extern from "Python.h":
     int PyUnicode_FSConverter(object path, PyObject **result) except 0
@@ -69,7 +60,7 @@ cdef int open_small(bytes name) except -2:
     if root == LOCAL and PyBytes_AS_STRING(name)[0] == c"/":
         fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_SAME_MOUNT)
     if fd < 0:
-        if px_look_now(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
+        if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
             return -1
         fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
         if fd < 0:
@@ -91,7 +82,7 @@ cdef object read_now(bytes name):
     if 0 < count < TINY and (count % PAGE or px_file_read_now(fd, buffer + count, 1, count) == 0):
         # All of it: where the page cache lacks a page, what it has ends at a page's end.
         data = PyBytes_FromStringAndSize(buffer, count)
-    elif count != 0 and px_file_look(fd, &facts) == 0:  # 0: empty, or a file of /proc
+    elif count != 0 and px_stat_fd(fd, &facts) == 0:  # 0: empty, or a file of /proc
         if facts.kind == c"p":
             # Its writer has noticed: closing it would break the pipe.
             return RawFile(fd, "r")

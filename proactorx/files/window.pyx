@@ -20,6 +20,11 @@ from libc.string cimport memchr, memcpy
 from proactorx.files.access cimport Access, FileOp
 from proactorx.sys.errnos cimport EAGAIN, EINTR, ENOENT, EOPNOTSUPP
 from proactorx.port.op cimport OPEN
+from proactorx.sys.file cimport (
+    O_CLOEXEC, O_NONBLOCK, O_RDONLY, PX_BY_HANDLE, PX_LOCAL, PX_MADE_UP, PX_RESOLVE_CACHED, px_file_close,
+    px_file_facts, px_file_nature, px_file_read_now, px_file_second, px_file_seek, px_file_set_flags, px_open_now,
+    px_stat_cached, px_stat_fd,
+)
 
 import errno
 import io
@@ -28,24 +33,6 @@ import sys
 
 if sys.platform == "win32":
     from msvcrt import get_osfhandle
-
-cdef extern from "proactorx/sys/file.h":
-    ctypedef struct px_file_facts:
-        int kind
-        int64_t size
-        unsigned long long device
-    ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) nogil
-    int64_t px_file_seek(int fd, int64_t offset, int whence) nogil
-    int px_file_look(int fd, px_file_facts *facts) nogil
-    int px_file_nature(int fd) nogil
-    enum: PX_LOCAL, PX_MADE_UP
-    int px_open_now(const char *path, int flags, int resolve) nogil
-    int px_look_now(const char *path, px_file_facts *facts) nogil
-    int px_file_close(int fd) nogil
-    int px_file_set_flags(int fd, int flags) nogil
-    int px_file_second(int fd, int appends, int direct) nogil
-    enum: PX_BY_HANDLE, PX_RESOLVE_CACHED
-    enum: O_CLOEXEC, O_NONBLOCK, O_RDONLY
 
 cdef extern from *:
     """
@@ -78,7 +65,7 @@ cdef class Window:
 
     def __init__(self, int fd):
         cdef px_file_facts facts
-        cdef int error = px_file_look(fd, &facts)
+        cdef int error = px_stat_fd(fd, &facts)
         if error < 0:
             raise OSError(-error, os.strerror(-error))
         self.fd = self.io = fd
@@ -227,7 +214,7 @@ cdef class Window:
     cdef int64_t size(self) except -1:
         """About how long the file is: of one that another machine has, it may be longer by now."""
         cdef px_file_facts facts
-        cdef int error = px_file_look(self.fd, &facts)
+        cdef int error = px_stat_fd(self.fd, &facts)
         if error < 0:
             raise OSError(-error, os.strerror(-error))
         return facts.size
@@ -262,7 +249,7 @@ cdef class Window:
         cdef int nature
         with nogil:
             nature = px_file_nature(self.fd)
-        if px_file_look(self.fd, &facts) == 0:
+        if px_stat_fd(self.fd, &facts) == 0:
             local_devices[facts.device] = nature == PX_LOCAL
         if nature == PX_LOCAL:
             self.trust_file_system()
@@ -529,13 +516,13 @@ async def open_now(Access access not None, path):
         return -1
     if access.tired():
         await access.rest()
-    if px_look_now(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
+    if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
         return -1
     # O_NONBLOCK: another process may hold a lease, fcntl(2).
     fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
     if fd < 0:
         return -1
-    if px_file_look(fd, &facts) < 0 or facts.kind != c"r" or px_file_set_flags(fd, O_RDONLY) < 0:
+    if px_stat_fd(fd, &facts) < 0 or facts.kind != c"r" or px_file_set_flags(fd, O_RDONLY) < 0:
         px_file_close(fd)  # somebody has put something else there in between
         return -1
     access.spend(OPENING)
@@ -545,11 +532,11 @@ async def open_now(Access access not None, path):
 cdef bint may_open_by_op(bytes name) except -1:
     """Whether `name`, or the folder of one that is not there or not in the kernel's cache, is local and no device."""
     cdef px_file_facts facts
-    cdef int error = px_look_now(name, &facts)
+    cdef int error = px_stat_cached(name, &facts)
     cdef bytes folder
     if error == -EAGAIN or error == -ENOENT:
         folder = os.path.dirname(name) or b"."
-        error = px_look_now(folder, &facts)
+        error = px_stat_cached(folder, &facts)
     elif error >= 0 and facts.kind != c"r":
         return False
     return error >= 0 and bool(local_devices.get(facts.device))

@@ -4,21 +4,13 @@ from libc.stddef cimport wchar_t
 from libc.stdint cimport int64_t
 
 from libc.stdlib cimport calloc, free
+from proactorx.sys.file_windows cimport (
+    ERROR_OPERATION_ABORTED, px_file_reserve, px_move_through, px_watch, px_watch_begin, px_watch_close,
+    px_watch_end, px_watch_open, px_watch_stop,
+)
 
 import ctypes
 import os
-
-cdef extern from "proactorx/sys/file_windows.h":
-    int px_file_reserve(int fd, int64_t size) nogil
-    ctypedef struct px_watch:
-        unsigned int buffer[1]
-    unsigned long px_watch_open(px_watch *watch, const wchar_t *path) nogil
-    unsigned long px_watch_begin(px_watch *watch) nogil
-    long px_watch_end(px_watch *watch) nogil
-    void px_watch_stop(px_watch *watch) nogil
-    void px_watch_close(px_watch *watch) nogil
-    enum: ERROR_OPERATION_ABORTED
-    unsigned long px_move_through(const wchar_t *source, const wchar_t *target) nogil
 
 cdef extern from "Python.h":
     wchar_t *PyUnicode_AsWideCharString(object text, Py_ssize_t *size) except NULL

@@ -11,6 +11,8 @@ from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from proactorx.port.port cimport Port
+from proactorx.sys.atomic cimport exchange, load_pointer, load_relaxed
+from proactorx.sys.clock cimport px_monotonic
 
 import logging
 import sys
@@ -45,10 +47,6 @@ cdef extern from *:
 cdef extern from "inbox.h":
     void px_inbox_push(void **head, void *item, void **next) nogil
     void *px_inbox_take(void **head) nogil
-    int px_exchange(int *flag, int value) nogil
-    bint px_is_set(int *flag) nogil
-    void *px_peek(void **head) nogil
-    double px_monotonic() nogil
 
 FORKED = "this loop belongs to the parent process; make a new one after fork()"
 
@@ -297,7 +295,7 @@ cdef class LoopCore:
         Py_INCREF(handle)
         self.ready[self.ready_tail & self.ready_mask] = <void *>handle
         self.ready_tail += 1
-        if px_is_set(&self.sleeping):
+        if load_relaxed(&self.sleeping):
             self.rouse()
         return 0
 
@@ -307,7 +305,7 @@ cdef class LoopCore:
         From its own thread too: a finalizer or a signal handler may come in after the decision to sleep and before the
         system call that does it, where the driver runs bytecode in between.
         """
-        if px_exchange(&self.sleeping, 0):
+        if exchange(&self.sleeping, 0):
             self._port.wake_driver()
 
     cdef bint runs_elsewhere(self) noexcept:
@@ -319,7 +317,7 @@ cdef class LoopCore:
         if self.runs_elsewhere():
             self.post(handle)
             return 0
-        if px_peek(&self.inbox) != NULL:
+        if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()  # what was posted before this call runs before it
         return self.push_ready(handle)
 
@@ -543,7 +541,7 @@ cdef class LoopCore:
         self.timer_order += 1
         self.timer_count += 1
         px_timer_up(self.timers, self.timer_count - 1)
-        if px_is_set(&self.sleeping):
+        if load_relaxed(&self.sleeping):
             self.rouse()  # it did not know of this one
         return 0
 
@@ -619,7 +617,7 @@ cdef class LoopCore:
             raise RuntimeError(FORKED)
         port.turns += 1
         PyErr_CheckSignals()
-        if px_peek(&self.inbox) != NULL:
+        if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if port.dirty:
             port.flush()
@@ -631,7 +629,7 @@ cdef class LoopCore:
             self.slept = True
             self._before_sleep()
             PyErr_CheckSignals()  # one that came before the wake-up descriptor was set
-            if self.ready_head != self.ready_tail or px_peek(&self.inbox) != NULL:
+            if self.ready_head != self.ready_tail or load_pointer(&self.inbox) != NULL:
                 timeout = 0
         count = self.ready_tail - self.ready_head
         if timeout == 0:
@@ -640,11 +638,11 @@ cdef class LoopCore:
                 port.wait(0)
         else:
             # Others post first and look at `sleeping` then; we the other way round: one of us sees the other.
-            px_exchange(&self.sleeping, 1)
-            if px_peek(&self.inbox) == NULL:
+            exchange(&self.sleeping, 1)
+            if load_pointer(&self.inbox) == NULL:
                 self.polled = True
                 port.wait(timeout)
-            px_exchange(&self.sleeping, 0)
+            exchange(&self.sleeping, 0)
             PyErr_CheckSignals()
         if self.fresh:
             self.fresh = False
@@ -653,7 +651,7 @@ cdef class LoopCore:
         count = port.queued()
         if count:
             self.dispatch(count)
-        if px_peek(&self.inbox) != NULL:
+        if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
             self.due_timers()
@@ -772,7 +770,7 @@ cdef int _traverse(LoopCore self, visitproc visit, void *arg) noexcept:
     cdef uint32_t i = self.ready_head
     cdef Py_ssize_t k
     cdef int found = _traverse_attributes(<PyObject *>self, visit, arg)
-    cdef void *item = px_peek(&self.inbox)  # nobody posts now: those who do hold the GIL, or are stopped
+    cdef void *item = load_pointer(&self.inbox)  # nobody posts now: those who do hold the GIL, or are stopped
     while item != NULL and not found:
         found = visit(<PyObject *>item, arg)
         item = (<Handle>item).next

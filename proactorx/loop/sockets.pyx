@@ -19,6 +19,7 @@ from proactorx.port.op cimport (
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport UNLOCKED_SEND
+from proactorx.sys.socket cimport POLLIN, POLLOUT, px_accept, px_client, px_close, px_recv, px_send
 
 import asyncio
 import contextlib
@@ -30,18 +31,6 @@ import weakref
 
 from proactorx.port import names
 from proactorx.port.errors import strerror
-
-cdef extern from "proactorx/sys/socket.h":
-    struct sockaddr_storage:
-        pass
-    ctypedef struct px_client:
-        unsigned int size
-        sockaddr_storage name
-    int px_accept(int fd, px_client *client) nogil
-    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
-    ssize_t px_send(int fd, const char *buffer, size_t size) nogil
-    int px_close(int fd) nogil
-    enum: POLLIN, POLLOUT
 
 cdef enum:
     NEW_BYTES = 262144  # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in sys/socket.h

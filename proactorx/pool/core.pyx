@@ -8,15 +8,13 @@ sparingly: not while one that was woken before has yet to look at the queue, sin
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.thread cimport px_name_thread
 
 import os
 
 cdef extern from "Python.h":
     object PyObject_Call(object callback, object args, PyObject *kwargs)
-
-cdef extern from "proactorx/sys/thread.h":
-    double px_pool_clock()
-    void px_name_thread(const char *name)
 
 CLOSED = "the pool is closed"
 FORKED = "this pool belongs to the parent process; make a new one after fork()"
@@ -248,7 +246,7 @@ cdef class PoolCore:
         cdef bint refused
         if self.generation != generation:
             raise RuntimeError(FORKED)
-        call.since = px_pool_clock()
+        call.since = px_now_ns() * 1e-9
         with self.mutex:
             refused = self.closing
             if not refused:
@@ -573,7 +571,7 @@ cdef class PoolCore:
 
     def _counts(self):
         """What ``stats()`` says, but for the log."""
-        cdef double since, now = px_pool_clock()
+        cdef double since, now = px_now_ns() * 1e-9
         cdef int active, working
         cdef uint64_t retired, queued, completed
         with self.mutex:

@@ -4,29 +4,17 @@ A file is bound to one port at a time, and its key comes back with each of its p
 operations have ended: cancel them, take their packets, then close.
 """
 
-from libc.errno cimport errno
-from posix.types cimport off_t
-from posix.unistd cimport SEEK_CUR, lseek
 from proactorx.port.op cimport FILE_STEP, FSYNC, READ
 from proactorx.port.operations cimport Binding, Overlapped
 from proactorx.port.shared cimport SharedPort, px_begin, px_undo
+from proactorx.sys.file cimport PX_LOCAL, px_file_nature, px_file_read, px_file_sync, px_file_write
+from proactorx.sys.socket cimport px_has_position
 
 import os
 import socket
 import stat
 import threading
 import weakref
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t read(int fd, void *buffer, size_t size)
-    ssize_t write(int fd, const void *buffer, size_t size)
-    ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
-    ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
-    int fsync(int fd)
-
-cdef extern from "proactorx/sys/file.h":
-    int px_file_nature(int fd) nogil
-    enum: PX_LOCAL
 
 cdef dict bound = {}         # descriptor: _Binding; of this process
 cdef object bound_lock = threading.RLock()  # a finalizer may come in while its thread has it
@@ -222,7 +210,7 @@ cdef class CompletionPort(SharedPort):
         # What a server answers for (FUSE, NFS) waits inside the call that submits it, with the interpreter held.
         # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18): not for it.
         if (<_Binding>op.binding).at_once and self.has_native_files() and (
-                op.kind == FSYNC or op.position >= 0 or lseek(op.fd, 0, SEEK_CUR) < 0):
+                op.kind == FSYNC or op.position >= 0 or not px_has_position(op.fd)):
             return self.submit(op)
         return self.queue_body(op)
 
@@ -240,20 +228,15 @@ cdef class CompletionPort(SharedPort):
         cdef char *place = op.buffer()
         cdef Py_ssize_t size = min(op.want(), FILE_STEP)
         cdef ssize_t n
-        cdef int error
         with nogil:
             if op.kind == FSYNC:
-                n = fsync(op.fd)
-            elif op.kind == READ and op.position >= 0:
-                n = pread(op.fd, place, size, op.position)
+                n = px_file_sync(op.fd, False)
             elif op.kind == READ:
-                n = read(op.fd, place, size)
-            elif op.position >= 0:
-                n = pwrite(op.fd, place, size, op.position)
+                n = px_file_read(op.fd, place, size, op.position)
             else:
-                n = write(op.fd, place, size)
-            error = errno
-        return -error if n < 0 else n
+                n = px_file_write(op.fd, place, size, op.position)
+        return n
+
 
 def _after_fork_in_child():
     # Ports of the parent are of no use here: a file that was inherited may be bound to one of our own.

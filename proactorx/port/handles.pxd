@@ -1,6 +1,6 @@
 from libc.stdint cimport intptr_t
-from proactorx.sys.iocp cimport HANDLE
 from proactorx.port.operations cimport Binding
+from proactorx.sys.iocp cimport HANDLE
 
 cdef class _Opened:
     cdef int fd

@@ -7,8 +7,10 @@ The kernel knows which handles are bound; here is what it does not tell: to whic
 """
 
 from libc.stdint cimport intptr_t, uint32_t
-from proactorx.sys.iocp cimport CloseHandle, HANDLE, PX_SOCKET
 from proactorx.port.operations cimport Binding
+from proactorx.sys.file cimport px_is_disk, px_reopen
+from proactorx.sys.iocp cimport CloseHandle
+from proactorx.sys.socket cimport PX_SOCKET
 
 import ctypes
 import errno
@@ -23,12 +25,10 @@ cdef extern from "handles.h":
     enum: PX_NO_FILE, PX_STREAM, PX_DATAGRAM, PX_HANDLE
     enum: ERROR_INVALID_PARAMETER
     int px_kind_of(int fd) nogil
-    int px_is_disk(int fd) nogil
     void px_make_nonblocking(int fd) nogil
     int px_socket_family(int fd) nogil
     uint32_t px_bind_to(HANDLE port, int fd) nogil
     long px_replace(int fd, HANDLE port) nogil
-    int px_reopen(int fd, int appends, uint32_t flags) nogil
 
 cdef dict bound = {}                        # handle: HandleBinding; of this process
 cdef object bound_lock = threading.RLock()  # a finalizer may come in while its thread has it

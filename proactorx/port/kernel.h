@@ -9,8 +9,6 @@
 #include "proactorx/sys/iocp.h"
 #include "proactorx/sys/atomic.h"
 
-#include <winternl.h>
-
 enum { PX_POST = 64 };
 enum { PX_LARGEST_GET = 1024 };
 
@@ -35,7 +33,7 @@ static DWORD px_slot = FLS_OUT_OF_INDEXES; /* of each thread: its port */
 static HANDLE px_nowhere;                  /* a port that threads join to leave another */
 
 static void px_port_release(px_port *port) {
-    if (px_add(&port->references, -1)) return;
+    if (px_add_fetch(&port->references, -1)) return;
     DeleteCriticalSection(&port->lock);
     free(port);
 }
@@ -44,7 +42,7 @@ static void px_port_release(px_port *port) {
 static VOID WINAPI px_thread_ends(PVOID data) {
     px_port *port = (px_port *)data;
     if (port == NULL) return;
-    px_add(&port->associated, -1);
+    px_add_fetch(&port->associated, -1);
     px_port_release(port);
 }
 
@@ -80,7 +78,7 @@ static px_port *px_port_of_this_thread(void) { return (px_port *)FlsGetValue(px_
 static void px_associate(px_port *port) {
     px_port *before = px_port_of_this_thread();
     if (before == port) return;
-    if (port != NULL) px_add(&port->references, 1), px_add(&port->associated, 1);
+    if (port != NULL) px_add_fetch(&port->references, 1), px_add_fetch(&port->associated, 1);
     FlsSetValue(px_slot, port);
     px_thread_ends(before);
 }
@@ -180,14 +178,14 @@ static int px_take(px_port *port, OVERLAPPED_ENTRY *entries, int room, DWORD lim
 
 /* ------------------------------------------------------------------------------------------------------ operations */
 
-static int px_begin_send(int fd, px_flight *flight, const char *buffer, size_t size) {
+static int px_begin_send(int fd, px_overlapped *flight, const char *buffer, size_t size) {
     WSABUF memory = {(ULONG)px_clamp(size), (char *)buffer};
     px_clear(flight);
     return px_started(WSASend(PX_SOCKET(fd), &memory, 1, NULL, 0, &flight->overlapped, NULL));
 }
 
 /* The packet of an operation that the kernel has not taken, or that an IO thread has done: `n` is a count or -errno. */
-static DWORD px_answer_it(px_port *port, px_flight *flight, int n) {
+static DWORD px_answer_it(px_port *port, px_overlapped *flight, int n) {
     flight->posted = 1;
     flight->flags = n < 0 ? (DWORD)-n : 0;
     return PostQueuedCompletionStatus(port->handle, n < 0 ? 0 : (DWORD)n, PX_KEY_OP, &flight->overlapped)
@@ -195,7 +193,7 @@ static DWORD px_answer_it(px_port *port, px_flight *flight, int n) {
 }
 
 /* What the kernel says of an operation that has ended: 0 or -errno. */
-static int px_outcome(const px_flight *flight, int is_file) {
+static int px_outcome(const px_overlapped *flight, int is_file) {
     if (flight->posted) return -(int)flight->flags;
     switch ((ULONG)flight->overlapped.Internal) {
     case 0x80000005u: /* BUFFER_OVERFLOW: the rest is lost, or still in the pipe */ return 0;

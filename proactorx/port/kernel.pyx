@@ -18,6 +18,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, intptr_t, uint32_t
 from libc.stdlib cimport free, malloc
+from proactorx.sys.atomic cimport load_acquire, store_release
 from proactorx.sys.iocp cimport *
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
 from proactorx.port.op cimport (
@@ -26,6 +27,8 @@ from proactorx.port.op cimport (
 )
 from proactorx.port.handles cimport HandleBinding, bind, binding_of, family_of, is_disk, let_go, rebind, unbind
 from proactorx.port.operations cimport Binding, Operations, Overlapped, most_running, nanoseconds
+from proactorx.sys.file cimport px_fsync_blocking
+from proactorx.sys.socket cimport PX_SOCKET, closesocket, px_message, sockaddr
 
 import ctypes
 import logging
@@ -63,18 +66,11 @@ cdef extern from "kernel.h":
     void px_wake_one(px_port *port) nogil
     void px_forget_sigint() nogil
     int px_take(px_port *port, OVERLAPPED_ENTRY *entries, int room, uint32_t limit, int watch) nogil
-    int px_begin_send(int fd, px_flight_t *flight, const char *buffer, size_t size) nogil
-    int px_begin_read_at(int fd, px_flight_t *flight, char *buffer, size_t size, int64_t position) nogil
-    int px_begin_write_at(int fd, px_flight_t *flight, const char *buffer, size_t size, int64_t position) nogil
-    uint32_t px_answer_it(px_port *port, px_flight_t *flight, int n) nogil
-    int px_outcome(const px_flight_t *flight, int is_file) nogil
+    int px_begin_send(int fd, px_overlapped *flight, const char *buffer, size_t size) nogil
+    uint32_t px_answer_it(px_port *port, px_overlapped *flight, int n) nogil
+    int px_outcome(const px_overlapped *flight, int is_file) nogil
     int px_read_blocking(intptr_t handle, char *buffer, size_t size, int64_t position) nogil
     int px_write_blocking(intptr_t handle, const char *buffer, size_t size, int64_t position) nogil
-    int px_fsync_blocking(intptr_t handle) nogil
-
-cdef extern from "proactorx/sys/atomic.h":
-    int px_see(int *place) nogil
-    void px_show(int *place, int value) nogil
 
 cdef enum:
     LONGEST_WAIT = 0x7FFFFFFF  # milliseconds
@@ -90,8 +86,8 @@ cdef px_calls calls
 cdef bint calls_loaded = False
 
 
-cdef inline px_flight_t *flight_of(Overlapped op) noexcept:
-    return <px_flight_t *>&op.flight
+cdef inline px_overlapped *flight_of(Overlapped op) noexcept:
+    return <px_overlapped *>&op.flight
 
 
 cdef class _Blocking:
@@ -300,7 +296,7 @@ cdef class CompletionPort(Operations):
                 px_unlink(self.port, post)
                 made.append(self.posted(post))
             elif entries[i].lpCompletionKey == <size_t>PX_KEY_OP:
-                op = <Overlapped>(<px_flight_t *>entries[i].lpOverlapped).op
+                op = <Overlapped>(<px_overlapped *>entries[i].lpOverlapped).op
                 if op.is_finished() or self.ended(op, entries[i].dwNumberOfBytesTransferred):
                     (<CompletionPort>op.port).ops.discard(op)
                     made.append(TakenPacket(op.binding.key, op, op.offset, op.error))
@@ -329,7 +325,7 @@ cdef class CompletionPort(Operations):
     @property
     def associated(self):
         """How many threads are the port's."""
-        return 0 if self.port == NULL or self.closed else px_see(&self.port.associated)
+        return 0 if self.port == NULL or self.closed else load_acquire(&self.port.associated)
 
     @property
     def running(self):
@@ -341,14 +337,14 @@ cdef class CompletionPort(Operations):
         """How many packets wait (NtQueryIoCompletion)."""
         if self.port == NULL or self.closed:
             return 0
-        return max(px_depth(self.port), px_see(&self.port.queued))
+        return max(px_depth(self.port), load_acquire(&self.port.queued))
 
     @property
     def in_flight(self):
         """How many operations have not queued their packet yet."""
         if self.port == NULL or self.closed:
             return 0
-        ended = max(px_depth(self.port) - px_see(&self.port.queued), 0)
+        ended = max(px_depth(self.port) - load_acquire(&self.port.queued), 0)
         return max(len(self.ops | self.bodies) - ended, 0)
 
     @property
@@ -428,7 +424,7 @@ cdef class CompletionPort(Operations):
 
     cdef int submit(self, Overlapped op) except -1:
         cdef HandleBinding binding = <HandleBinding>op.binding
-        cdef px_flight_t *flight = flight_of(op)
+        cdef px_overlapped *flight = flight_of(op)
         cdef Py_ssize_t room = 0
         if op.kind == RECV:
             op.make_buffer()
@@ -452,14 +448,14 @@ cdef class CompletionPort(Operations):
             raise
         return 0
 
-    cdef int free_buffer(self, px_flight_t *flight) except -1:
+    cdef int free_buffer(self, px_overlapped *flight) except -1:
         PyMem_Free(flight.buffer)
         flight.buffer = NULL
         return 0
 
     cdef int begin(self, Overlapped op) except -1:
         """Give `op` to the kernel.  Another thread may have its packet before this returns."""
-        cdef px_flight_t *flight = flight_of(op)
+        cdef px_overlapped *flight = flight_of(op)
         cdef char *place = op.buffer()
         cdef Py_ssize_t size = op.want()
         cdef px_message *message = <px_message *>op.message()
@@ -503,7 +499,7 @@ cdef class CompletionPort(Operations):
     cdef bint ended(self, Overlapped op, uint32_t count) except -1:
         """The kernel has done with `op`; False: there is more of it to do."""
         cdef HandleBinding binding = <HandleBinding>op.binding
-        cdef px_flight_t *flight = flight_of(op)
+        cdef px_overlapped *flight = flight_of(op)
         cdef Packet packet
         cdef int kind = op.kind, error = px_outcome(flight, not binding.is_socket)
         cdef bint again
@@ -558,7 +554,7 @@ cdef class CompletionPort(Operations):
 
     cdef int finish(self, Overlapped op, bint driven) except -1:
         op.file = None
-        px_show(&op.finished, 1)
+        store_release(&op.finished, 1)
         if not driven:
             self.ops.add(op)
             flight_of(op).op = <void *>op

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
+from proactorx.sys.overlapped cimport px_overlapped
 
 cdef enum Kind:
     POLL            # wait until the fd is ready for `events`
@@ -66,11 +67,6 @@ cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
 cdef bytes client_of(Packet *packet)
 
 
-cdef extern from "proactorx/sys/overlapped.h":
-    ctypedef struct px_flight:
-        pass
-
-
 cdef class Op:
     cdef readonly int fd
     cdef uint32_t events
@@ -94,7 +90,7 @@ cdef class Op:
     cdef uint32_t entry      # io_uring: the place of its entry in the submission queue
     cdef int slot            # its place in Driver.inflight
     cdef int64_t position    # READ, WRITE: of the next byte; -1: the file has no positions
-    cdef px_flight flight    # what the kernel has of it while it is in flight
+    cdef px_overlapped flight    # what the kernel has of it while it is in flight
     cdef void *fd_next       # the next op that waits on the same fd and direction
     cdef int on_packet(self, Packet *packet) except -1
     cdef object subject(self)

@@ -20,27 +20,11 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.sys.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
+from proactorx.sys.socket cimport px_client, px_close, px_has_bytes, px_message, px_message_set, sockaddr_storage
 
 import sys
 
 from proactorx.port.errors import strerror
-
-cdef extern from "proactorx/sys/socket.h":
-    struct msghdr:
-        unsigned int msg_namelen
-    struct sockaddr_storage:
-        pass
-    ctypedef struct px_message:
-        msghdr header
-        sockaddr_storage name
-    ctypedef struct px_client:
-        unsigned int size
-        sockaddr_storage name
-    msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) nogil
-    int px_close(int fd) nogil
-
-cdef extern from "proactorx/sys/polling.h":
-    int px_has_bytes(int fd) nogil
 
 cdef int last_kind = TRANSMIT if sys.platform == "win32" else OPEN
 

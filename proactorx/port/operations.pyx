@@ -11,6 +11,8 @@ from proactorx.port.op cimport (
     SEND, SEND_TO, WRITE, client_of,
 )
 from proactorx.port.op cimport Overlapped as Op
+from proactorx.sys.atomic cimport compare_exchange, load_acquire
+from proactorx.sys.socket cimport px_close
 
 import contextlib
 import os
@@ -21,13 +23,6 @@ from operator import index
 
 from proactorx.port import names
 from proactorx.port.errors import strerror
-
-cdef extern from "proactorx/sys/socket.h":
-    int px_close(int fd) nogil
-
-cdef extern from "proactorx/sys/atomic.h":
-    bint px_change(int *place, int old, int new) nogil
-    int px_see(int *place) nogil
 
 cdef tuple KIND_NAMES = (
     "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "disconnect", "",
@@ -137,7 +132,7 @@ cdef class Overlapped(Op):
         return 0
 
     cdef bint is_finished(self) noexcept:
-        return px_see(&self.finished)
+        return load_acquire(&self.finished)
 
     cdef _descriptor(self, int fd):
         self.descriptor = fd
@@ -155,7 +150,7 @@ cdef class Overlapped(Op):
         if self.body == NO_BODY:
             return self.port.stop(self) == 1
         self.port.refuse_forked()
-        if not px_change(&self.body, QUEUED, TAKEN):
+        if not compare_exchange(&self.body, QUEUED, TAKEN):
             return False  # it runs, and no system call of a thread's can be called back
         self.end_body(-ECANCELED)
         return True
@@ -221,7 +216,7 @@ cdef class Overlapped(Op):
         """The blocking calls of an operation on a file, in an IO thread."""
         cdef bint again = True
         cdef Py_ssize_t n = 0
-        if not px_change(&self.body, QUEUED, TAKEN):
+        if not compare_exchange(&self.body, QUEUED, TAKEN):
             return  # cancelled
         while again:
             n = self.port.blocking_call(self)

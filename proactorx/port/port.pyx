@@ -14,15 +14,12 @@ from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport (
     DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count,
 )
+from proactorx.sys.atomic cimport load_pointer, store_pointer
 
 import logging
 import time
 
 from proactorx.port.errors import strerror
-
-cdef extern from "proactorx/sys/atomic.h":
-    void *px_pointed(void **place) nogil
-    void px_point(void **place, void *value) nogil
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
@@ -54,14 +51,14 @@ cdef class Port:
         self.driver = closed_driver
         self.given_up = []
         self.dirty = []
-        px_point(&self.woken, <void *>closed_driver)
+        store_pointer(&self.woken, <void *>closed_driver)
 
     def __init__(self, Driver driver not None, fallback=None):
         if self.driver is not closed_driver:
             raise RuntimeError("a port is initialized once")
         self.driver = driver
         self.fallback = fallback
-        px_point(&self.woken, <void *>driver)
+        store_pointer(&self.woken, <void *>driver)
 
     def __dealloc__(self):
         PyMem_Free(self.owners)
@@ -125,11 +122,11 @@ cdef class Port:
                 other = self.fallback(exc)
             self.given_up.append(self.driver)
             self.driver = other
-            px_point(&self.woken, <void *>other)
+            store_pointer(&self.woken, <void *>other)
 
     cdef int wake_driver(self) noexcept nogil:
         """End a `wait` in another thread: 0, or -1 where the wake-up failed.  Any thread, also one without the GIL."""
-        return (<Driver>px_pointed(&self.woken)).wake()
+        return (<Driver>load_pointer(&self.woken)).wake()
 
     cdef int changed(self) except -1:
         """Something has been asked of this port, which may not sleep now.

@@ -16,8 +16,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <errno.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,7 +116,7 @@ static void px_recount(px_shared *p) {
 }
 
 /* Look at the threads that run.  One that sleeps in the kernel, and has used no CPU since the last look, does not. */
-static void px_look(px_shared *p) {
+static void px_sample_threads(px_shared *p) {
     px_thread *t;
     px_recount(p);
     for (t = p->threads; t; t = t->next) {
@@ -201,7 +199,7 @@ static px_shared *px_shared_new(int concurrency) {
 }
 
 static void px_shared_release(px_shared *p) {
-    if (__atomic_sub_fetch(&p->references, 1, __ATOMIC_ACQ_REL)) return;
+    if (px_add_fetch(&p->references, -1)) return;
     pthread_cond_destroy(&p->changed);
     pthread_mutex_destroy(&p->mutex);
     free(p->items);
@@ -209,7 +207,7 @@ static void px_shared_release(px_shared *p) {
 }
 
 static void px_join(px_shared *p, px_thread *me) {
-    __atomic_add_fetch(&p->references, 1, __ATOMIC_RELAXED);
+    px_add_fetch(&p->references, 1);
     me->port = p;
     me->next = p->threads, me->previous = NULL;
     if (p->threads) p->threads->previous = me;
@@ -431,9 +429,9 @@ static void px_asked(px_shared *p) {
 /* Part of the leader's watch.  It goes on for a little longer than packets wait: to begin it costs a wake-up. */
 static void px_watch(px_shared *p) {
     pthread_mutex_lock(&p->mutex);
-    if (p->watching && px_now() - p->watched_at >= p->look_ns) {
-        p->watched_at = px_now();
-        if (px_queued(p)) px_look(p);
+    if (p->watching && px_now_ns() - p->watched_at >= p->look_ns) {
+        p->watched_at = px_now_ns();
+        if (px_queued(p)) px_sample_threads(p);
         else if (++p->watching > 3) p->watching = 0;
         px_settle(p);
     }
@@ -460,7 +458,7 @@ static void px_unblock(px_shared *p, px_thread *me) {
 }
 
 /* Waiters are sent away, and nothing more is posted.  0, or -EPIPE: that has happened before. */
-static int px_close(px_shared *p) {
+static int px_port_close(px_shared *p) {
     px_thread *t;
     pthread_mutex_lock(&p->mutex);
     if (p->closed) {

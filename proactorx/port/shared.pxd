@@ -2,6 +2,7 @@ from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.port.operations cimport Operations, Overlapped
 from proactorx.port.port cimport Port
+from proactorx.sys.park cimport px_parking
 
 cdef extern from "shared.h":
     ctypedef struct px_parcel:
@@ -12,8 +13,6 @@ cdef extern from "shared.h":
     ctypedef struct px_shared:
         int (*wake)(void *driver) noexcept nogil
         int64_t look_ns
-    ctypedef struct px_parking:
-        pass
     ctypedef struct px_thread:
         px_shared *port
         px_parking parking

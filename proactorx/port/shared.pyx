@@ -20,12 +20,14 @@ from cpython.pythread cimport (
 )
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
-from posix.unistd cimport close
 from proactorx.drivers.driver cimport Driver
 from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
 from proactorx.port.op cimport IN_FLIGHT, queue_count
 from proactorx.port.operations cimport Operations, Overlapped, most_running, nanoseconds
 from proactorx.port.packet cimport Packet
+from proactorx.sys.atomic cimport load_acquire, load_relaxed_ulong, store_relaxed_ulong, store_release
+from proactorx.sys.park cimport PX_CLOSED, PX_LEAD, PX_RELEASED, PX_RUNS, px_park, px_signal_of
+from proactorx.sys.clock cimport px_now_ns
 
 import logging
 import os
@@ -36,7 +38,6 @@ from proactorx.drivers import Choice
 from proactorx.port.packet import PortClosed
 
 cdef extern from "shared.h":
-    enum: PX_RUNS, PX_WAITING, PX_PARKED, PX_LEAD, PX_RELEASED, PX_CLOSED
     enum: PX_DRIVE, PX_WATCH
     enum: PX_WAITS, PX_GOT, PX_ASK_DRIVER
     int px_shared_setup() nogil
@@ -58,21 +59,11 @@ cdef extern from "shared.h":
     void px_leave(px_thread *me) nogil
     void px_block(px_shared *port, px_thread *me) nogil
     void px_unblock(px_shared *port, px_thread *me) nogil
-    int px_close(px_shared *port) nogil
+    int px_port_close(px_shared *port) nogil
     void px_await_driver(px_shared *port) nogil
     int px_await_ends(px_shared *port, int64_t timeout_ns) nogil
     bint px_take_left(px_shared *port, px_parcel *parcel) nogil
     px_numbers px_numbers_of(px_shared *port) nogil
-    int px_park(px_parking *parking, int64_t deadline) nogil
-    uint32_t px_signal_of(px_parking *parking) nogil
-    int64_t px_now() nogil
-
-cdef extern from *:
-    enum: __ATOMIC_ACQUIRE, __ATOMIC_RELEASE, __ATOMIC_RELAXED
-    int __atomic_load_n(int *place, int order) nogil
-    void __atomic_store_n(int *place, int value, int order) nogil
-    unsigned long px_load_holder "__atomic_load_n"(unsigned long *place, int order) nogil
-    void px_store_holder "__atomic_store_n"(unsigned long *place, unsigned long value, int order) nogil
 
 cdef extern from *:
     """
@@ -330,7 +321,7 @@ cdef class SharedPort(Operations):
         if got == PX_GOT:
             return 1
         if timeout >= 0:
-            deadline = px_now() + timeout
+            deadline = px_now_ns() + timeout
         while True:
             me.inside = 1
             try:
@@ -395,7 +386,7 @@ cdef class SharedPort(Operations):
     cdef int _sleep(self, px_thread *me, int64_t deadline) except -1:
         """0, EINTR or ETIMEDOUT."""
         cdef int error
-        if deadline >= 0 and px_now() >= deadline:
+        if deadline >= 0 and px_now_ns() >= deadline:
             return ETIMEDOUT
         with nogil:
             error = -px_park(&me.parking, deadline)
@@ -407,10 +398,10 @@ cdef class SharedPort(Operations):
         cdef int duties, error = 0
         cdef int64_t limit, now
         while not error and px_signal_of(&me.parking) < PX_RELEASED:
-            now = px_now()
+            now = px_now_ns()
             if 0 <= deadline <= now:
                 return ETIMEDOUT
-            ready = __atomic_load_n(&self.ready, __ATOMIC_ACQUIRE)
+            ready = load_acquire(&self.ready)
             duties = px_duties(self.core, me, <void *>self.inner.driver if ready else NULL)
             if not duties:
                 return 0
@@ -436,7 +427,7 @@ cdef class SharedPort(Operations):
         cdef Driver driver = self.inner.driver
         cdef int64_t left
         cdef int error
-        left = -1 if limit < 0 else max(limit - px_now(), 0)
+        left = -1 if limit < 0 else max(limit - px_now_ns(), 0)
         try:
             with nogil:
                 error = driver.sleep(left)
@@ -453,12 +444,12 @@ cdef class SharedPort(Operations):
     cdef int _enter_driver(self) except -1:
         """Take the lock.  0: this thread has it already."""
         cdef unsigned long me = PyThread_get_thread_ident()
-        if px_load_holder(&self.holder, __ATOMIC_RELAXED) == me:
+        if load_relaxed_ulong(&self.holder) == me:
             return 0
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             with nogil:
                 PyThread_acquire_lock(self.lock, WAIT_LOCK)
-        px_store_holder(&self.holder, me, __ATOMIC_RELAXED)
+        store_relaxed_ulong(&self.holder, me)
         return 1
 
     cdef int _leave_driver(self) except -1:
@@ -473,7 +464,7 @@ cdef class SharedPort(Operations):
                 self._drain()
         finally:
             px_asked(self.core)
-            px_store_holder(&self.holder, 0, __ATOMIC_RELAXED)
+            store_relaxed_ulong(&self.holder, 0)
             PyThread_release_lock(self.lock)
         return 0
 
@@ -521,7 +512,7 @@ cdef class SharedPort(Operations):
             except BaseException:
                 px_undo(self.core, True)
                 raise
-            __atomic_store_n(&self.ready, 1, __ATOMIC_RELEASE)
+            store_release(&self.ready, 1)
             try:
                 self._drain()
             finally:
@@ -588,7 +579,7 @@ cdef class SharedPort(Operations):
         """The last packet of `op`."""
         cdef px_parcel parcel = as_parcel(op.binding.key, op, op.offset, op.error)
         op.file = None
-        __atomic_store_n(&op.finished, 1, __ATOMIC_RELEASE)
+        store_release(&op.finished, 1)
         px_end(self.core, parcel, driven)
         return 0
 
@@ -620,11 +611,11 @@ cdef class SharedPort(Operations):
         cdef px_parcel parcel
         cdef list left = []
         cdef int lost
-        cdef int64_t deadline = px_now() + BODIES_DEADLINE_NS
+        cdef int64_t deadline = px_now_ns() + BODIES_DEADLINE_NS
         self.refuse_forked()
-        if self._me().inside or px_load_holder(&self.holder, __ATOMIC_RELAXED) == PyThread_get_thread_ident():
+        if self._me().inside or load_relaxed_ulong(&self.holder) == PyThread_get_thread_ident():
             raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
-        if px_close(self.core):
+        if px_port_close(self.core):
             return left
         self.closed = True
         with nogil:
@@ -637,7 +628,8 @@ cdef class SharedPort(Operations):
         for op in list(self.bodies):  # what other threads do for this port, and may not have begun
             op.cancel()
         with nogil:
-            lost = px_await_ends(self.core, max(deadline - px_now(), <int64_t>0))  # of which the driver's took a part
+            # Of that time the driver's operations took a part.
+            lost = px_await_ends(self.core, max(deadline - px_now_ns(), <int64_t>0))
         if lost:
             logger.error("closing %r: %d operations did not end in time; their packets are lost", self, lost)
         while px_take_left(self.core, &parcel):

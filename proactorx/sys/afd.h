@@ -6,8 +6,8 @@
  * - two polls of one socket at a time do not work well, so what readers and writers want is asked in one;
  * - it wants the base socket, below all layered providers (SIO_BASE_HANDLE);
  * - a cancel looks through all requests of its handle, so sockets are spread over several handles. */
-#ifndef PROACTORX_AFD_H
-#define PROACTORX_AFD_H
+#ifndef PROACTORX_SYS_AFD_H
+#define PROACTORX_SYS_AFD_H
 
 #include "iocp.h"
 

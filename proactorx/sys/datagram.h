@@ -1,7 +1,7 @@
 /* Many datagrams in one system call where there is one for that (recvmmsg(2), sendmmsg(2): Linux, FreeBSD), else one
- * call each.  As in sockio.h: the result, or -errno. */
-#ifndef PROACTORX_DGRAMS_H
-#define PROACTORX_DGRAMS_H
+ * call each.  As in socket.h: the result, or -errno. */
+#ifndef PROACTORX_SYS_DATAGRAM_H
+#define PROACTORX_SYS_DATAGRAM_H
 
 #include "socket.h"
 
@@ -74,7 +74,7 @@ static inline ssize_t px_take_one(int fd, struct msghdr *header) {
 
 /* Take what there is, at most `most` (PX_TAKEN) and PX_ARENA / `each` datagrams of at most `each` bytes; how many there
  * were. */
-static inline int px_take(int fd, px_arena *arena, size_t each, int most) {
+static inline int px_recv_batch(int fd, px_arena *arena, size_t each, int most) {
     int count = (int)(PX_ARENA / each), n;
     if (count > most) count = most;
     for (int i = 0; i < count; i++) {
@@ -99,8 +99,8 @@ static inline int px_take(int fd, px_arena *arena, size_t each, int most) {
 #endif
 }
 
-/* The error that `px_take` found behind the last datagram it took: -errno, or 0. */
-static inline int px_take_late(px_arena *arena) {
+/* The error that `px_recv_batch` found behind the last datagram it took: -errno, or 0. */
+static inline int px_late_error(px_arena *arena) {
     int error = arena->late;
     arena->late = 0;
     return error;
@@ -119,7 +119,7 @@ typedef struct {
 } px_outgoing;
 
 /* Send as many as the socket takes; how many those were, at least one, or why not even the first. */
-static inline int px_give(int fd, const px_outgoing *list, int count) {
+static inline int px_send_batch(int fd, const px_outgoing *list, int count) {
     int n;
 #if PX_HAS_MMSG
     if (count > 1) {

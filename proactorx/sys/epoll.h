@@ -1,6 +1,6 @@
-/* epoll(7) and eventfd(2), each call returning its result or -errno. */
-#ifndef PROACTORX_EPOLL_H
-#define PROACTORX_EPOLL_H
+/* epoll(7), each call returning its result or -errno. */
+#ifndef PROACTORX_SYS_EPOLL_H
+#define PROACTORX_SYS_EPOLL_H
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -9,9 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PX_EVENTS 256
@@ -27,25 +25,10 @@ static inline int px_epoll_create(void) {
     return fd < 0 ? -errno : fd;
 }
 
-static inline int px_eventfd(void) {
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return fd < 0 ? -errno : fd;
-}
-
-/* A descriptor that one thread sleeps on while another may put a new one in its place. */
-static inline int px_load_fd(int *fd) { return __atomic_load_n(fd, __ATOMIC_ACQUIRE); }
-static inline void px_store_fd(int *fd, int value) { __atomic_store_n(fd, value, __ATOMIC_RELEASE); }
-
 /* `generation` comes back with each event: it tells a registration from an older one of the same number. */
 static inline int px_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint32_t generation) {
     struct epoll_event event = {.events = events, .data.u64 = (uint64_t)generation << 32 | (uint32_t)fd};
     return epoll_ctl(epfd, op, fd, &event) < 0 ? -errno : 0;
-}
-
-static inline int64_t px_now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 /* epoll_pwait2 has the same number on every architecture (it came after the numbers were unified). */

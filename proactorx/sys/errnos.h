@@ -1,6 +1,6 @@
 /* Error numbers as Python's `errno` module has them.  On Windows it prefers Winsock's to those of <errno.h>. */
-#ifndef PROACTORX_ERRNOS_H
-#define PROACTORX_ERRNOS_H
+#ifndef PROACTORX_SYS_ERRNOS_H
+#define PROACTORX_SYS_ERRNOS_H
 
 #include <errno.h>
 

@@ -10,33 +10,21 @@
  *    waits until nobody is left who may have read it: for the time of one system call that never waits.
  *  - The process forks.  The child has one thread, and whoever was counted is not in it: px_waker_forget.
  */
-#ifndef PROACTORX_WAKER_H
-#define PROACTORX_WAKER_H
+#ifndef PROACTORX_SYS_EVENT_H
+#define PROACTORX_SYS_EVENT_H
 
 #include <errno.h>
 #include <stdint.h>
+#include "atomic.h"
+#include "socket.h"
 #ifdef _WIN32
-#ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN
-#endif
-#include <winsock2.h>
-#include <windows.h>
 #define px_let_run() SwitchToThread()
 #else
 #include <sched.h>
-#include <unistd.h>
 #define px_let_run() sched_yield()
 #endif
-
-/* Sequentially consistent, all of them. */
-#ifdef _MSC_VER
-static __inline int px_waker_load(int *place) { return _InterlockedOr((volatile long *)place, 0); }
-static __inline int px_waker_swap(int *place, int value) { return _InterlockedExchange((volatile long *)place, value); }
-static __inline void px_waker_add(int *place, int change) { _InterlockedExchangeAdd((volatile long *)place, change); }
-#else
-static inline int px_waker_load(int *place) { return __atomic_load_n(place, __ATOMIC_SEQ_CST); }
-static inline int px_waker_swap(int *place, int value) { return __atomic_exchange_n(place, value, __ATOMIC_SEQ_CST); }
-static inline void px_waker_add(int *place, int change) { (void)__atomic_add_fetch(place, change, __ATOMIC_SEQ_CST); }
+#ifdef __linux__
+#include <sys/eventfd.h>
 #endif
 
 typedef struct {
@@ -46,17 +34,28 @@ typedef struct {
 
 static inline void px_waker_clear(px_waker *w) { w->fd = -1, w->users = 0; }
 
-static inline void px_waker_set(px_waker *w, int fd) { (void)px_waker_swap(&w->fd, fd); }
+static inline void px_waker_set(px_waker *w, int fd) { (void)px_exchange(&w->fd, fd); }
 
 /* The descriptor, which stays what it is until px_waker_leave; -1: there is none. */
 static inline int px_waker_enter(px_waker *w) {
-    px_waker_add(&w->users, 1);
-    return px_waker_load(&w->fd);
+    (void)px_add_fetch(&w->users, 1);
+    return px_load(&w->fd);
 }
 
-static inline void px_waker_leave(px_waker *w) { px_waker_add(&w->users, -1); }
+static inline void px_waker_leave(px_waker *w) { (void)px_add_fetch(&w->users, -1); }
 
-#ifndef _WIN32
+#ifdef __linux__
+static inline int px_eventfd(void) {
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+/* It was written to, and is as if it had not been. */
+static inline void px_eventfd_drain(int fd) {
+    uint64_t count;
+    (void)!read(fd, &count, sizeof count);
+}
+
 /* End a wait on an eventfd.  0, or -1 where that failed. */
 static inline int px_wake(px_waker *w) {
     uint64_t one = 1;
@@ -68,10 +67,18 @@ static inline int px_wake(px_waker *w) {
 }
 #endif
 
+/* End the wait of who listens at the other end of a socket pair.  0, or -1 where that failed. */
+static inline int px_wake_socket(px_waker *w) {
+    int fd = px_waker_enter(w);
+    long long n = fd >= 0 ? px_send(fd, "", 1) : 1;
+    px_waker_leave(w);
+    return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1; /* full: a wake-up is pending */
+}
+
 /* Take the descriptor away; it is the caller's to close.  -1: there is none. */
 static inline int px_waker_close(px_waker *w) {
-    int fd = px_waker_swap(&w->fd, -1);
-    while (px_waker_load(&w->users)) px_let_run();
+    int fd = px_exchange(&w->fd, -1);
+    while (px_load(&w->users)) px_let_run();
     return fd;
 }
 

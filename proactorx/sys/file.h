@@ -3,8 +3,8 @@
  * The calls whose names end in _now never wait: RWF_NOWAIT, preadv2(2), answers EAGAIN where the page cache lacks the
  * bytes, and EOPNOTSUPP where the file system cannot promise that (network file systems, FUSE).
  */
-#ifndef PROACTORX_FILEIO_H
-#define PROACTORX_FILEIO_H
+#ifndef PROACTORX_SYS_FILE_H
+#define PROACTORX_SYS_FILE_H
 
 #ifdef _WIN32
 #include "file_windows.h"
@@ -125,7 +125,7 @@ static inline int px_file_kind(mode_t mode) {
 }
 
 /* What an open file is.  Unlike fstat(2), statx(2) asks no other machine: a size that another one knows may be old. */
-static inline int px_file_look(int fd, px_file_facts *facts) {
+static inline int px_stat_fd(int fd, px_file_facts *facts) {
     struct stat st;
     memset(facts, 0, sizeof *facts);
 #ifdef STATX_TYPE
@@ -151,7 +151,7 @@ static inline int px_file_look(int fd, px_file_facts *facts) {
 /* Whether a plain file ends at `offset`: its size vouches for that, and spares the read that would bring nothing. */
 static inline int px_file_ends(int fd, int64_t offset) {
     px_file_facts facts;
-    return px_file_look(fd, &facts) == 0 && facts.kind == 'r' && facts.size == offset;
+    return px_stat_fd(fd, &facts) == 0 && facts.kind == 'r' && facts.size == offset;
 }
 
 /* What answers for a file. */
@@ -242,12 +242,12 @@ static inline int px_open_now(const char *path, int flags, int resolve) {
 
 /* What `path` is, as far as that needs no waiting.
  * O_PATH opens nothing: a FIFO's writer, a tape or a terminal does not notice. */
-static inline int px_look_now(const char *path, px_file_facts *facts) {
+static inline int px_stat_cached(const char *path, px_file_facts *facts) {
 #ifdef __linux__
     int fd = px_open_now(path, O_PATH, PX_RESOLVE_CACHED), error;
     memset(facts, 0, sizeof *facts);
     if (fd < 0) return fd;
-    error = px_file_look(fd, facts);
+    error = px_stat_fd(fd, facts);
     close(fd);
     return error;
 #else

@@ -4,12 +4,80 @@
  * at an offset.  So it is only asked for its position; bytes go through a second handle of the same file, which has
  * none (px_reopen).  Nothing can be said to be in the page cache: the calls whose names end in _now refuse.
  */
-#ifndef PROACTORX_WINFILEIO_H
-#define PROACTORX_WINFILEIO_H
+#ifndef PROACTORX_SYS_FILE_WINDOWS_H
+#define PROACTORX_SYS_FILE_WINDOWS_H
 
 #include <fcntl.h>
 #include "socket_windows.h"
-#include "handle_windows.h"
+#include <winternl.h>
+
+#define PX_FILE_HANDLE(fd) ((HANDLE)(intptr_t)(fd))
+
+/* -errno for GetLastError() of a file call. */
+static inline int px_file_failure(void) {
+    switch (GetLastError()) {
+    case ERROR_BROKEN_PIPE:
+    case ERROR_NO_DATA:
+    case ERROR_PIPE_NOT_CONNECTED: return -EPIPE;
+    case ERROR_OPERATION_ABORTED: return -ECANCELED;
+    case ERROR_INVALID_HANDLE: return -EBADF;
+    case ERROR_ACCESS_DENIED:
+    case ERROR_SHARING_VIOLATION:
+    case ERROR_LOCK_VIOLATION: return -EACCES;
+    case ERROR_FILE_NOT_FOUND:
+    case ERROR_PATH_NOT_FOUND: return -ENOENT;
+    case ERROR_TOO_MANY_OPEN_FILES: return -EMFILE;
+    case ERROR_DISK_FULL:
+    case ERROR_HANDLE_DISK_FULL: return -ENOSPC;
+    case ERROR_FILE_TOO_LARGE: return -EFBIG;
+    case ERROR_WRITE_PROTECT: return -EROFS;
+    case ERROR_INVALID_PARAMETER:
+    case ERROR_NEGATIVE_SEEK: return -EINVAL;
+    case ERROR_NOT_SUPPORTED:
+    case ERROR_CALL_NOT_IMPLEMENTED: return -EOPNOTSUPP;
+    case ERROR_NOT_ENOUGH_MEMORY:
+    case ERROR_NO_SYSTEM_RESOURCES: return -ENOMEM;
+    default: return -EIO;
+    }
+}
+
+static inline int px_is_disk(int fd) { return GetFileType(PX_FILE_HANDLE(fd)) == FILE_TYPE_DISK; }
+
+/* FILE_MODE_INFORMATION, FILE_ACCESS_INFORMATION: one number each ([MS-FSCC] 2.4); 0 where the system does not tell. */
+enum { PX_FILE_ACCESS_INFORMATION = 8, PX_FILE_MODE_INFORMATION = 16, PX_FILE_SYNCHRONOUS = 0x30 };
+
+static inline ULONG px_file_information(int fd, int kind) {
+    typedef LONG(NTAPI * query)(HANDLE, PIO_STATUS_BLOCK, PVOID, ULONG, int);
+    HMODULE ntdll = GetModuleHandleW(L"ntdll.dll");
+    union { FARPROC any; query call; } found = {GetProcAddress(ntdll, "NtQueryInformationFile")};
+    IO_STATUS_BLOCK status;
+    ULONG answer = 0;
+    if (found.call == NULL || found.call(PX_FILE_HANDLE(fd), &status, &answer, sizeof answer, kind) < 0) return 0;
+    return answer;
+}
+
+/* Files of the C library's have handles that do one thing at a time, and that move with what is read at an offset. */
+static inline int px_is_synchronous(int fd) {
+    return (px_file_information(fd, PX_FILE_MODE_INFORMATION) & PX_FILE_SYNCHRONOUS) != 0;
+}
+
+/* The same file once more, for overlapped use; or -errno.  It can be read and written as the first can. */
+static inline int px_reopen(int fd, int appends, DWORD flags) {
+    DWORD access = px_file_information(fd, PX_FILE_ACCESS_INFORMATION) & (FILE_GENERIC_READ | FILE_GENERIC_WRITE);
+    HANDLE made;
+    if (!px_is_disk(fd)) return -ESPIPE;
+    /* Who may append and not write, writes at the end whatever the offset. */
+    if (appends && access & FILE_APPEND_DATA) access &= ~(DWORD)FILE_WRITE_DATA;
+    made = ReOpenFile(PX_FILE_HANDLE(fd), access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                      FILE_FLAG_OVERLAPPED | flags);
+    return made == INVALID_HANDLE_VALUE ? px_file_failure() : (int)(intptr_t)made;
+}
+
+static inline int px_fsync_blocking(intptr_t handle) {
+    if (FlushFileBuffers((HANDLE)handle)) return 0;
+    /* Of one that was not opened for writing; POSIX has nothing against that. */
+    return GetLastError() == ERROR_ACCESS_DENIED ? 0 : px_file_failure();
+}
 
 enum {
     PX_BY_HANDLE = 1,                   /* descriptors of the C library's are not what the kernel knows */
@@ -100,7 +168,7 @@ typedef struct {
     uint64_t device;
 } px_file_facts;
 
-static inline int px_file_look(int fd, px_file_facts *facts) {
+static inline int px_stat_fd(int fd, px_file_facts *facts) {
     LARGE_INTEGER size;
     DWORD type = GetFileType(PX_FILE_HANDLE(fd));
     memset(facts, 0, sizeof *facts);
@@ -113,7 +181,7 @@ static inline int px_file_look(int fd, px_file_facts *facts) {
 /* Whether a plain file ends at `offset`. */
 static inline int px_file_ends(int fd, int64_t offset) {
     px_file_facts facts;
-    return px_file_look(fd, &facts) == 0 && facts.kind == 'r' && facts.size == offset;
+    return px_stat_fd(fd, &facts) == 0 && facts.kind == 'r' && facts.size == offset;
 }
 
 enum { PX_LOCAL, PX_REMOTE, PX_MADE_UP };
@@ -130,7 +198,7 @@ static inline int px_open_now(const char *path, int flags, int resolve) {
     return -EAGAIN;
 }
 
-static inline int px_look_now(const char *path, px_file_facts *facts) {
+static inline int px_stat_cached(const char *path, px_file_facts *facts) {
     (void)path, (void)facts;
     return -EAGAIN;
 }

@@ -1,6 +1,6 @@
 /* inotify(7), which Python does not offer. */
-#ifndef PROACTORX_INOTIFY_H
-#define PROACTORX_INOTIFY_H
+#ifndef PROACTORX_SYS_INOTIFY_H
+#define PROACTORX_SYS_INOTIFY_H
 #include <errno.h>
 #ifdef __linux__
 #include <sys/inotify.h>

@@ -1,12 +1,13 @@
 /* Overlapped calls on sockets and handles.  Each one returns PX_PENDING, PX_AT_ONCE (it has succeeded; a packet comes
  * all the same, unless the handle was told to skip it), PX_NO_PACKET (it has succeeded, and none comes), or -errno
  * (nothing was started). */
-#ifndef PROACTORX_IOCP_H
-#define PROACTORX_IOCP_H
+#ifndef PROACTORX_SYS_IOCP_H
+#define PROACTORX_SYS_IOCP_H
 
 #include "socket_windows.h"
+#include "atomic.h"
 #include "overlapped.h"
-#include "handle_windows.h"
+#include "file_windows.h"
 
 #include <mswsock.h>
 #include <stdlib.h>
@@ -98,18 +99,18 @@ static int px_file_started(BOOL ok) {
     return GetLastError() == ERROR_IO_PENDING ? PX_PENDING : px_file_failure();
 }
 
-static void px_clear(px_flight *flight) {
+static void px_clear(px_overlapped *flight) {
     memset(&flight->overlapped, 0, sizeof flight->overlapped);
     flight->flags = 0;
 }
 
-static int px_begin_recv(int fd, px_flight *flight, char *buffer, size_t size) {
+static int px_begin_recv(int fd, px_overlapped *flight, char *buffer, size_t size) {
     WSABUF memory = {(ULONG)px_clamp(size), buffer};
     px_clear(flight);
     return px_started(WSARecv(PX_SOCKET(fd), &memory, 1, NULL, &flight->flags, &flight->overlapped, NULL));
 }
 
-static int px_begin_recvfrom(int fd, px_flight *flight, char *buffer, size_t size, px_message *message) {
+static int px_begin_recvfrom(int fd, px_overlapped *flight, char *buffer, size_t size, px_message *message) {
     WSABUF memory = {(ULONG)px_clamp(size), buffer};
     px_clear(flight);
     flight->name_size = sizeof message->name;
@@ -117,7 +118,7 @@ static int px_begin_recvfrom(int fd, px_flight *flight, char *buffer, size_t siz
                                   &flight->name_size, &flight->overlapped, NULL));
 }
 
-static int px_begin_sendto(int fd, px_flight *flight, const px_message *message) {
+static int px_begin_sendto(int fd, px_overlapped *flight, const px_message *message) {
     const struct msghdr *header = &message->header;
     WSABUF memory = {(ULONG)px_clamp(header->msg_iov->iov_len), (char *)header->msg_iov->iov_base};
     px_clear(flight);
@@ -126,7 +127,7 @@ static int px_begin_sendto(int fd, px_flight *flight, const px_message *message)
 }
 
 /* `room` takes two addresses of PX_ADDRESS bytes, and lives until the packet. */
-static int px_begin_accept(const px_calls *calls, int fd, px_flight *flight, char *room) {
+static int px_begin_accept(const px_calls *calls, int fd, px_overlapped *flight, char *room) {
     struct sockaddr_storage name;
     int size = sizeof name, started;
     SOCKET sock;
@@ -143,7 +144,7 @@ static int px_begin_accept(const px_calls *calls, int fd, px_flight *flight, cha
 }
 
 /* The socket of a connection that AcceptEx has brought, or -errno: then it is gone again. */
-static int px_accepted(int fd, px_flight *flight) {
+static int px_accepted(int fd, px_overlapped *flight) {
     SOCKET sock = (SOCKET)flight->other, listener = PX_SOCKET(fd);
     int error;
     if (setsockopt(sock, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, (char *)&listener, sizeof listener)) {
@@ -157,7 +158,7 @@ static int px_accepted(int fd, px_flight *flight) {
 
 /* ConnectEx wants a bound socket, and is for streams; anything else is connected as everywhere. */
 static int px_begin_connect(
-    const px_calls *calls, int fd, px_flight *flight, const struct sockaddr *address, int size) {
+    const px_calls *calls, int fd, px_overlapped *flight, const struct sockaddr *address, int size) {
     struct sockaddr_storage any;
     int type = 0, type_size = sizeof type, any_size = sizeof any;
     if (getsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_TYPE, (char *)&type, &type_size)) return px_socket_failure();
@@ -177,14 +178,14 @@ static int px_connected(int fd) {
 }
 
 /* Not to be used again (TF_REUSE_SOCKET): such a socket waits in TIME_WAIT first. */
-static int px_begin_disconnect(const px_calls *calls, int fd, px_flight *flight) {
+static int px_begin_disconnect(const px_calls *calls, int fd, px_overlapped *flight) {
     px_clear(flight);
     return px_started(!calls->disconnect(PX_SOCKET(fd), &flight->overlapped, 0, 0));
 }
 
 /* `size` bytes of a file, and not 0, which would be all of it. */
 static int px_begin_transmit(
-    const px_calls *calls, int fd, px_flight *flight, uint32_t file, size_t size, int64_t position) {
+    const px_calls *calls, int fd, px_overlapped *flight, uint32_t file, size_t size, int64_t position) {
     px_clear(flight);
     flight->overlapped.Offset = (DWORD)position;
     flight->overlapped.OffsetHigh = (DWORD)(position >> 32);
@@ -193,18 +194,18 @@ static int px_begin_transmit(
 }
 
 /* Pipes. */
-static int px_begin_read(int fd, px_flight *flight, char *buffer, size_t size) {
+static int px_begin_read(int fd, px_overlapped *flight, char *buffer, size_t size) {
     px_clear(flight);
     return px_file_started(ReadFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped));
 }
 
-static int px_begin_write(int fd, px_flight *flight, const char *buffer, size_t size) {
+static int px_begin_write(int fd, px_overlapped *flight, const char *buffer, size_t size) {
     px_clear(flight);
     return px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped));
 }
 
 /* Files, at a position; < 0: they have none. */
-static void px_set_place(px_flight *flight, int64_t position) {
+static void px_set_place(px_overlapped *flight, int64_t position) {
     px_clear(flight);
     if (position < 0) return;
     flight->overlapped.Offset = (DWORD)position;
@@ -216,7 +217,7 @@ static int px_file_result(int result) {
     return result == -EACCES && GetLastError() == ERROR_ACCESS_DENIED ? -EBADF : result;
 }
 
-static int px_begin_read_at(int fd, px_flight *flight, char *buffer, size_t size, int64_t position) {
+static int px_begin_read_at(int fd, px_overlapped *flight, char *buffer, size_t size, int64_t position) {
     int started;
     px_set_place(flight, position);
     started = px_file_started(
@@ -225,14 +226,14 @@ static int px_begin_read_at(int fd, px_flight *flight, char *buffer, size_t size
     return px_file_result(started);
 }
 
-static int px_begin_write_at(int fd, px_flight *flight, const char *buffer, size_t size, int64_t position) {
+static int px_begin_write_at(int fd, px_overlapped *flight, const char *buffer, size_t size, int64_t position) {
     px_set_place(flight, position);
     return px_file_result(
         px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped)));
 }
 
 /* Wait for a client of this end of a named pipe; one may be there already. */
-static int px_begin_serve(int fd, px_flight *flight) {
+static int px_begin_serve(int fd, px_overlapped *flight) {
     px_clear(flight);
     if (ConnectNamedPipe((HANDLE)PX_SOCKET(fd), &flight->overlapped)) return PX_AT_ONCE;
     return GetLastError() == ERROR_PIPE_CONNECTED ? PX_NO_PACKET : px_file_started(FALSE);
@@ -240,13 +241,13 @@ static int px_begin_serve(int fd, px_flight *flight) {
 
 /* Waiting for a handle that is no file (a process, say): a thread of the system's posts the packet. */
 static VOID CALLBACK px_signalled(PVOID context, BOOLEAN timed_out) {
-    px_flight *flight = (px_flight *)context;
+    px_overlapped *flight = (px_overlapped *)context;
     (void)timed_out;
-    InterlockedExchange(&flight->posted, 1);
+    (void)px_exchange(&flight->posted, 1);
     PostQueuedCompletionStatus((HANDLE)flight->buffer, 0, PX_KEY_OP, &flight->overlapped);
 }
 
-static int px_begin_wait(HANDLE port, int fd, px_flight *flight) {
+static int px_begin_wait(HANDLE port, int fd, px_overlapped *flight) {
     DWORD flags;
     px_clear(flight);
     flight->posted = 0;
@@ -261,10 +262,10 @@ static int px_begin_wait(HANDLE port, int fd, px_flight *flight) {
 }
 
 /* The wait is over or to be given up; whether its packet is on the way. */
-static int px_end_wait(px_flight *flight) {
+static int px_end_wait(px_overlapped *flight) {
     if (flight->other != NULL) UnregisterWaitEx(flight->other, INVALID_HANDLE_VALUE);
     flight->other = NULL;
-    return (int)InterlockedCompareExchange(&flight->posted, 0, 0);
+    return (int)px_load(&flight->posted);
 }
 
 /* Binding. */
@@ -314,28 +315,28 @@ static int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) {
     return GetLastError() == WAIT_TIMEOUT ? 0 : -(int)GetLastError();
 }
 
-static void px_woken(int *pending) { InterlockedExchange((volatile LONG *)pending, 0); }
+static void px_woken(int *pending) { (void)px_exchange(pending, 0); }
 
 /* End a wait of another thread; `users` and the order of things are those of sys/event.h. */
 static int px_wake_port(HANDLE *port, int *users, int *pending) {
     HANDLE handle;
     int failed = 0;
-    InterlockedIncrement((volatile LONG *)users);
-    handle = InterlockedCompareExchangePointer((void *volatile *)port, NULL, NULL);
-    if (handle != NULL && !InterlockedExchange((volatile LONG *)pending, 1)) { /* one packet does for all */
+    (void)px_add_fetch(users, 1);
+    handle = px_load_pointer(port);
+    if (handle != NULL && !px_exchange(pending, 1)) { /* one packet does for all */
         failed = !PostQueuedCompletionStatus(handle, 0, PX_KEY_WAKE, NULL);
-        if (failed) InterlockedExchange((volatile LONG *)pending, 0);
+        if (failed) (void)px_exchange(pending, 0);
     }
-    InterlockedDecrement((volatile LONG *)users);
+    (void)px_add_fetch(users, -1);
     return -failed;
 }
 
-static void px_show_port(HANDLE *port, HANDLE handle) { InterlockedExchangePointer((void *volatile *)port, handle); }
+static void px_show_port(HANDLE *port, HANDLE handle) { px_store_pointer(port, handle); }
 
 /* Take the port away from who would wake it; it is the caller's to close. */
 static HANDLE px_hide_port(HANDLE *port, int *users) {
-    HANDLE handle = InterlockedExchangePointer((void *volatile *)port, NULL);
-    while (InterlockedCompareExchange((volatile LONG *)users, 0, 0)) SwitchToThread();
+    HANDLE handle = px_exchange_pointer(port, NULL);
+    while (px_load(users)) SwitchToThread();
     return handle;
 }
 

@@ -1,6 +1,6 @@
 /* What an op holds for the kernel while it is in flight: nothing on POSIX, where its address says enough. */
-#ifndef PROACTORX_FLIGHT_H
-#define PROACTORX_FLIGHT_H
+#ifndef PROACTORX_SYS_OVERLAPPED_H
+#define PROACTORX_SYS_OVERLAPPED_H
 
 #ifdef _WIN32
 
@@ -18,12 +18,12 @@ typedef struct {
     DWORD flags;
     int name_size;         /* RECV_FROM */
     LONG posted;           /* POLL of a handle: its packet is on the way */
-} px_flight;
+} px_overlapped;
 
 #else
 
 typedef struct {
-} px_flight;
+} px_overlapped;
 
 #endif
 #endif

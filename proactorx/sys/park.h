@@ -1,8 +1,8 @@
 /* Where a waiting thread sleeps, and what can be known of one that sleeps elsewhere.
  *
  * Linux: futex(2), and the state and CPU clock of a thread.  Elsewhere: a condition variable, and nothing is known. */
-#ifndef PROACTORX_PORT_PARKING_H
-#define PROACTORX_PORT_PARKING_H
+#ifndef PROACTORX_SYS_PARK_H
+#define PROACTORX_SYS_PARK_H
 
 #include <errno.h>
 #include <pthread.h>
@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#include "atomic.h"
+#include "clock.h"
 
 /* PX_PARKED: it waits, and sleeps or is about to. */
 enum { PX_RUNS, PX_WAITING, PX_PARKED, PX_LEAD, PX_RELEASED, PX_CLOSED };
@@ -28,14 +30,8 @@ typedef struct {
 #endif
 } px_parking;
 
-static inline int64_t px_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static inline uint32_t px_signal_of(px_parking *k) { return __atomic_load_n(&k->signal, __ATOMIC_ACQUIRE); }
-static inline void px_wait(px_parking *k) { __atomic_store_n(&k->signal, PX_WAITING, __ATOMIC_RELAXED); }
+static inline uint32_t px_signal_of(px_parking *k) { return px_load_acquire(&k->signal); }
+static inline void px_wait(px_parking *k) { px_store_relaxed(&k->signal, PX_WAITING); }
 static inline int px_is_waiting(px_parking *k) {
     uint32_t signal = px_signal_of(k);
     return signal == PX_WAITING || signal == PX_PARKED;
@@ -48,15 +44,15 @@ static inline void px_parking_free(px_parking *k) { (void)k; }
 
 static inline void px_signal(px_parking *k, uint32_t signal) {
     /* The thread may be gone when the futex is woken, as after any unlock: then nobody waits at that address. */
-    if (__atomic_exchange_n(&k->signal, signal, __ATOMIC_ACQ_REL) == PX_PARKED)
+    if (px_exchange(&k->signal, signal) == PX_PARKED)
         syscall(SYS_futex, &k->signal, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* Sleep until there is a signal; at most until `deadline` (px_now(); < 0: without limit).  0, -ETIMEDOUT or -EINTR. */
+/* Sleep until there is a signal; at most until `deadline` (px_now_ns(); < 0: without limit).
+ * 0, -ETIMEDOUT or -EINTR. */
 static int px_park(px_parking *k, int64_t deadline) {
-    uint32_t waiting = PX_WAITING;
     struct timespec until = {deadline / 1000000000, deadline % 1000000000};
-    __atomic_compare_exchange_n(&k->signal, &waiting, PX_PARKED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    (void)px_compare_exchange(&k->signal, PX_WAITING, PX_PARKED);
     while (px_signal_of(k) == PX_PARKED) {
         /* _BITSET takes a point in time of CLOCK_MONOTONIC, futex(2). */
         long n = syscall(SYS_futex, &k->signal, FUTEX_WAIT_BITSET_PRIVATE, PX_PARKED, deadline < 0 ? NULL : &until,
@@ -116,7 +112,7 @@ static inline void px_parking_free(px_parking *k) {
 
 static inline void px_signal(px_parking *k, uint32_t signal) {
     pthread_mutex_lock(&k->mutex);
-    __atomic_store_n(&k->signal, signal, __ATOMIC_RELEASE);
+    px_store_release(&k->signal, signal);
     pthread_cond_signal(&k->cond);
     pthread_mutex_unlock(&k->mutex);
 }
@@ -129,7 +125,7 @@ static int px_park(px_parking *k, int64_t deadline) {
         else {
             /* Of the wall clock: the monotonic one cannot be had everywhere (macOS). */
             struct timespec until;
-            int64_t left = deadline - px_now();
+            int64_t left = deadline - px_now_ns();
             clock_gettime(CLOCK_REALTIME, &until);
             left = left > 0 ? left + until.tv_nsec : until.tv_nsec;
             until.tv_sec += left / 1000000000, until.tv_nsec = left % 1000000000;

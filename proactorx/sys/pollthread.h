@@ -2,8 +2,8 @@
  *
  * The same rule as for afd.h: each px_thread_ask is answered by one packet, also one that is cancelled.  No Python runs
  * in the thread.  Winsock's fd_set is a counted array, so it can be as long as it has to be. */
-#ifndef PROACTORX_POLLTHREAD_H
-#define PROACTORX_POLLTHREAD_H
+#ifndef PROACTORX_SYS_POLLTHREAD_H
+#define PROACTORX_SYS_POLLTHREAD_H
 
 #include "afd.h"
 

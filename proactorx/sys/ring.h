@@ -9,8 +9,8 @@
  * ring's descriptor, which touches neither queue.  None of those flags, and no COOP_TASKRUN: what completes is finished
  * by the thread that submitted it, which may be busy for long and must be interrupted for it.
  */
-#ifndef PROACTORX_URING_RING_H
-#define PROACTORX_URING_RING_H
+#ifndef PROACTORX_SYS_RING_H
+#define PROACTORX_SYS_RING_H
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -21,7 +21,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+#include "atomic.h"
 #include "ring_abi.h"
 
 typedef struct {
@@ -39,14 +41,11 @@ typedef struct {
     size_t rings_size, cq_rings_size, sqes_size;
 } px_ring;
 
-#define px_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-#define px_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-
 /* A number of the calling thread that no other one of this process has, had or will have: thread ids come again. */
 static inline uint64_t px_this_thread(void) {
     static uint64_t last;
     static __thread uint64_t mine;
-    if (!mine) mine = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+    if (!mine) mine = px_add_fetch(&last, 1);
     return mine;
 }
 
@@ -166,18 +165,18 @@ static void px_ring_unregister(px_ring *r) {
 }
 
 static inline uint32_t px_ring_unsent(px_ring *r) { return r->sq_tail - r->sq_sent; }
-static inline uint32_t px_ring_ready(px_ring *r) { return px_load(r->k_cq_tail) - *r->k_cq_head; }
+static inline uint32_t px_ring_ready(px_ring *r) { return px_load_acquire(r->k_cq_tail) - *r->k_cq_head; }
 
 /* Whether an enter could bring completions that are not in the ring yet. */
 static inline int px_ring_pending(px_ring *r) {
     if (!(r->setup_flags & PX_SETUP_TASKRUN_FLAG) && !r->shared) return 1;
-    return (px_load(r->k_sq_flags) & (PX_SQ_TASKRUN | PX_SQ_CQ_OVERFLOW)) != 0;
+    return (px_load_acquire(r->k_sq_flags) & (PX_SQ_TASKRUN | PX_SQ_CQ_OVERFLOW)) != 0;
 }
 
 /* The next free entry, zeroed; NULL when the submission ring is full. */
 static inline struct px_sqe *px_ring_sqe(px_ring *r) {
     struct px_sqe *sqe;
-    if (r->sq_tail - px_load(r->k_sq_head) >= r->sq_entries) return NULL;
+    if (r->sq_tail - px_load_acquire(r->k_sq_head) >= r->sq_entries) return NULL;
     sqe = &r->sqes[r->sq_tail & r->sq_mask];
     r->sq_tail++;
     memset(sqe, 0, sizeof *sqe);
@@ -190,7 +189,7 @@ static inline uint32_t px_ring_last(px_ring *r) { return r->sq_tail - 1; }
 /* Turn the entry at `place` into a no-op with the same user_data, where the kernel has not taken it yet: 1, else 0. */
 static inline int px_ring_withdraw(px_ring *r, uint32_t place, uint64_t user_data) {
     struct px_sqe *sqe = &r->sqes[place & r->sq_mask];
-    if (place - px_load(r->k_sq_head) >= r->sq_tail - px_load(r->k_sq_head)) return 0;
+    if (place - px_load_acquire(r->k_sq_head) >= r->sq_tail - px_load_acquire(r->k_sq_head)) return 0;
     memset(sqe, 0, sizeof *sqe);
     sqe->opcode = PX_OP_NOP;
     sqe->user_data = user_data;
@@ -204,17 +203,17 @@ static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
     struct px_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&ts};
     uint32_t flags = PX_ENTER_GETEVENTS | r->enter_flags;
     long n;
-    px_store(r->k_sq_tail, r->sq_tail);
+    px_store_release(r->k_sq_tail, r->sq_tail);
     if (wait && timeout_ns >= 0)
         n = syscall(PX_NR_ENTER, r->enter_fd, px_ring_unsent(r), 1, flags | PX_ENTER_EXT_ARG, &arg, sizeof arg);
     else
         n = syscall(PX_NR_ENTER, r->enter_fd, px_ring_unsent(r), wait, flags, NULL, (size_t)8);
     if (n < 0) {
         int error = errno;
-        r->sq_sent = px_load(r->k_sq_head);
+        r->sq_sent = px_load_acquire(r->k_sq_head);
         return -error;
     }
-    r->sq_sent = px_load(r->k_sq_head);
+    r->sq_sent = px_load_acquire(r->k_sq_head);
     return 0;
 }
 

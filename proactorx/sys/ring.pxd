@@ -44,8 +44,6 @@ cdef extern from "proactorx/sys/ring.h":
     uint32_t px_ring_ready(px_ring *ring) nogil
     int px_ring_pending(px_ring *ring) nogil
     int px_register(int fd, unsigned int op, void *arg, unsigned int count) nogil
-    uint32_t px_load(uint32_t *p) nogil
-    void px_store(uint32_t *p, uint32_t value) nogil
 
     enum:
         PX_SETUP_NO_SQARRAY, PX_SETUP_SINGLE_ISSUER, PX_SETUP_DEFER_TASKRUN, PX_SETUP_COOP_TASKRUN
@@ -56,7 +54,4 @@ cdef extern from "proactorx/sys/ring.h":
         PX_SQE_CQE_SKIP_SUCCESS, PX_CQE_MORE, PX_POLL_ADD_MULTI, PX_OP_SUPPORTED
         PX_OP_FSYNC, PX_OP_POLL_ADD, PX_OP_ASYNC_CANCEL, PX_OP_OPENAT, PX_OP_READ, PX_OP_WRITE, PX_OP_RENAMEAT
         PX_OP_UNLINKAT, PX_OP_WAITID
-
-cdef extern from "sys/wait.h":
     enum: P_PID, WEXITED, WNOWAIT
-

@@ -2,8 +2,8 @@
  * io_uring_enter(2) and io_uring_register(2).  Own definitions, so that the headers of the build machine do not
  * decide what the program can do on the machine it runs on.  Numbers of system calls, opcodes and flags never change.
  */
-#ifndef PROACTORX_URING_ABI_H
-#define PROACTORX_URING_ABI_H
+#ifndef PROACTORX_SYS_RING_ABI_H
+#define PROACTORX_SYS_RING_ABI_H
 
 #include <stdint.h>
 

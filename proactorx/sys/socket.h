@@ -1,7 +1,8 @@
 /* The system calls that drivers and transports make on non-blocking sockets, with one convention:
- * the result, or -errno.  EINTR is retried here: none of these calls waits.  For Windows see socket_windows.h. */
-#ifndef PROACTORX_SOCKIO_H
-#define PROACTORX_SOCKIO_H
+ * the result, or -errno.  EINTR is retried here: none of these calls waits.  For Windows see
+ * socket_windows.h. */
+#ifndef PROACTORX_SYS_SOCKET_H
+#define PROACTORX_SYS_SOCKET_H
 
 /* The buffer that large receives go to: hot in the cache, so that no page is faulted in for an operation. */
 #define PX_HOT_SIZE (256 * 1024)
@@ -27,8 +28,13 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
 
 static inline int px_close(int fd) { return close(fd) < 0 ? -errno : 0; }
+
+static inline int px_shutdown(int fd, int how) { return shutdown(fd, how) < 0 ? -errno : 0; }
 
 static inline int px_disconnect(int fd) { return shutdown(fd, SHUT_RDWR) < 0 ? -errno : 0; }
 
@@ -168,6 +174,12 @@ static inline int px_sleep_on(int fd, long long timeout_ns) {
     return poll(&one, 1, ms > 86400000 ? 86400000 : (int)ms) < 0 ? errno : 0;
 }
 
+/* Whether a read would not wait.  (Of regular files only the kernel's own ever do, and those say so: /proc/kmsg.) */
+static inline int px_has_bytes(int fd) {
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    return poll(&one, 1, 0) > 0;
+}
+
 static inline int px_has_position(int fd) { return lseek(fd, 0, SEEK_CUR) >= 0; }
 
 static inline int px_socket_error(int fd) {
@@ -184,15 +196,5 @@ static inline int px_name(int fd, int peer, void *name, size_t room) {
 }
 
 #endif
-
-#include "event.h"
-
-/* End the wait of who listens at the other end of a socket pair.  0, or -1 where that failed. */
-static inline int px_wake_socket(px_waker *w) {
-    int fd = px_waker_enter(w);
-    long long n = fd >= 0 ? px_send(fd, "", 1) : 1;
-    px_waker_leave(w);
-    return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1; /* full: a wake-up is pending */
-}
 
 #endif

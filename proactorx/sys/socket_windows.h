@@ -3,8 +3,8 @@
  * A SOCKET is kept as an int, as the number that Python's `fileno()` gives: handles have 32 significant bits on 64-bit
  * Windows too (Microsoft, "Interprocess Communication Between 32-bit and 64-bit Applications").
  * Errors are the numbers of Python's `errno` module, see errnos.h. */
-#ifndef PROACTORX_WINSOCKIO_H
-#define PROACTORX_WINSOCKIO_H
+#ifndef PROACTORX_SYS_SOCKET_WINDOWS_H
+#define PROACTORX_SYS_SOCKET_WINDOWS_H
 
 #ifndef WIN32_LEAN_AND_MEAN
 #define WIN32_LEAN_AND_MEAN
@@ -36,6 +36,7 @@ typedef SSIZE_T ssize_t;
 #define POLLOUT 4
 #define POLLERR 8
 #define POLLHUP 16
+#define POLLRDHUP 0
 
 #define PX_SOCKET(fd) ((SOCKET)(intptr_t)(fd))
 #define PX_LARGEST_CALL (1 << 30) /* bytes in one call: its counts are 32 bits wide */
@@ -52,6 +53,7 @@ static inline int px_errno(int winsock) {
 static inline int px_socket_failure(void) { return -px_errno(WSAGetLastError()); }
 
 static inline int px_close(int fd) { return closesocket(PX_SOCKET(fd)) ? px_socket_failure() : 0; }
+static inline int px_shutdown(int fd, int how) { return shutdown(PX_SOCKET(fd), how) ? px_socket_failure() : 0; }
 static inline int px_disconnect(int fd) { return shutdown(PX_SOCKET(fd), SD_BOTH) ? px_socket_failure() : 0; }
 
 static inline int px_clamp(size_t size) { return (int)(size < PX_LARGEST_CALL ? size : PX_LARGEST_CALL); }
@@ -177,6 +179,12 @@ static inline int px_sleep_on(int fd, long long timeout_ns) {
     FD_ZERO(&read);
     FD_SET(PX_SOCKET(fd), &read);
     return select(0, &read, NULL, NULL, timeout_ns < 0 ? NULL : &limit) < 0 ? -px_socket_failure() : 0;
+}
+
+/* Whether a read would not wait: not known, so the read is what finds out. */
+static inline int px_has_bytes(int fd) {
+    (void)fd;
+    return 1;
 }
 
 /* Whether readiness can be told of this handle: 0, or -WSAENOTSOCK. */

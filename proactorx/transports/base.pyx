@@ -7,15 +7,13 @@ is closed when its last op has ended, never before.
 
 from proactorx.port.op cimport IN_FLIGHT, Op, PACKET_MORE, Packet
 from proactorx.port.port cimport Flushable, Port
+from proactorx.sys.socket cimport px_close
 
 import warnings
 import weakref
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
-
-cdef extern from "proactorx/sys/socket.h":
-    int px_close(int fd) nogil
 
 
 cdef class NoPort(Port):

@@ -1,10 +1,6 @@
 from libc.stdint cimport uint32_t
 from proactorx.transports.sending cimport SendingTransport
-
-cdef extern from "proactorx/sys/datagram.h":
-    enum: PX_NAME, PX_SENT, PX_TAKEN
-    ctypedef struct px_arena:
-        pass
+from proactorx.sys.datagram cimport PX_NAME, px_arena
 
 cdef struct Outgoing:
     void *data                   # bytes; a reference of its own

@@ -22,6 +22,11 @@ from proactorx.port.op cimport PACKET_READY, Packet, RECV_DGRAMS
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
+from proactorx.sys.datagram cimport (
+    AF_INET, AF_INET6, AF_UNIX, PX_HOST, PX_SENT, PX_TAKEN, px_arena_free, px_arena_new, px_late_error, px_outgoing,
+    px_pack, px_place, px_recv_batch, px_send_batch, px_taken_data, px_taken_name, px_taken_name_size, px_taken_size,
+    px_unpack,
+)
 
 import asyncio
 import socket
@@ -37,27 +42,6 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-
-cdef extern from "proactorx/sys/datagram.h":
-    ctypedef struct px_outgoing:
-        char *data
-        size_t size
-        void *name
-        unsigned int name_size
-    px_arena *px_arena_new() nogil
-    void px_arena_free(px_arena *arena) nogil
-    int px_take(int fd, px_arena *arena, size_t each, int most) nogil
-    int px_give(int fd, const px_outgoing *list, int count) nogil
-    int px_pack(int family, const char *host, int port, uint32_t flow, uint32_t scope, void *name) nogil
-    int px_unpack(const void *name, size_t size, char *host, int *port, uint32_t *flow, uint32_t *scope) nogil
-    unsigned int px_place(const unsigned char *name, size_t size, unsigned int mask) nogil
-    # What was taken, one at a time.
-    char *px_taken_data(px_arena *arena, int i) nogil
-    unsigned int px_taken_size(px_arena *arena, int i) nogil
-    unsigned char *px_taken_name(px_arena *arena, int i) nogil
-    unsigned int px_taken_name_size(px_arena *arena, int i) nogil
-    int px_take_late(px_arena *arena) nogil
-    enum: AF_INET, AF_INET6, AF_UNIX, PX_HOST
 
 cdef enum:
     LARGEST = 65536        # an IP datagram carries less, RFC 768 and RFC 8200; 65,507 bytes over IPv4
@@ -242,7 +226,7 @@ cdef class DatagramTransport(SendingTransport):
             arena = Arena.__new__(Arena)
         # Of the user's own socket no more is taken than is delivered: others may receive from it, and what is taken is
         # lost to them when the protocol closes.
-        n = px_take(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST,
+        n = px_recv_batch(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST,
                     1 if self.lent else PX_TAKEN)
         if n == -EAGAIN or n == -EWOULDBLOCK:
             self.port.arena = arena
@@ -257,7 +241,7 @@ cdef class DatagramTransport(SendingTransport):
                 self._error_received(OSError(-n, strerror(-n)))
             else:
                 self.take_in(arena.memory, n)
-                late = px_take_late(arena.memory)
+                late = px_late_error(arena.memory)
                 if late:
                     self._error_received(OSError(-late, strerror(-late)))
         finally:
@@ -566,9 +550,9 @@ cdef class DatagramTransport(SendingTransport):
                 batch[count].name_size = item.size
             count += 1
         if total < UNLOCKED_SEND:
-            return px_give(self.fd, batch, count)
+            return px_send_batch(self.fd, batch, count)
         with nogil:
-            n = px_give(self.fd, batch, count)
+            n = px_send_batch(self.fd, batch, count)
         return n
 
     cdef int send_plain(self, object data, object address) except? -1:

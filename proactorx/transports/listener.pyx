@@ -5,15 +5,13 @@ from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, 
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
 from proactorx.transports.stream cimport StreamTransport
+from proactorx.sys.socket cimport px_close
 
 import socket
 from asyncio import constants, trsock
 
 from proactorx.port.errors import strerror
 from proactorx.port.names import parse as parse_name
-
-cdef extern from "proactorx/sys/socket.h":
-    int px_close(int fd) nogil
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1

@@ -17,6 +17,7 @@ from proactorx.port.op cimport Op, PACKET_READY, POLL, Packet, RECV_STREAM
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport BaseTransport, holds
 from proactorx.transports.sending cimport SendingTransport, iovec
+from proactorx.sys.socket cimport POLLIN, px_peek, px_read, px_write, px_writev
 
 import asyncio
 import errno
@@ -35,15 +36,6 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     char *PyByteArray_AS_STRING(object memory)
     Py_ssize_t PyByteArray_GET_SIZE(object memory)
-
-cdef extern from "proactorx/sys/socket.h":
-    ssize_t px_read(int fd, char *buffer, size_t size) nogil
-    ssize_t px_write(int fd, const char *buffer, size_t size) nogil
-    ssize_t px_writev(int fd, iovec *vector, int count) nogil
-    ssize_t px_peek(int fd) nogil
-
-cdef extern from "<poll.h>":
-    enum: POLLIN
 
 logger = logging.getLogger("asyncio")
 

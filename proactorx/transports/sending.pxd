@@ -1,11 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from proactorx.port.op cimport Op, Packet
 from proactorx.transports.base cimport BaseTransport
-
-cdef extern from "proactorx/sys/socket.h":
-    struct iovec:
-        void *iov_base
-        size_t iov_len
+from proactorx.sys.socket cimport iovec
 
 cdef enum:
     SEND_AT_ONCE = 32768   # so many bytes queued are sent without waiting for the end of the turn

@@ -14,6 +14,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport Op, POLL, Packet
 from proactorx.transports.base cimport BaseTransport, enter, holds
+from proactorx.sys.socket cimport POLLOUT, SHUT_WR, px_send, px_sendv, px_shutdown
 
 import logging
 from asyncio import constants, streams
@@ -22,13 +23,6 @@ from proactorx.port.errors import strerror
 
 cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
-
-cdef extern from "proactorx/sys/socket.h":
-    ssize_t px_send(int fd, const char *buffer, size_t size) nogil
-    ssize_t px_sendv(int fd, iovec *vector, int count) nogil
-    enum: SHUT_WR
-    int shutdown(int fd, int how) nogil
-    enum: POLLOUT
 
 logger = logging.getLogger("asyncio")
 
@@ -319,7 +313,7 @@ cdef class SendingTransport(BaseTransport):
             return 0
         if self.eof_written and not self.shut:
             self.shut = True
-            shutdown(self.fd, SHUT_WR)
+            px_shutdown(self.fd, SHUT_WR)
         if self.closing:
             self.lost = 1
             self._loop.call_soon(self._call_connection_lost, None, context=self.context)

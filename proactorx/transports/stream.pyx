@@ -17,6 +17,7 @@ from proactorx.port.op cimport PACKET_READY, Packet, RECV_STREAM
 from proactorx.port.port cimport Flushable, Port
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
 from proactorx.transports.sending cimport SendingTransport
+from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLPRI, POLLRDHUP, px_name, px_recv, px_recv_cut
 
 import asyncio
 import contextlib
@@ -34,20 +35,6 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
-
-cdef extern from "proactorx/sys/socket.h":
-    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
-    ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) nogil
-    int px_name(int fd, int peer, void *name, size_t room) nogil
-    enum: POLLERR, POLLHUP, POLLPRI
-
-cdef extern from *:
-    """
-    #ifndef POLLRDHUP
-    #define POLLRDHUP 0
-    #endif
-    """
-    enum: POLLRDHUP
 
 cdef enum:
     MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI  # a short read is not the last then

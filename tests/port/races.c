@@ -47,14 +47,14 @@ static void lead(px_thread *me, int64_t deadline) {
     while (px_signal_of(&me->parking) < PX_RELEASED) {
         int64_t limit = deadline;
         int duties;
-        if (px_now() >= deadline || !(duties = px_duties(port, me, port))) return;
+        if (px_now_ns() >= deadline || !(duties = px_duties(port, me, port))) return;
         if (duties & PX_WATCH) {
             px_watch(port);
-            if (limit > px_now() + port->look_ns) limit = px_now() + port->look_ns;
+            if (limit > px_now_ns() + port->look_ns) limit = px_now_ns() + port->look_ns;
         }
         if (duties & PX_DRIVE) {
             struct pollfd one = {.fd = wake_pipe[0], .events = POLLIN};
-            int64_t ms = (limit - px_now()) / 1000000;
+            int64_t ms = (limit - px_now_ns()) / 1000000;
             char bytes[64];
             if (poll(&one, 1, ms > 0 ? (int)ms : 0) > 0 && read(wake_pipe[0], bytes, sizeof bytes) < 0) abort();
             px_out_of_driver(port, me);
@@ -65,7 +65,7 @@ static void lead(px_thread *me, int64_t deadline) {
 
 /* 1: `me->parcel` is a packet; 0: the time is over; -1: closed. */
 static int get(px_thread *me, int64_t timeout) {
-    int64_t deadline = px_now() + timeout;
+    int64_t deadline = px_now_ns() + timeout;
     int found = px_come(port, me);
     if (found < 0) return -1;
     if (found & PX_GOT) return 1;
@@ -74,7 +74,7 @@ static int get(px_thread *me, int64_t timeout) {
         if (signal == PX_LEAD) lead(me, deadline);
         else if (signal < PX_RELEASED) px_park(&me->parking, deadline);
         signal = px_signal_of(&me->parking);
-        if (signal < PX_RELEASED && px_now() >= deadline && !(signal = px_withdraw(port, me))) return 0;
+        if (signal < PX_RELEASED && px_now_ns() >= deadline && !(signal = px_withdraw(port, me))) return 0;
         if (signal == PX_RELEASED) return 1;
         if (signal == PX_CLOSED) {
             px_leave(me);
@@ -122,7 +122,7 @@ int main(void) {
     pthread_create(&operator, NULL, operate, NULL);
     for (i = 0; i < POSTERS; i++) pthread_join(posters[i], NULL);
     pthread_join(operator, NULL);
-    px_close(port);
+    px_port_close(port);
     px_await_driver(port);
     while (px_take_left(port, &parcel)) left++;
     for (i = 0; i < GETTERS; i++) pthread_join(getters[i], NULL);

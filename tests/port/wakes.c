@@ -44,7 +44,7 @@ static void dawdle(unsigned *state) {
 /* LoopCore.post, Port.wake_driver. */
 static void post(item *it) {
     px_inbox_push(&inbox, it, &it->next);
-    if (px_exchange(&sleeping, 0) && px_wake(px_pointed(&woken))) abort();
+    if (px_exchange(&sleeping, 0) && px_wake(px_load_pointer(&woken))) abort();
 }
 
 static void *poster(void *arg) {
@@ -52,12 +52,12 @@ static void *poster(void *arg) {
     unsigned state = (unsigned)me + 1;
     int round, i;
     for (round = 1; round <= ROUNDS; round++) {
-        while (px_see(&round_number) < round) sched_yield();
+        while (px_load_acquire(&round_number) < round) sched_yield();
         for (i = 0; i < POSTS; i++) {
             dawdle(&state);
             post(&items[me][i]);
         }
-        px_add(&at_rest, 1);
+        px_add_fetch(&at_rest, 1);
     }
     return NULL;
 }
@@ -85,10 +85,10 @@ static int live(int falls_back) {
     while ((got += drain()) < POSTERS * POSTS) {
         px_exchange(&sleeping, 1);
         if (++turns % 4 == 0) usleep(50); /* it is posted now: who does so finds that somebody sleeps */
-        if (!px_peek(&inbox)) {
+        if (!px_load_pointer(&inbox)) {
             if (!w) {
                 if (open_waker(w = &first, falls_back)) {
-                    px_point(&woken, w = &second);
+                    px_store_pointer(&woken, w = &second);
                     if (open_waker(w, 0)) exit(3);
                 }
             } else {
@@ -111,23 +111,23 @@ int main(void) {
     uintptr_t i;
     int round, reused = 0;
     px_waker_clear(&first), px_waker_clear(&second);
-    px_point(&woken, &first);
+    px_store_pointer(&woken, &first);
     for (i = 0; i < POSTERS; i++) pthread_create(&posters[i], NULL, poster, (void *)i);
     for (round = 1; round <= ROUNDS; round++) {
         uint64_t count;
         int fd, stranger;
-        px_show(&at_rest, 0);
-        px_show(&round_number, round);
+        px_store_release(&at_rest, 0);
+        px_store_release(&round_number, round);
         if ((fd = live(round % 2)) >= 0) close(fd);
         stranger = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); /* most likely it gets the number */
         reused += stranger == fd;
-        while (px_see(&at_rest) < POSTERS) sched_yield();
+        while (px_load_acquire(&at_rest) < POSTERS) sched_yield();
         if (read(stranger, &count, sizeof count) >= 0) {
             fputs("another file was written to\n", stderr);
             return 6;
         }
         close(stranger);
-        px_point(&woken, &first);
+        px_store_pointer(&woken, &first);
     }
     for (i = 0; i < POSTERS; i++) pthread_join(posters[i], NULL);
     printf("reused %d\n", reused);

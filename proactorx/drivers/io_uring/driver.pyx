@@ -30,10 +30,15 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.drivers.epollset cimport EpollSet
 from proactorx.drivers.io_uring.entries cimport arm_file
 from proactorx.sys.ring cimport *
-from proactorx.sys.event cimport px_waker_close, px_waker_forget
 from proactorx.port.op cimport (
     CANCELLING, IN_FLIGHT, NEW, OPEN, NAME, Op, PACKET_MORE, PACKET_READY, Packet, READ, RECV_STREAM, WAIT_CHILD, WRITE,
     queue_count,
+)
+from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
+from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.event cimport px_waker_close, px_waker_forget
+from proactorx.sys.socket cimport (
+    POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, PX_HOT_SIZE, px_has_position, px_recv, px_recv_cut,
 )
 
 import logging
@@ -43,19 +48,6 @@ import time
 from proactorx.drivers.io_uring.trial import feature_names, setup_names
 
 logger = logging.getLogger("proactorx")
-
-cdef extern from "proactorx/sys/socket.h":
-    enum: PX_HOT_SIZE
-    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
-    ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) nogil
-    int px_has_position(int fd) nogil
-    enum: POLLIN, POLLERR, POLLHUP, POLLPRI
-
-cdef extern from "proactorx/sys/epoll.h":
-    int64_t px_now_ns() nogil
-
-cdef extern from "<poll.h>":
-    enum: POLLRDHUP
 
 cdef enum:
     SET = 1              # user_data of the poll on the epoll set
@@ -395,7 +387,7 @@ cdef class UringDriver(EpollSet):
         return hit
 
     cdef int _reap(self) except -1:
-        cdef uint32_t head = self.ring.k_cq_head[0], tail = px_load(self.ring.k_cq_tail)
+        cdef uint32_t head = self.ring.k_cq_head[0], tail = load_acquire_u32(self.ring.k_cq_tail)
         cdef px_cqe *cqe
         if head == tail:
             return 0
@@ -409,7 +401,7 @@ cdef class UringDriver(EpollSet):
                     self.set_polled = False
                     self.set_ready = True
         finally:
-            px_store(self.ring.k_cq_head, head)
+            store_release_u32(self.ring.k_cq_head, head)
         return 0
 
     cdef int _packet(self, Op op, int res, uint32_t cqe_flags) except -1:

@@ -4,12 +4,11 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from proactorx.sys.ring cimport *
+from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
+from proactorx.sys.socket cimport POLLIN
 
 import os
 import socket
-
-cdef extern from "<poll.h>":
-    enum: POLLIN
 
 _SETUP = {
     "SUBMIT_ALL": PX_SETUP_SUBMIT_ALL,
@@ -88,7 +87,7 @@ cdef bint _more(px_ring *ring):
     head = ring.k_cq_head[0]
     cqe = &ring.cqes[head & ring.cq_mask]
     more = cqe.res >= 0 and cqe.flags & PX_CQE_MORE != 0
-    px_store(ring.k_cq_head, head + 1)
+    store_release_u32(ring.k_cq_head, head + 1)
     return more
 
 
@@ -115,4 +114,4 @@ cdef _end(px_ring *ring, uint64_t user_data):
     entry.opcode = PX_OP_ASYNC_CANCEL
     entry.addr = user_data
     px_ring_enter(ring, 1, 1_000_000_000)
-    px_store(ring.k_cq_head, px_load(ring.k_cq_tail))
+    store_release_u32(ring.k_cq_head, load_acquire_u32(ring.k_cq_tail))

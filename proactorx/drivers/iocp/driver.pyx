@@ -30,52 +30,15 @@ from proactorx.port.op cimport (
     PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
     TRANSMIT, WRITE, queue_count,
 )
+from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
+from proactorx.sys.pollthread cimport px_thread, px_thread_ask, px_thread_cancel, px_thread_new, px_thread_stop
+from proactorx.sys.socket cimport (
+    POLLERR, POLLHUP, POLLIN, POLLOUT, PX_SOCKET, WSAEMSGSIZE, WSAENOTSOCK, closesocket, px_message, px_pollable,
+    px_sendmsg, sockaddr,
+)
 
 import ctypes
 import time
-
-cdef extern from "proactorx/sys/pollthread.h":
-    ctypedef struct px_poll:
-        OVERLAPPED overlapped
-        int fd
-        int group
-        uint32_t asked
-        int cancelled
-    ctypedef struct px_thread:
-        pass
-    enum: PX_ENTRIES, PX_HOT_SIZE, PX_AFD_SHARE, PX_POLL_CLOSED
-    enum: PX_UNBOUND, PX_BOUND, PX_SKIPS, PX_FILE
-    enum: POLLIN, POLLOUT, POLLERR, POLLHUP, WSAEMSGSIZE, WSAENOTSOCK, WSAECONNRESET
-    HANDLE CreateIoCompletionPort(HANDLE file, HANDLE port, size_t key, uint32_t threads) nogil
-    HANDLE INVALID_HANDLE_VALUE
-    int px_ended(size_t internal) nogil
-    int px_begin_read(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
-    int px_begin_write(int fd, px_flight_t *flight, char *buffer, size_t size) nogil
-    int px_begin_read_at(int fd, px_flight_t *flight, char *buffer, size_t size, int64_t position) nogil
-    int px_begin_write_at(int fd, px_flight_t *flight, const char *buffer, size_t size, int64_t position) nogil
-    int px_adopt(HANDLE port, int fd, int skip) nogil
-    int px_begin_serve(int fd, px_flight_t *flight) nogil
-    int px_begin_transmit(const px_calls *calls, int fd, px_flight_t *flight, uint32_t file, size_t size,
-                          int64_t position) nogil
-    int px_begin_wait(HANDLE port, int fd, px_flight_t *flight) nogil
-    int px_end_wait(px_flight_t *flight) nogil
-    int px_bind(HANDLE port, int fd, int skip) nogil
-    int px_is_file(int fd) nogil
-    int px_get(HANDLE port, OVERLAPPED_ENTRY *entries, int64_t timeout_ns) nogil
-    int px_wake_port(HANDLE *port, int *users, int *pending) nogil
-    void px_show_port(HANDLE *port, HANDLE handle) nogil
-    HANDLE px_hide_port(HANDLE *port, int *users) nogil
-    void px_woken(int *pending) nogil
-    int px_pollable(int fd) nogil
-    ssize_t px_recv(int fd, char *buffer, size_t size) nogil
-    ssize_t px_sendmsg(int fd, const msghdr *header) nogil
-    HANDLE px_afd_open(HANDLE port) nogil
-    int px_afd_ask(HANDLE afd, px_poll *poll, uint32_t mask) nogil
-    uint32_t px_afd_answer(const px_poll *poll) nogil
-    px_thread *px_thread_new(HANDLE port) nogil
-    void px_thread_stop(px_thread *thread) nogil
-    int px_thread_ask(px_thread *thread, px_poll *poll, uint32_t mask) nogil
-    void px_thread_cancel(px_thread *thread, px_poll *poll) nogil
 
 cdef enum:
     BY_PACKET = 0          # Op.mode: the kernel does it
@@ -86,8 +49,8 @@ cdef enum:
 CLOSE_DEADLINE = 2.0
 
 
-cdef inline px_flight_t *flight_of(Op op) noexcept:
-    return <px_flight_t *>&op.flight
+cdef inline px_overlapped *flight_of(Op op) noexcept:
+    return <px_overlapped *>&op.flight
 
 
 cdef class IocpDriver(ReadinessDriver):
@@ -229,7 +192,7 @@ cdef class IocpDriver(ReadinessDriver):
 
     cdef int begin(self, Op op) except -1:
         """Give `op` to the kernel; what it answers at once is queued."""
-        cdef px_flight_t *flight = flight_of(op)
+        cdef px_overlapped *flight = flight_of(op)
         cdef int started = self.call(op, flight), tries = ACCEPTS_IN_A_ROW
         op.armed = True
         while started == PX_AT_ONCE and self.skips(op):
@@ -253,7 +216,7 @@ cdef class IocpDriver(ReadinessDriver):
         Py_INCREF(op)  # the kernel's reference
         return 0
 
-    cdef int call(self, Op op, px_flight_t *flight) except? -1:
+    cdef int call(self, Op op, px_overlapped *flight) except? -1:
         """Make the overlapped call of `op`."""
         cdef int kind = op.kind, fd = op.fd
         cdef bint file = self.handle_count > fd and self.bound[fd] & PX_FILE
@@ -308,7 +271,7 @@ cdef class IocpDriver(ReadinessDriver):
 
     cdef int ended(self, Op op, uint32_t count) except -1:
         """The kernel has done with `op`: queue what came of it."""
-        cdef px_flight_t *flight = flight_of(op)
+        cdef px_overlapped *flight = flight_of(op)
         cdef int kind = op.kind, error = px_ended(flight.overlapped.Internal)
         cdef char *buffer = flight.buffer
         flight.buffer = NULL
@@ -368,7 +331,7 @@ cdef class IocpDriver(ReadinessDriver):
         return 0
 
     cdef int accepted(self, Op op, int error) except -1:
-        cdef px_flight_t *flight = flight_of(op)
+        cdef px_overlapped *flight = flight_of(op)
         cdef int fd
         if error:
             closesocket(<size_t>flight.other)
@@ -472,10 +435,10 @@ cdef class IocpDriver(ReadinessDriver):
         return 0
 
     cdef int packet(self, OVERLAPPED_ENTRY *entry) except -1:
-        cdef px_flight_t *flight
+        cdef px_overlapped *flight
         cdef Op op
         if entry.lpCompletionKey == <size_t>PX_KEY_OP:
-            flight = <px_flight_t *>entry.lpOverlapped
+            flight = <px_overlapped *>entry.lpOverlapped
             op = <Op>flight.op
             op.in_kernel = False
             Py_DECREF(op)  # the kernel's; `op` holds one

@@ -1,0 +1,3 @@
+cdef extern from "proactorx/sys/overlapped.h":
+    ctypedef struct px_overlapped:
+        pass
