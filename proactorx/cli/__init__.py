@@ -1,7 +1,7 @@
 """The command line: ``python -m proactorx demo``, ``probe`` and ``run``.
 
-This file parses and dispatches; each command lives in the module of its name, imported only when it is asked for,
-so that ``run`` brings next to nothing into the program that it runs.
+This file parses and dispatches. Each command is a module of the same name, imported only when it is used, so
+that ``run`` adds almost nothing to the program that it runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_SIZE = 16 * 1024 * 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the result is the exit code."""
+    """Run the command line and return the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     if not args:
@@ -37,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"proactorx: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        if options.command == "run":  # the program's, and as visible as without us
+        if options.command == "run":  # the program shows it as it would without us
             raise
         print("proactorx: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         if options.command == "run":
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has had enough: no complaint at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone: flushing at exit must not fail
         return 1
 
 
@@ -69,10 +69,10 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
 
 
 def _split_run(args: list[str]) -> tuple[list[str], list[str]]:
-    """Where the program starts, everything is the program's: ``run --backend epoll script.py --help``.
+    """Split at the start of the program, as in ``run --backend epoll script.py --help``.
 
-    Gives our own words, with a stand-in for the program (its absence is argparse's error to report), and the
-    program's.
+    Returns our arguments, with a stand-in for the program (argparse reports a missing one),
+    and the program's.
     """
     at = 1
     while at < len(args):
@@ -109,10 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "demo",
-        help="measure an echo server on this loop beside stock asyncio; or show the two thread pools at work",
-        description="echo: starts an echo server on this loop and one on stock asyncio, drives both over loopback TCP "
-        "with the same client, round by round, and shows requests per second, latency and the server's CPU time "
-        "per request. threads: shows workers and IO threads growing and shrinking under a load that first saturates "
+        help="compare an echo server on this loop with one on stock asyncio; or show the two thread pools",
+        description="echo: starts an echo server on this loop and one on stock asyncio, loads both in turn with the "
+        "same client over loopback TCP, and shows requests per second, latency and the server's CPU time per "
+        "request. threads: shows the workers and IO threads grow and shrink under a load that first saturates "
         "the workers, then blocks callbacks on IO threads.",
         allow_abbrev=False,
     )
@@ -123,7 +123,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--seconds",
         type=_seconds,
         metavar="S",
-        help="echo: seconds of load on each of the two servers, over all rounds (default: 6); threads: seconds of all "
+        help="echo: seconds of load on each server, over all rounds (default: 6); threads: seconds in total "
         "(default: 5)",
     )
     add("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
@@ -132,16 +132,16 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=_whole(1, MAX_SIZE),
         default=1024,
         metavar="BYTES",
-        help="echo: bytes of a request, and of its answer (default: 1024)",
+        help="echo: bytes per request and per answer (default: 1024)",
     )
 
 
 def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "probe",
-        help="show which drivers can run here and, for each that cannot, why",
-        description="Shows which drivers can run here and, for each that cannot, why; the kernel, the feature tier, "
-        "the ops and setup flags. Exit code 1 if the loop cannot start as things are (PROACTORX_BACKEND included).",
+        help="show which drivers can run here and why the others cannot",
+        description="Shows which drivers can run here and why the others cannot, the kernel, the feature "
+        "tier, the ops and the setup flags. The exit code is 1 if no loop can start, PROACTORX_BACKEND included.",
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -152,9 +152,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "run",
         usage=f"{PROG} run [-h] [--backend B] (SCRIPT | -m MODULE) [ARG ...]",
         help="run an unchanged asyncio program on this loop",
-        description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, except that the "
-        "loops asyncio makes for it are this package's. A loop that the program names itself (loop_factory=, a "
-        "policy of its own) is left to it, and so are the processes that it starts.",
+        description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, except that "
+        "asyncio's default loop is this package's. It does not override a loop that the program selects itself "
+        "(loop_factory=, its own policy), and it does not affect processes that the program starts.",
         allow_abbrev=False,
     )
     parser.add_argument("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")

@@ -1,8 +1,9 @@
-"""``demo``: an echo server on this loop and on stock asyncio, the same load on both, the figures side by side.
+"""``demo``: compare an echo server on this loop with one on stock asyncio under the same load.
 
-Three or more processes: one server for each loop, and the clients. Each round loads one server while the other is
-idle; the rounds alternate, so that what else happens on the machine meets both. CPU time is the server process's own
-count, read while it is idle just before and just after a round, so it belongs to exactly the requests counted.
+It runs three or more processes: one server per loop, and the clients. Each round loads one server while the
+other is idle. The rounds alternate, so that other load on the machine affects both. Each server reports its
+own CPU time just before and just after a round, while it is idle,
+so the figure covers exactly the requests counted.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ MAX_ROUNDS = 5
 MIN_ROUND = 0.5  # seconds
 SPARE_FDS = 40  # descriptors a server or client needs beside its connections
 START_TIME = 20.0  # seconds for a child's first answer
-ANSWER_TIME = 60.0  # seconds for an answer beyond the time the load itself takes
+ANSWER_TIME = 60.0  # seconds for an answer, in addition to the time of the load
 FINISH_TIME = 5.0  # seconds for a child's end
-BUSY = 0.85  # share of a core from which a process counts as kept busy
+BUSY = 0.85  # share of a core from which a process counts as busy
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of load on one server gave."""
+    """The figures of one round of load on one server."""
 
     rate: float  # requests per second
     p50: float  # seconds
@@ -50,7 +51,7 @@ class Round:
 
 @dataclass(slots=True)
 class Result:
-    """All that :mod:`render` shows."""
+    """Everything that :mod:`render` shows."""
 
     connections: int
     size: int
@@ -65,12 +66,12 @@ class Result:
 
     @property
     def loaded(self) -> bool:
-        """Whether both servers were kept busy, so that requests per second and latency are theirs."""
+        """Whether both servers were busy, so that requests per second and latency depend on them."""
         return all(self.median(loop, "server_busy") >= BUSY for loop in LOOPS)
 
 
 class Child:
-    """A process that is asked by JSON lines on its standard input and answers in kind."""
+    """A process that reads commands as JSON lines on standard input and answers with JSON lines."""
 
     def __init__(self, module: str, *args: str) -> None:
         self.name = module
@@ -132,7 +133,7 @@ class Child:
         return said.strip() or f"exit code {code}"
 
     def finish(self) -> None:
-        """Let it end by itself; what it complained of is passed on."""
+        """Wait for its end, and pass on what it wrote to standard error."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -145,7 +146,7 @@ class Child:
             print(f"proactorx: the demo's {self.name} says:\n{self._last_words()}", file=sys.stderr)
 
     def close(self) -> None:
-        """End the child at once, whatever it does."""
+        """Kill the child."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -165,7 +166,7 @@ def _child(module: str, *args: str) -> Iterator[Child]:
 
 
 def demo(*, connections: int, seconds: float, size: int, backend: str | None) -> int:
-    """The command ``demo``: an echo server on each loop, their clients, and the table; the exit code."""
+    """Run the command ``demo`` and return the exit code."""
     try:
         from proactorx.cli import render
     except ModuleNotFoundError as error:
@@ -203,7 +204,9 @@ def _measure(
 
 
 def _client_count(connections: int) -> int:
-    """One client cannot keep a server busy that costs less than itself; where there are cores to spare, use three."""
+    """Return the number of clients: up to three, as cores allow,
+    because one may cost more CPU than the server.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(3, cores - 1, connections))
 
@@ -254,7 +257,7 @@ def _percentiles(got: list[dict[str, Any]]) -> list[float]:
 
 
 def _machine_busy() -> float | None:
-    """Seconds of CPU time that the machine has spent on anything, or None where it does not tell."""
+    """Return the CPU seconds that the machine has spent on everything, or None if it does not report them."""
     if sys.platform != "linux":
         return None
     try:
@@ -266,7 +269,7 @@ def _machine_busy() -> float | None:
 
 
 def _fit_descriptors(result: Result) -> None:
-    """Raise the limit of open files as far as it goes, and do with fewer connections where it is still too low."""
+    """Raise the limit of open files as far as possible; if that is too low, use fewer connections."""
     if sys.platform == "win32":
         return
     import resource
@@ -283,14 +286,14 @@ def _fit_descriptors(result: Result) -> None:
     if limit < need:
         fewer = max(1, limit - SPARE_FDS)
         result.notes.append(
-            f"Connections cut from {result.connections} to {fewer}: a process here may open only {limit} files "
-            "(ulimit -Hn)."
+            f"Connections cut from {result.connections} to {fewer}: a process here may open only {limit} "
+            "files (ulimit -Hn)."
         )
         result.connections = fewer
 
 
 def _note_limits(result: Result) -> None:
-    """What the reader must know to read the figures rightly."""
+    """Add notes on conditions that affect the figures."""
     others = [one.others for loop in LOOPS for one in result.rounds[loop] if one.others is not None]
     taken = statistics.median(others) if others else 0.0
     if taken >= 0.25:
@@ -300,6 +303,6 @@ def _note_limits(result: Result) -> None:
         client = max(result.median(loop, "client_busy") for loop in LOOPS)
         limit = ", the bottleneck" if client >= BUSY else ""
         result.notes.append(
-            f"The servers were busy only {busy} of the time (the client: {client:.0%}{limit}), so requests/s and "
-            "latency are the client's and the machine's as well. Compare CPU per request."
+            f"The servers were busy only {busy} of the time (the client: {client:.0%}{limit}), so requests/s "
+            "and latency depend on the client and the machine too. Compare CPU per request."
         )

@@ -1,6 +1,7 @@
-"""``demo threads``: the two pools under a load that first saturates the workers, then blocks callbacks on IO threads.
+"""``demo threads``: show both pools under a load that first saturates the workers, then blocks IO threads.
 
-All of it runs on one loop in this process; meanwhile a short call to each pool, again and again, shows what it waits.
+Everything runs on one loop in this process. Repeated short calls to each pool measure how long they wait
+meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import proactorx
 from proactorx.cli.errors import NO_RICH, CliError
 from proactorx.pool import Growth, IOThreadPool
 
-#: What happens, and the share of the time that it takes.
+#: The phases, and each one's share of the time.
 PHASES = (("calm", 0.1), ("workers saturated", 0.35), ("IO callbacks block", 0.35), ("rest", 0.2))
 ROUNDS = 3  # calls for each worker
 BLOCKED = 10  # callbacks that block, for a pool that starts 2 threads at once
@@ -46,7 +47,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Story:
-    """All that :mod:`picture` shows."""
+    """Everything that :mod:`picture` shows."""
 
     seconds: float
     backend: str
@@ -59,20 +60,20 @@ class Story:
 
 
 class Counter:
-    """Calls by where they are: on the way to a thread, on one, done."""
+    """Counts the calls that are queued and those that run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.queued = self.busy = 0
 
     def submit(self) -> None:
-        """A call is on its way."""
+        """A call has been queued."""
         with self._lock:
             self.queued += 1
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """It has a thread."""
+        """A queued call runs inside this context."""
         with self._lock:
             self.queued -= 1
             self.busy += 1
@@ -84,7 +85,7 @@ class Counter:
 
 
 class Load:
-    """The scenario."""
+    """Runs the scenario."""
 
     def __init__(self, story: Story, show: Callable[[], None]) -> None:
         self.story = story
@@ -97,11 +98,11 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
-        """Play all phases; both pools are closed at the end."""
+        """Run all phases, then close both pools."""
         try:
             await self._play()
         finally:
-            self._stop.set()  # not cancelled: a call that is cancelled on its way to a thread would count as queued
+            self._stop.set()  # not cancelled: a queued call would still count as queued
             await asyncio.gather(*self._tasks)
             await self._loop.shutdown_default_executor()
             self._pool.close()
@@ -132,7 +133,7 @@ class Load:
         self._loop.run_in_executor(None, body)
 
     async def _ask(self, pool: str) -> None:
-        """A short call to this pool, again and again."""
+        """Make short calls to one pool, and record the longest wait of each phase."""
         while not self._stop.is_set():
             phase, began = self.story.phase, time.monotonic()
             if pool == "workers":
@@ -171,13 +172,13 @@ class Load:
 
 
 def _worker_count() -> int:
-    """What ``concurrent.futures.ThreadPoolExecutor`` makes of no number."""
+    """Return the default size of ``concurrent.futures.ThreadPoolExecutor``."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(32, cpus + 4)
 
 
 def demo_threads(*, seconds: float, backend: str | None) -> int:
-    """The command ``demo threads``; the exit code."""
+    """Run the command ``demo threads`` and return the exit code."""
     try:
         from proactorx.cli import picture
     except ModuleNotFoundError as error:

@@ -1,8 +1,8 @@
 """The demo's echo server, a process of its own: ``python -m proactorx.cli.echo_server --loop proactorx``.
 
-It prints one JSON line when it listens. After that each line on its standard input asks for its CPU time so far,
-which it answers with a JSON line; the end of standard input stops it. A thread does the talking, blocked in a read
-while the load runs, so that the loop does nothing but echo.
+It prints one JSON line when it listens. Then it answers each line on its standard input with a JSON line that
+holds its CPU time so far, and stops at the end of standard input. A thread does this, blocked in a read while
+the load runs, so that the loop does nothing but echo.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BACKLOG = 1024
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what comes, and reads no more while the client does not."""
+    """Sends back what it receives, and stops reading while the client does not read."""
 
     transport: asyncio.Transport
 
@@ -42,7 +42,7 @@ class Echo(asyncio.Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until the standard input ends; reports by lines of JSON."""
+    """Serve until the standard input ends; report in lines of JSON."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--loop", choices=("proactorx", "asyncio"), required=True)
     parser.add_argument("--backend")
@@ -70,11 +70,11 @@ def _make_loop(name: str, backend: str | None) -> tuple[asyncio.AbstractEventLoo
 
 
 def _settle_malloc() -> None:
-    """Free one large block, as any process has that is not seconds old.
+    """Free one large block, as any process older than a few seconds has done.
 
-    Until then glibc maps and unmaps memory on each read of stock asyncio (its read size is 256 KiB), which triples
-    its CPU time per request. That is the allocator's doing and not the loop's: without this line the comparison
-    would flatter us.
+    Until then glibc maps and unmaps memory on each read of stock asyncio (its read size is 256 KiB), which
+    triples its CPU time per request. The allocator causes this, not the loop,
+    so it would bias the comparison in our favour.
     """
     block = bytearray(1 << 20)
     del block
@@ -93,8 +93,9 @@ async def _serve(about: dict[str, Any]) -> None:
 
 def _answer(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     for _ in sys.stdin.buffer:
-        _say(cpu=time.process_time())  # user and system time of every thread of this process, to the microsecond
-    with contextlib.suppress(RuntimeError):  # the loop ended by itself
+        # user and system time of every thread of this process, to the microsecond
+        _say(cpu=time.process_time())
+    with contextlib.suppress(RuntimeError):  # the loop has already ended
         loop.call_soon_threadsafe(stop.set)
 
 

@@ -1,4 +1,4 @@
-"""How a command says that it cannot go on."""
+"""The error that ends a command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ NO_RICH = "this command draws with rich, which is not installed: pip install 'pr
 
 
 class CliError(Exception):
-    """Ends a command with one line on standard error and an exit code (2: the user can change the command line)."""
+    """Ends a command with one line on standard error and an exit code (2: the command line is wrong)."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)

@@ -1,9 +1,9 @@
 """The demo's client, a process of its own: ``python -m proactorx.cli.load``.
 
-A readiness loop in plain Python that shares nothing with the loops under test, so both servers meet the same load:
-each connection sends a request, waits for the whole echo, and sends the next. Commands and answers are JSON lines on
-the standard streams: ``open`` connects and checks every echoed byte of a few different requests on every connection,
-``go`` puts on the load for a time and tells what came of it, ``close`` hangs up.
+A readiness loop in plain Python that shares no code with the loops under test, so that both servers get the
+same load. Each connection sends a request, waits for the whole echo, and sends the next. Commands and answers
+are JSON lines on the standard streams: ``open`` connects and checks every echoed byte of several requests on
+every connection, ``go`` runs the load for a time and returns the figures, ``close`` closes the connections.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 IN, OUT = 1, 4  # EPOLLIN and EPOLLOUT
-PATIENCE = 10.0  # seconds without a single answer, after which the server counts as stuck
+PATIENCE = 10.0  # seconds without any answer until the server counts as stuck
 CHECKS = 3  # different requests on every connection before the load starts
 SPREAD = 4093  # distance, in bytes, over which the requests of the check are cut from one random block
 
 
 def plain_congestion_control(sock: socket.socket) -> None:
-    """Not bbr: it paces even loopback, so that where it is the default the pacing would be measured."""
+    """Avoid bbr: it paces even loopback, so a system with that default would measure the pacing."""
     if not hasattr(socket, "TCP_CONGESTION"):
         return
     for name in (b"cubic", b"reno"):
@@ -39,11 +39,11 @@ def plain_congestion_control(sock: socket.socket) -> None:
 
 
 class LoadError(Exception):
-    """The server broke the echo's contract, or the connection broke."""
+    """The server sent a wrong echo, or a connection broke."""
 
 
 class Poller(Protocol):
-    """What the load needs of ``select.epoll``."""
+    """The methods of ``select.epoll`` that the load uses."""
 
     def register(self, fd: int, mask: int, /) -> Any: ...
     def modify(self, fd: int, mask: int, /) -> Any: ...
@@ -52,7 +52,7 @@ class Poller(Protocol):
 
 
 class SelectorPoller:
-    """The stdlib's selectors with epoll's face, for systems without epoll."""
+    """The standard library's selectors with epoll's methods, for systems without epoll."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -67,7 +67,7 @@ class SelectorPoller:
         self._selector.modify(fd, self._events(mask))
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """(fd, mask) of what is ready, after at most `timeout` seconds."""
+        """Return (fd, mask) of each ready descriptor, after at most `timeout` seconds."""
         return [(key.fd, self._mask(events)) for key, events in self._selector.select(timeout)]
 
     @staticmethod
@@ -80,7 +80,7 @@ class SelectorPoller:
 
 
 def new_poller() -> Poller:
-    """The best there is for many connections."""
+    """Return the best poller for many connections."""
     if sys.platform == "linux":
         return select.epoll()
     return SelectorPoller()
@@ -118,7 +118,7 @@ class Load:
         self._poller.close()
 
     def check(self) -> None:
-        """Every connection sends requests that differ from all others and compares what comes back."""
+        """Send different requests on every connection, and compare the answers with them."""
         block = memoryview(random.Random(self.size).randbytes(self.size + SPREAD))
         for turn in range(CHECKS):
             cuts = {fd: (7 * at + 1237 * turn) % SPREAD for at, fd in enumerate(self._sockets)}
@@ -173,7 +173,9 @@ class Load:
         self._send(fd, self._unsent[fd])
 
     def go(self, seconds: float) -> dict[str, Any]:
-        """Load for ``seconds``, then wait for the answers still due; the server is idle before and after."""
+        """Run the load for ``seconds``, then wait for the outstanding answers.
+        The server is idle before and after.
+        """
         gc.collect()
         gc.disable()
         try:
@@ -185,7 +187,9 @@ class Load:
         return {"requests": len(latencies), "wall": wall, "cpu": cpu, "latencies": _histogram(latencies)}
 
     def _pump(self, stop: float) -> array[float]:
-        """The tight part. One clock reading ends a request and starts the next; all else is two calls a request."""
+        """The inner loop. One clock reading ends a request and starts the next;
+        otherwise a request takes two calls.
+        """
         message = memoryview(random.randbytes(self.size))
         size, buffer, unsent, now = self.size, self._buffer, self._unsent, time.perf_counter
         receive: dict[int, Callable[[bytearray], int]] = {fd: s.recv_into for fd, s in self._sockets.items()}
@@ -228,7 +232,9 @@ class Load:
 
 
 def _histogram(latencies: array[float]) -> dict[int, int]:
-    """How many requests took how many microseconds, to three digits: small, and those of several clients add up."""
+    """Count requests by microseconds, to three digits: the result is small,
+    and several clients' results add up.
+    """
     exact = Counter(int(latency * 1e6) for latency in latencies)
     out: Counter[int] = Counter()
     for micros, count in exact.items():
@@ -238,7 +244,7 @@ def _histogram(latencies: array[float]) -> dict[int, int]:
 
 
 def main() -> int:
-    """Follow the commands on the standard input, one line of JSON each, and answer likewise."""
+    """Execute the commands on standard input, one line of JSON each, and answer with lines of JSON."""
     load: Load | None = None
     for line in sys.stdin:
         command = json.loads(line)

@@ -1,4 +1,4 @@
-"""The picture of the two pools over time, drawn with rich."""
+"""Draws the two pools over time, with rich."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 HEIGHTS = "▁▂▃▄▅▆▇█"
 NUMBERS = "0123456789"
 COLOURS = {"workers": "blue", "IO threads": "green"}
-MARGIN = 12  # what stands before a chart
+MARGIN = 12  # columns before a chart
 LAST = 10  # lines about decisions
 MEANING = {
-    "minimum": "no thread was idle, the minimum not reached",
+    "minimum": "no thread was idle, below the minimum",
     "starvation": "packets waited, none was taken for a gate period",
     "compensation": "packets waited, blocked threads left too few",
-    "blocking": "a callback said that it blocks",
+    "blocking": "a callback used blocking()",
     "idle": "nothing to do",
     "closed": "the pool was closed",
     "limit lowered": "the maximum was lowered",
@@ -35,7 +35,9 @@ MEANING = {
 
 @contextlib.contextmanager
 def live(story: Story) -> Iterator[Callable[[], None]]:
-    """A picture that is drawn anew at each call and goes away at the end; nothing where there is no terminal."""
+    """Yield a function that redraws the picture, which disappears at the end;
+    without a terminal it does nothing.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         yield lambda: None
@@ -46,7 +48,7 @@ def live(story: Story) -> Iterator[Callable[[], None]]:
 
 
 def show_story(story: Story) -> None:
-    """Print the whole of it."""
+    """Print the whole story."""
     console = Console(highlight=False)
     console.print(_picture(story, console.options.ascii_only, running=False))
 
@@ -56,8 +58,8 @@ def _picture(story: Story, ascii_only: bool, *, running: bool) -> RenderableType
     if running:
         title.append(f"   {story.samples[-1].at:3.1f} of {story.seconds:g} s: {story.phase}", style="yellow")
     note = (
-        f"{story.seconds:g} s on the driver {story.backend}. The IO threads: 2 at once, then one per {story.gate:.2g} "
-        f"s; those with nothing to do for {story.idle:.2g} s end."
+        f"{story.seconds:g} s on the driver {story.backend}. IO threads: 2 at once, then one per "
+        f"{story.gate:.2g} s; they end after {story.idle:.2g} s idle."
     )
     parts: list[RenderableType] = [Text(), title, Padding(Text(note, style="dim"), (0, 0, 1, 1)), _phases(story)]
     parts.append(_chart("workers", [sample.workers for sample in story.samples], ascii_only))
@@ -69,7 +71,7 @@ def _picture(story: Story, ascii_only: bool, *, running: bool) -> RenderableType
 
 
 def _phases(story: Story) -> RenderableType:
-    """The names of the phases, and where each begins in the charts below."""
+    """Name the phases, and mark where each begins in the charts below."""
     names: list[str] = []
     marks = Text(" " * MARGIN, style="yellow")
     for sample in story.samples:
@@ -81,7 +83,7 @@ def _phases(story: Story) -> RenderableType:
 
 
 def _chart(name: str, pools: Sequence[Pool], ascii_only: bool) -> RenderableType:
-    """A line each for threads, busy ones, and what is queued; one column for each sample."""
+    """Draw one line each for threads, busy threads and queued calls, one column per sample."""
     now = pools[-1]
     lines = Text(f" {name}: ", style=f"bold {COLOURS[name]}")
     lines.append(f"{now.threads} threads, {now.busy} busy, {now.queued} queued now\n", style="bold")
@@ -114,7 +116,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _decisions(story: Story) -> RenderableType:
-    """The last ones, those of a kind that came one after the other in one line."""
+    """List the last decisions; consecutive ones of a kind share a line."""
     lines = Table.grid(padding=(0, 2, 0, 0))
     groups = [list(group) for _, group in itertools.groupby(story.log, lambda one: (one[1].change, one[1].reason))]
     for group in groups[-LAST:]:

@@ -1,6 +1,6 @@
-"""``probe``: which drivers can run here and, for each that cannot, why.
+"""``probe``: show which drivers can run here and why the others cannot.
 
-Drawn with rich where it is installed; the plain text and the JSON need nothing but the standard library.
+Uses rich if it is installed. The plain text and the JSON need only the standard library.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from proactorx.drivers import Probe, probe_all
 from proactorx.drivers import probe as driver_probe
 
 URING = "io_uring"
-SAFE = ("epoll", "select")  # the drivers on whose account nothing is killed
+SAFE = ("epoll", "select")  # no sandbox kills a process that probes these
 WIDTH = 79
 
 
 def probe(*, as_json: bool) -> int:
-    """Show what was found; the exit code tells whether a loop can start as things are."""
+    """Print the report, and return the exit code: 0 if a loop can start."""
     report = collect()
     if as_json:
         print(json.dumps(report, indent=2))
@@ -33,10 +33,10 @@ def probe(*, as_json: bool) -> int:
 
 
 def collect() -> dict[str, Any]:
-    """All that there is to tell, in JSON's types.
+    """Return the report, in JSON's types.
 
-    ``chosen`` is what ``new_event_loop()`` gives here and now, ``PROACTORX_BACKEND`` included; where it gives none it
-    is null and ``error`` says why.
+    ``chosen`` is the driver that ``new_event_loop()`` would use now, ``PROACTORX_BACKEND`` included. It is
+    None if no loop can start; ``error`` then says why.
     """
     deadly = _deadly()
     found = probe_all() if not deadly else [Probe(URING, False, deadly, suitable=False), *map(driver_probe, SAFE)]
@@ -72,9 +72,10 @@ def collect() -> dict[str, Any]:
 
 
 def _deadly() -> str:
-    """Why io_uring must not even be asked for in this process; "" if it may.
+    """Return why this process must not call io_uring, or "" if it may.
 
-    Some sandboxes kill a process for its first call. That is for a child to find out: this command has to tell it.
+    Some sandboxes kill a process at its first call. A child process finds out,
+    so that this one can report it.
     """
     if not sys.platform.startswith("linux"):
         return ""
@@ -91,8 +92,8 @@ def _deadly() -> str:
     if signal_number == 0:
         return ""
     return (
-        f"the process that asks for it is killed ({signal.Signals(signal_number).name}), by a sandbox probably: "
-        "set PROACTORX_BACKEND=epoll"
+        f"the process that asks for it is killed ({signal.Signals(signal_number).name}), probably by a "
+        "sandbox: set PROACTORX_BACKEND=epoll"
     )
 
 
@@ -120,7 +121,7 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def plain_text(report: dict[str, Any]) -> str:
-    """The report as lines, for a terminal without ``rich``."""
+    """Return the report as plain text."""
     lines = [f"{name}: {value}" for name, value in summary(report)]
     for driver in report["drivers"]:
         lines += ["", f"{driver['name']}: {verdict(driver)}"]
@@ -130,7 +131,7 @@ def plain_text(report: dict[str, Any]) -> str:
 
 
 def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """What stands above the drivers."""
+    """Return the lines above the drivers, as (name, text)."""
     chosen = report["chosen"]
     if chosen is None:
         choice = [("chosen", "none"), ("why", report["error"])]
@@ -145,19 +146,19 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def named(driver: dict[str, Any]) -> str:
-    """A driver with its tier."""
+    """Return the name of a driver, with its tier."""
     return f"{driver['name']}, tier {driver['tier']}" if driver["tier"] else str(driver["name"])
 
 
 def verdict(driver: dict[str, Any]) -> str:
-    """Whether it runs here, in words."""
+    """Return whether a driver can run here, in words."""
     if not driver["available"]:
         return f"cannot run here: {driver['reason']}"
     return "can run here" if driver["suitable"] else f"can run here, but only by name: {driver['reason']}"
 
 
 def details(driver: dict[str, Any]) -> list[tuple[str, str]]:
-    """What else is known of a driver, as (name, text); nothing for what is empty."""
+    """Return the other facts about a driver, as (name, text), without empty ones."""
     found = [("tier", driver["tier"])]
     for key, caption in (("features", "features"), ("setup_flags", "setup flags"), ("ops", "ops")):
         words: list[str] = driver[key]

@@ -1,4 +1,4 @@
-"""What the commands show, drawn with rich: tables and bars. Only this and ``picture`` import rich."""
+"""Draws what the commands show, with rich: tables and bars. Only this module and ``picture`` import rich."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ BAR_WIDTH = 40
 
 @contextlib.contextmanager
 def progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """A bar that goes away at the end; silent where there is no terminal.
+    """Yield a function that advances a progress bar, which disappears at the end;
+    without a terminal it does nothing.
 
-    It is drawn only between rounds, so that drawing takes nothing from what is measured.
+    The bar is drawn only between rounds, so that drawing does not affect the measurement.
     """
     console = Console()
     bar = Progress(
@@ -142,7 +143,9 @@ def _figures(result: Result, micros: Callable[[float], str]) -> RenderableType:
 
 
 def _ratio(value: float, *, judged: bool) -> Text:
-    """``value`` is above 1 where this loop is the better one; coloured where the loops are what it depends on."""
+    """Format a ratio, above 1 where this loop is better; coloured if the loops, not the clients,
+    decide it.
+    """
     times = f"{max(value, 1 / value):.2f}"
     if times == "1.00":
         return Text("equal")
@@ -163,7 +166,7 @@ def _bars(values: dict[str, float], unit: Callable[[float], str], *, ascii_only:
 
 
 def bar(share: float, width: int, ascii_only: bool = False) -> str:
-    """``share`` of ``width`` cells, to the eighth of a cell where the encoding has such blocks."""
+    """Return a bar of ``share`` of ``width`` cells, in eighths of a cell if the encoding has them."""
     if ascii_only:
         return "#" * max(1, round(share * width))
     whole, eighths = divmod(round(share * width * 8), 8)
@@ -171,7 +174,7 @@ def bar(share: float, width: int, ascii_only: bool = False) -> str:
 
 
 def show_probe(report: dict[str, Any]) -> None:
-    """Print what can run here as tables."""
+    """Print the report on drivers as tables."""
     console = Console(highlight=False)
     console.print()
     console.print(_facts(probe.summary(report)))

@@ -1,10 +1,10 @@
-"""``run``: an unchanged asyncio program on this loop.
+"""``run``: run an unchanged asyncio program on this loop.
 
-The program is run as Python itself would run it: ``__main__`` is a module of its own and stays in ``sys.modules``
-until the interpreter ends, ``sys.argv`` and ``sys.path[0]`` are the program's, and whatever it raises (SystemExit,
-KeyboardInterrupt) goes up to the interpreter, whose exit code is then the usual one.
+The program runs as Python itself would run it. ``__main__`` is its own module and stays in ``sys.modules``
+until the interpreter ends; ``sys.argv`` and ``sys.path[0]`` are the program's; exceptions, SystemExit and
+KeyboardInterrupt included, reach the interpreter, which exits with the usual code.
 
-Only what asyncio does *unasked* changes: a loop that it makes for ``asyncio.run()``, ``Runner()``,
+Only asyncio's *default* loop changes: the one that it makes for ``asyncio.run()``, ``Runner()``,
 ``new_event_loop()`` or, on Pythons where it still makes one, ``get_event_loop()``.
 """
 
@@ -35,7 +35,7 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
-    """Run ``program``, its name first and its arguments after it; returns when it has run to its end."""
+    """Run ``program`` (its name, then its arguments) to its end, and return the exit code."""
     if backend not in (None, "auto"):
         found = probe(backend)
         if not found.available:
@@ -57,7 +57,8 @@ def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
         _run_as_main("__main__", alter_argv=False)
     else:
         _set_first_path(os.path.dirname(os.path.realpath(name)))
-        # As Python has it: GetFullPathName drops "." and turns slashes, POSIX's half only puts the folder before.
+        # As Python has it: GetFullPathName drops "." and turns slashes,
+        # POSIX's half only puts the folder before.
         path = os.path.abspath(name) if sys.platform == "win32" else os.path.join(os.getcwd(), name)
         main.__file__ = path
         if sys.version_info < (3, 15):
@@ -68,9 +69,9 @@ def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
 
 
 def make_default(factory: Factory) -> None:
-    """From now on asyncio makes its loops with ``factory`` where no loop is named."""
+    """Make ``factory`` the default of asyncio, used where the program selects no loop."""
     with warnings.catch_warnings():
-        # Python 3.14 and 3.15 warn of their policies' end; until then nothing else reaches get_event_loop().
+        # Python 3.14 and 3.15 deprecate policies, but only a policy reaches get_event_loop() there.
         warnings.filterwarnings("ignore", r"'asyncio\.\w*[pP]olicy' is deprecated", DeprecationWarning)
         if hasattr(asyncio, "set_event_loop_policy"):
 
@@ -78,7 +79,7 @@ def make_default(factory: Factory) -> None:
                 """asyncio's own policy with another factory."""
 
                 def new_event_loop(self) -> asyncio.AbstractEventLoop:
-                    """What asyncio asks for a loop."""
+                    """asyncio calls this to make a loop."""
                     return factory()
 
             asyncio.set_event_loop_policy(Policy())
@@ -95,7 +96,7 @@ def make_default(factory: Factory) -> None:
 
 
 def _read(name: str) -> bytes | None:
-    """The script's source; None for a directory or a zip file, which hold a ``__main__.py``."""
+    """Return the script's source, or None for a directory or zip file with a ``__main__.py``."""
     if pkgutil.get_importer(name) is not None:
         return None
     try:
@@ -106,24 +107,27 @@ def _read(name: str) -> bytes | None:
 
 
 def _set_first_path(path: str) -> None:
-    """Replace what Python put first for ``python -m proactorx``; with ``-P`` and ``-I`` it put nothing there."""
+    """Replace the entry that Python added for ``python -m proactorx``;
+    with ``-P`` and ``-I`` it added none.
+    """
     if not sys.flags.safe_path:
         sys.path[0] = path
 
 
 def _run_as_main(name: str, *, alter_argv: bool) -> None:
-    # What `python -m` itself calls; the public run_module() would undo sys.modules["__main__"] too early, while
-    # threads and exit handlers of the program still live, and cannot tell a missing module from a failing import.
+    # What `python -m` itself calls; the public run_module() would undo sys.modules["__main__"] too early,
+    # while threads and exit handlers of the program still live,
+    # and cannot tell a missing module from a failing import.
     as_main: Callable[[str, bool], Any] = runpy._run_module_as_main  # type: ignore[attr-defined]
     as_main(name, alter_argv)
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    """Show an unhandled error without the frames that led from Python's start to the program."""
+    """Show an unhandled error without our frames, which led to the program."""
     rest = trace
     while rest is not None and _is_ours(rest.tb_frame.f_code.co_filename):
         rest = rest.tb_next
-    if rest is None and not isinstance(error, SyntaxError):  # not the program's error but ours: hide nothing
+    if rest is None and not isinstance(error, SyntaxError):  # our own error: hide nothing
         rest = trace
     sys.__excepthook__(kind, error.with_traceback(rest), rest)
 
