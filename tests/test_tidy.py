@@ -41,8 +41,8 @@ MAY_BE_UNIMPLEMENTED = {
     "port/kernel.pyx",  # says so of it
     "port/op.pyx",
     "port/operations.pyx",
-    "port/port.pyx",
     "transports/base.pyx",
+    "transports/registry.pyx",
     "transports/reader.pyx",
     "transports/datagram.pyx",
     "transports/pipe.pyx",  # the writing side, which does not read

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, cast
 
-from proactorx.port.port import Port
 from proactorx.transports.listener import Listener
+from proactorx.transports.registry import Registry
 from proactorx.transports.stream import StreamTransport
 from proactorx.transports.tls import TLSProtocol
 from proactorx.transports.tls_transport import TLSTransport
@@ -56,7 +56,7 @@ def _name_of(sock: socket.socket) -> str | None:
 class Connections(asyncio.BaseEventLoop):
     """The connection family of ``AbstractEventLoop``."""
 
-    _port: Port
+    _registry: Registry
     _listeners: dict[int, Listener]  # by the number of the socket, which the socket may have lost since
     _unix_server_sockets: dict[socket.socket, int]
 
@@ -97,7 +97,7 @@ class Connections(asyncio.BaseEventLoop):
         no_delay(sock)
         transport = StreamTransport(
             self,
-            self._port,
+            self._registry,
             sock.fileno(),
             protocol,
             sock=sock,
@@ -127,7 +127,7 @@ class Connections(asyncio.BaseEventLoop):
         try:
             tls = TLSProtocol(
                 self,
-                self._port,
+                self._registry,
                 protocol,
                 sslcontext,
                 waiter,
@@ -167,7 +167,7 @@ class Connections(asyncio.BaseEventLoop):
         waiter = self.create_future()
         tls = TLSProtocol(
             self,
-            self._port,
+            self._registry,
             protocol,
             sslcontext,
             waiter,
@@ -256,7 +256,7 @@ class Connections(asyncio.BaseEventLoop):
         # Accepted sockets inherit the option on Linux, tcp(7); elsewhere it is set on each.
         no_delay(sock)
         # Python 3.15 gives the context that the server was made in.
-        listener = Listener(self, self._port, sock, protocol_factory, server, make_tls, context)
+        listener = Listener(self, self._registry, sock, protocol_factory, server, make_tls, context)
         number = sock.fileno()
         before = self._listeners.pop(number, None)
         if before is not None:
@@ -325,7 +325,7 @@ class Connections(asyncio.BaseEventLoop):
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         """asyncio's own hook: refuse a descriptor that a transport uses."""
         number = fd if isinstance(fd, int) else fd.fileno()
-        transport = self._port.owner_of(number)
+        transport = self._registry.owner_of(number)
         if transport is not None and transport._has(number):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.port.port cimport Port
+from proactorx.transports.registry cimport Registry
 
 cdef class Handle:
     cdef public object _callback
@@ -32,6 +33,7 @@ cdef extern from "proactorx/loop/timers.h":
 
 cdef class LoopCore:
     cdef readonly Port _port
+    cdef readonly Registry _registry
     # The ready queue: a ring of owned references.
     cdef void **ready
     cdef uint32_t ready_head, ready_tail, ready_mask

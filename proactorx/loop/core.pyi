@@ -9,6 +9,7 @@ from traceback import StackSummary
 from typing import Any, TypeVar, TypeVarTuple
 
 from proactorx.port.port import Port
+from proactorx.transports.registry import Registry
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -58,6 +59,8 @@ class LoopCore:
     _thread_id: int | None
     @property
     def _port(self) -> Port: ...
+    @property
+    def _registry(self) -> Registry: ...
     def call_soon(self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None) -> Handle: ...
     def call_soon_threadsafe(
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None

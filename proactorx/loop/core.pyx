@@ -13,6 +13,7 @@ from libc.stdlib cimport free, malloc, realloc
 from proactorx.port.port cimport Port
 from proactorx.sys.atomic cimport exchange, load_pointer, load_relaxed
 from proactorx.sys.clock cimport px_monotonic
+from proactorx.transports.registry cimport Registry
 
 import logging
 import sys
@@ -61,6 +62,7 @@ cdef double MAX_WAIT = 24 * 3600.0
 # allows itself anyway (the default slack of a thread's timers, prctl(2), PR_SET_TIMERSLACK).
 cdef double TIMER_SLACK = 50e-6
 cdef Port no_port = Port.__new__(Port)  # of a loop that was made without its __init__
+cdef Registry no_registry = Registry.__new__(Registry)
 
 cdef enum:
     FEW_TIMERS = 64       # below this many cancelled timers nothing is swept
@@ -241,6 +243,7 @@ cdef class LoopCore:
         self.timer_room = 64
         self._closed = True  # until BaseEventLoop.__init__ has run
         self._port = no_port
+        self._registry = no_registry
         self.slow_callback_duration = 0.1
 
     def __dealloc__(self):
@@ -619,8 +622,8 @@ cdef class LoopCore:
         PyErr_CheckSignals()
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
-        if port.dirty:
-            port.flush()
+        if self._registry.dirty:
+            self._registry.flush()
         if self.ready_head != self.ready_tail or self._stopping or port.queued():
             timeout = 0
         elif self.timer_count:
@@ -734,7 +737,7 @@ cdef class LoopCore:
         self.fresh = True
         self.only_loop = {"loop": self}
         try:
-            self._port.begin_run()
+            self._registry.begin_run()
             while True:
                 self.turn()
                 if self._stopping:
@@ -743,7 +746,7 @@ cdef class LoopCore:
             self.thread = 0
             self.clock = None
             self.only_loop = None
-            self._port.end_run()
+            self._registry.end_run()
 
     def _own_clock(self):
         """What a subclass or a test has put in the place of ``time``, or None."""
@@ -758,6 +761,7 @@ cdef class LoopCore:
         if self._port is not no_port:
             raise RuntimeError("a loop is initialized once")
         self._port = port
+        self._registry = Registry(port)
 
 
 # The garbage collector must see the handles in the queues: a cycle from a loop through a timer back to the loop is

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from proactorx.port.port import Port
 from proactorx.transports.datagram import DatagramTransport
+from proactorx.transports.registry import Registry
 
 
 class _Failed(asyncio.DatagramProtocol):
@@ -33,7 +33,7 @@ class _Failed(asyncio.DatagramProtocol):
 class Datagrams(asyncio.BaseEventLoop):
     """The datagram family of ``AbstractEventLoop``."""
 
-    _port: Port
+    _registry: Registry
 
     _lend: Callable[[socket.socket | None], None]
     _is_lent: Callable[[socket.socket], bool]
@@ -75,7 +75,7 @@ class Datagrams(asyncio.BaseEventLoop):
         self._check_socket(sock)  # type: ignore[attr-defined]  # the factory may have closed it
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         transport = DatagramTransport(
-            self, self._port, sock, protocol, lent=self._is_lent(sock), address=address, extra=extra
+            self, self._registry, sock, protocol, lent=self._is_lent(sock), address=address, extra=extra
         )
         transport._start(waiter)
         return transport

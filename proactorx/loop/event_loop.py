@@ -148,10 +148,11 @@ class EventLoop(
         if self.is_closed():
             return
         self._port.attach_thread()  # it may have run in another one
-        self._port.send_all()  # what a run left that was ended by an exception out of this
+        self._registry.send_all()  # what a run left that was ended by an exception out of this
         asyncio.BaseEventLoop.close(self)
         self._close_listeners()
         self._watches.clear()
+        self._registry.drop_all()
         self._port.close()
         self._close_sockets()
         self._port.detach_thread()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import IO, Any
 
-from proactorx.port.port import Port
 from proactorx.transports.pipe import ReadPipeTransport, WritePipeTransport
+from proactorx.transports.registry import Registry
 
 # The most that one read brings: a pipe holds 64 KiB unless told otherwise, fcntl(2) F_SETPIPE_SZ.
 READ_SIZE = 256 * 1024
@@ -18,7 +18,7 @@ READ_SIZE = 256 * 1024
 class Pipes(asyncio.BaseEventLoop):
     """The pipe family of ``AbstractEventLoop``."""
 
-    _port: Port
+    _registry: Registry
 
     def _init_pipes(self) -> None:
         self._pipe_memory: bytearray | None = None
@@ -32,7 +32,7 @@ class Pipes(asyncio.BaseEventLoop):
     ) -> ReadPipeTransport:
         if self._pipe_memory is None:
             self._pipe_memory = bytearray(READ_SIZE)
-        transport = ReadPipeTransport(self, self._port, pipe, protocol, self._pipe_memory, extra=extra)
+        transport = ReadPipeTransport(self, self._registry, pipe, protocol, self._pipe_memory, extra=extra)
         transport._start(waiter)
         return transport
 
@@ -43,6 +43,6 @@ class Pipes(asyncio.BaseEventLoop):
         waiter: asyncio.Future[Any] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> WritePipeTransport:
-        transport = WritePipeTransport(self, self._port, pipe, protocol, extra=extra)
+        transport = WritePipeTransport(self, self._registry, pipe, protocol, extra=extra)
         transport._start(waiter)
         return transport

@@ -28,6 +28,7 @@ from proactorx.loop.child_transport import ChildTransport
 from proactorx.port.constants import POLL, POLLIN, WAIT_CHILD
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
+from proactorx.transports.registry import Registry
 
 assert sys.platform != "win32"
 
@@ -230,6 +231,7 @@ class Processes(asyncio.BaseEventLoop):
     """The subprocess family of ``AbstractEventLoop``."""
 
     _port: Port
+    _registry: Registry
     _has_wait_child = True  # until the driver, or the kernel, says that it has not
 
     def _init_processes(self) -> None:
@@ -247,7 +249,7 @@ class Processes(asyncio.BaseEventLoop):
         extra: Any = None,
         **kwargs: Any,
     ) -> SubprocessTransport:
-        self._port.send_all()  # the child may have our sockets
+        self._registry.send_all()  # the child may have our sockets
         waiter = self.create_future()
         transport = SubprocessTransport(
             self,

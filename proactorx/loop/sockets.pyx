@@ -18,6 +18,7 @@ from proactorx.port.op cimport (
 )
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
+from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport UNLOCKED_SEND
 from proactorx.sys.socket cimport POLLIN, POLLOUT, px_accept, px_client, px_close, px_recv, px_send
 
@@ -124,6 +125,7 @@ cdef class SocketTable:
 
     cdef LoopCore loop
     cdef Port port
+    cdef Registry registry
     cdef dict receiving      # descriptor: the receive in flight on it, or one that is over, see `offer`
     cdef dict accepting      # the same of accepts
     cdef dict sending        # the same of `sock_sendall`
@@ -134,6 +136,7 @@ cdef class SocketTable:
     def __init__(self, LoopCore loop not None):
         self.loop = loop
         self.port = loop._port
+        self.registry = loop._registry
         self.receiving = {}
         self.accepting = {}
         self.sending = {}
@@ -152,7 +155,7 @@ cdef class SocketTable:
         fd = sock.fileno()
         if fd < 0:
             raise OSError(EBADF, strerror(EBADF))
-        if fd < self.port.owner_count and self.port.owners[fd] != NULL:
+        if fd < self.registry.owner_count and self.registry.owners[fd] != NULL:
             self.loop._ensure_fd_no_transport(sock)
         return fd
 

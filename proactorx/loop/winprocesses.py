@@ -14,6 +14,7 @@ from proactorx.loop.child_transport import ChildTransport
 from proactorx.port.constants import POLL, POLLIN
 from proactorx.port.op import Overlapped
 from proactorx.port.port import Port
+from proactorx.transports.registry import Registry
 
 if sys.platform == "win32":
     from asyncio import windows_utils
@@ -57,6 +58,7 @@ class Processes(asyncio.BaseEventLoop):
     """The subprocess family of ``AbstractEventLoop``."""
 
     _port: Port
+    _registry: Registry
     _need_iocp: Any
 
     def _init_processes(self) -> None:
@@ -75,7 +77,7 @@ class Processes(asyncio.BaseEventLoop):
         **kwargs: Any,
     ) -> SubprocessTransport:
         self._need_iocp("subprocesses")
-        self._port.send_all()  # the child may have our sockets
+        self._registry.send_all()  # the child may have our sockets
         waiter = self.create_future()
         transport = SubprocessTransport(
             self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs

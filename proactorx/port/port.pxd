@@ -2,25 +2,14 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport Op, Packet
 
-cdef class Flushable:
-    cdef bint dirty
-    cdef int flush(self) except -1
-
 cdef class Port:
     cdef readonly Driver driver
     cdef void *woken         # `driver`, as other threads read it
     cdef list given_up       # drivers that could not be opened: another thread may still be about to wake one
     cdef bint waits          # this thread is in the driver's `wait`
-    cdef list dirty
     cdef bint closing
-    cdef bint running        # the loop is: what is marked will be flushed before it sleeps
     cdef uint64_t turns      # of the loop: who works without waiting looks here whether others have had their turn
-    cdef void **owners       # the transport of each descriptor that has one; borrowed
-    cdef int owner_count
     cdef unsigned long thread # that drives it now, or 0
-    cdef object arena        # memory that the datagram transports of this port share; None: not yet, or in use
-    cdef int own(self, int fd, object owner) except -1
-    cdef void disown(self, int fd, void *owner) noexcept
     cdef public object report  # told of exceptions that owners of ops raise; None: they are logged
     cdef object fallback     # makes another driver when this one cannot be opened, or None
     cdef int open(self) except -1
@@ -30,10 +19,8 @@ cdef class Port:
     cdef int cancel(self, Op op) except -1
     cdef bint end_now(self, Op op) except -1
     cdef int resume(self, Op op) except -1
-    cdef int mark(self, Flushable item) except -1
     cdef int begin_run(self) except -1
     cdef int end_run(self) except -1
-    cdef int flush(self) except -1
     cdef int wait(self, int64_t timeout_ns) except -1
     cdef int dispatch(self, uint32_t budget) except -1
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1

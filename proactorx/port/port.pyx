@@ -5,11 +5,9 @@ close whatever it likes.  A dispatch takes at most the packets that were queued 
 never stops cannot starve timers and callbacks.
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_DECREF
-from proactorx.sys.errnos cimport EBADF, ECANCELED
+from proactorx.sys.errnos cimport ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
-from libc.string cimport memset
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport (
     DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count,
@@ -18,8 +16,6 @@ from proactorx.sys.atomic cimport load_pointer, store_pointer
 
 import logging
 import time
-
-from proactorx.port.errors import strerror
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
@@ -32,25 +28,17 @@ CLOSE_DEADLINE = 5.0
 CANCEL_DEADLINE = 0.5
 
 
-cdef class Flushable:
-    """Something that collects writes during a turn and sends them at its end."""
-
-    cdef int flush(self) except -1:
-        raise NotImplementedError("Flushable.flush")
-
-
 # What a port has that was made without its __init__: nothing can be done with it.
 cdef Driver closed_driver = Driver()
 closed_driver.closed = True
 
 
 cdef class Port:
-    """One driver, its packets, and what must be flushed before the next wait."""
+    """One driver and its queue of packets."""
 
     def __cinit__(self, *args, **kwargs):
         self.driver = closed_driver
         self.given_up = []
-        self.dirty = []
         store_pointer(&self.woken, <void *>closed_driver)
 
     def __init__(self, Driver driver not None, fallback=None):
@@ -59,39 +47,6 @@ cdef class Port:
         self.driver = driver
         self.fallback = fallback
         store_pointer(&self.woken, <void *>driver)
-
-    def __dealloc__(self):
-        PyMem_Free(self.owners)
-
-    cdef int own(self, int fd, object owner) except -1:
-        """Note that `owner`, a transport, has `fd`; until it calls `disown`.
-
-        Raises:
-            OSError: there is no such descriptor: whoever had it has closed it.
-        """
-        cdef int size = self.owner_count or 64
-        cdef void **owners
-        if fd < 0:
-            raise OSError(EBADF, strerror(EBADF))
-        if fd >= self.owner_count:
-            while size <= fd:
-                size *= 2
-            owners = <void **>PyMem_Realloc(self.owners, size * sizeof(void *))
-            if owners == NULL:
-                raise MemoryError
-            memset(&owners[self.owner_count], 0, (size - self.owner_count) * sizeof(void *))
-            self.owners = owners
-            self.owner_count = size
-        self.owners[fd] = <void *>owner
-        return 0
-
-    cdef void disown(self, int fd, void *owner) noexcept:
-        if 0 <= fd < self.owner_count and self.owners[fd] == owner:
-            self.owners[fd] = NULL
-
-    def owner_of(self, int fd):
-        """The transport that has `fd`, or None."""
-        return <object>self.owners[fd] if 0 <= fd < self.owner_count and self.owners[fd] != NULL else None
 
     cdef uint32_t queued(self) noexcept:
         return queue_count(&self.driver.queue)
@@ -166,49 +121,15 @@ cdef class Port:
             self.driver.resume(op)
         return 0
 
-    cdef int mark(self, Flushable item) except -1:
-        item.dirty = True
-        self.dirty.append(item)
-        self.changed()
-        return 0
-
-    cdef int flush(self) except -1:
-        cdef list dirty
-        cdef Flushable item
-        cdef Py_ssize_t done
-        while self.dirty:
-            dirty = self.dirty
-            self.dirty = []
-            done = 0
-            try:
-                for item in dirty:
-                    done += 1
-                    if item.dirty:
-                        item.flush()
-            except BaseException:
-                self.dirty = dirty[done:] + self.dirty  # a protocol ends the run: the others are not forgotten
-                raise
-        return 0
-
-    def send_all(self):
-        """Send what was written and put off."""
-        self.flush()
-
     cdef int begin_run(self) except -1:
-        self.running = True
         self.driver.start()
         self.thread = PyThread_get_thread_ident()
         return 0
 
     cdef int end_run(self) except -1:
-        """The loop stops turning, perhaps by an exception: nothing that was written stays behind."""
-        self.running = False
-        try:
-            if not self.driver.forked:  # then it is the parent's to send
-                self.flush()
-        finally:
-            self.thread = 0
-            self.driver.stop()
+        """The loop stops turning, perhaps because of an exception."""
+        self.thread = 0
+        self.driver.stop()
         return 0
 
     cdef int wait(self, int64_t timeout_ns) except -1:
@@ -336,7 +257,6 @@ cdef class Port:
         for op in list(driver.inflight):
             op.paused = False
             driver.cancel(op)
-        self.dirty.clear()
         while driver.inflight or self.queued():
             if not self.queued():
                 left = deadline - time.monotonic()
@@ -383,14 +303,12 @@ cdef class Port:
         self.resume(op)
 
     def attach_thread(self):
-        """This thread will wait on the port from now on."""
-        self.driver.start()
-        self.thread = PyThread_get_thread_ident()
+        """Drive the port from this thread."""
+        self.begin_run()
 
     def detach_thread(self):
-        """This thread will not wait on the port any more."""
-        self.thread = 0
-        self.driver.stop()
+        """Stop driving the port from this thread; another one may take over."""
+        self.end_run()
 
     def forget(self, int fd):
         """`fd` is about to be closed."""

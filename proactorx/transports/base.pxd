@@ -1,5 +1,6 @@
 from proactorx.port.op cimport Op, Packet
-from proactorx.port.port cimport Flushable, Port
+from proactorx.port.port cimport Port
+from proactorx.transports.registry cimport Flushable, Registry
 
 cdef class ReadOp(Op):
     cdef BaseTransport transport # what it reads for; None while that is paused, see `weak`
@@ -8,7 +9,8 @@ cdef class ReadOp(Op):
 
 cdef class BaseTransport(Flushable):
     cdef readonly object _loop       # for asyncio's own sendfile fall-back, too
-    cdef Port port
+    cdef Registry registry
+    cdef Port port               # the registry's
     cdef readonly object _protocol   # as asyncio calls it, which programs read
     cdef object context
     cdef dict extra              # get_extra_info() values given or already asked for
@@ -26,7 +28,7 @@ cdef class BaseTransport(Flushable):
 
     cdef object __weakref__
 
-    cdef int init(self, object loop, Port port) except -1
+    cdef int init(self, object loop, Registry registry) except -1
     cdef int begin(self, int kind, bint direct) except -1
     cdef int arrived(self, Packet *packet) except -1
     cdef bint unix_stream(self) noexcept

@@ -2,9 +2,9 @@ import asyncio
 from typing import Any
 
 from proactorx.port.op import Op
-from proactorx.port.port import Flushable, Port
+from proactorx.transports.registry import Flushable, Registry
 
-class NoPort(Port): ...
+class NoRegistry(Registry): ...
 class ReadOp(Op): ...
 
 class BaseTransport(Flushable):

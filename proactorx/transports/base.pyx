@@ -6,8 +6,8 @@ is closed when its last op has ended, never before.
 """
 
 from proactorx.port.op cimport IN_FLIGHT, Op, PACKET_MORE, Packet
-from proactorx.port.port cimport Flushable, Port
 from proactorx.sys.socket cimport px_close
+from proactorx.transports.registry cimport Flushable, Registry
 
 import warnings
 import weakref
@@ -16,17 +16,17 @@ cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
 
 
-cdef class NoPort(Port):
+cdef class NoRegistry(Registry):
     """Of a transport that was made without its ``__init__``."""
 
     cdef int mark(self, Flushable item) except -1:
-        self._refuse()
+        raise RuntimeError("no __init__ has given this transport a registry")
 
     cdef int own(self, int fd, object owner) except -1:
-        self._refuse()
+        raise RuntimeError("no __init__ has given this transport a registry")
 
 
-cdef Port no_port = NoPort.__new__(NoPort)
+cdef Registry no_registry = NoRegistry.__new__(NoRegistry)
 
 
 cdef class ReadOp(Op):
@@ -69,14 +69,16 @@ cdef class BaseTransport(Flushable):
 
     def __cinit__(self):
         self.fd = -1
-        self.port = no_port
+        self.registry = no_registry
+        self.port = no_registry.port
 
-    cdef int init(self, object loop, Port port) except -1:
+    cdef int init(self, object loop, Registry registry) except -1:
         """What every ``__init__`` does first."""
-        if self.port is not no_port:
+        if self.registry is not no_registry:
             raise RuntimeError("a transport is initialized once")
         self._loop = loop
-        self.port = port
+        self.registry = registry
+        self.port = registry.port
         return 0
 
     # ------------------------------------------------------------------------------------------ what users ask for
@@ -223,10 +225,10 @@ cdef class BaseTransport(Flushable):
             return 0
         self.fd = -1
         if self.given and not holds(self.sock, fd):
-            self.port.disown(fd, <void *>self)
+            self.registry.disown(fd, <void *>self)
             return 0  # closed by its other owner: the number is not ours any more
         self.port.driver.forget(fd)
-        self.port.disown(fd, <void *>self)
+        self.registry.disown(fd, <void *>self)
         if self.sock is not None:
             self.sock.close()
         else:
@@ -234,8 +236,8 @@ cdef class BaseTransport(Flushable):
         return 0
 
     def __dealloc__(self):
-        if self.fd >= 0 and self.port is not None:
-            self.port.disown(self.fd, <void *>self)
+        if self.fd >= 0 and self.registry is not None:
+            self.registry.disown(self.fd, <void *>self)
 
     cdef object reference(self):
         if self.weak is None:
@@ -250,7 +252,7 @@ cdef class BaseTransport(Flushable):
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
         finally:  # also where warnings are errors
             self.fd = -1
-            self.port.disown(fd, <void *>self)
+            self.registry.disown(fd, <void *>self)
             try:
                 self.forsake(fd)
             finally:

@@ -3,7 +3,7 @@ import socket
 from contextvars import Context
 from typing import Any, ClassVar, NoReturn
 
-from proactorx.port.port import Port
+from proactorx.transports.registry import Registry
 from proactorx.transports.sending import SendingTransport
 
 class UDPTransport(asyncio.DatagramTransport, asyncio.Transport): ...
@@ -15,7 +15,7 @@ class DatagramTransport(SendingTransport, UDPTransport):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        port: Port,
+        registry: Registry,
         sock: socket.socket,
         protocol: asyncio.DatagramProtocol,
         *,

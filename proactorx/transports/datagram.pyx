@@ -19,8 +19,8 @@ from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, strlen
 from proactorx.port.op cimport PACKET_READY, Packet, RECV_DGRAMS
-from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
+from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
 from proactorx.sys.datagram cimport (
     AF_INET, AF_INET6, AF_UNIX, PX_HOST, PX_SENT, PX_TAKEN, px_arena_free, px_arena_new, px_late_error, px_outgoing,
@@ -78,11 +78,11 @@ cdef class DatagramTransport(SendingTransport):
 
     max_size = 256 * 1024
 
-    def __init__(self, loop, Port port not None, sock, protocol, *, bint lent=False, address=None, extra=None,
+    def __init__(self, loop, Registry registry not None, sock, protocol, *, bint lent=False, address=None, extra=None,
                  context=None):
         cdef Outgoing out
         cdef int fd
-        self.init(loop, port)
+        self.init(loop, registry)
         self.sock = sock
         self.given = True
         self.lent = self.eager = lent
@@ -103,8 +103,8 @@ cdef class DatagramTransport(SendingTransport):
                 self.fixed.size = out.size
                 memcpy(self.fixed.name, out.name, PX_NAME)
         fd = sock.fileno()
-        port.driver.new_file(fd)
-        port.own(fd, self)
+        self.port.driver.new_file(fd)
+        registry.own(fd, self)
         self.fd = fd  # last: whoever made us still has it to close when something before this raises
 
     @property
@@ -220,8 +220,8 @@ cdef class DatagramTransport(SendingTransport):
         if self.plain:
             return self.ready_plain()
         # Taken out for the time being: a callback that runs the loop (it may not) would find another one.
-        arena = self.port.arena
-        self.port.arena = None
+        arena = self.registry.arena
+        self.registry.arena = None
         if arena is None:
             arena = Arena.__new__(Arena)
         # Of the user's own socket no more is taken than is delivered: others may receive from it, and what is taken is
@@ -229,7 +229,7 @@ cdef class DatagramTransport(SendingTransport):
         n = px_recv_batch(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST,
                     1 if self.lent else PX_TAKEN)
         if n == -EAGAIN or n == -EWOULDBLOCK:
-            self.port.arena = arena
+            self.registry.arena = arena
             return 0
         self.in_callback = True
         PyContext_Enter(self.context)
@@ -247,7 +247,7 @@ cdef class DatagramTransport(SendingTransport):
         finally:
             PyContext_Exit(self.context)
             self.in_callback = False
-            self.port.arena = arena
+            self.registry.arena = arena
             if self.dirty:
                 self.flush()
         return 0
@@ -464,12 +464,12 @@ cdef class DatagramTransport(SendingTransport):
         self.buffered += PyBytes_GET_SIZE(data) + HEADER
         if self.writable is None and self.retry is None:
             much = self.buffered >= SEND_AT_ONCE or self.count >= PX_SENT or self.buffered > self.high
-            if much or self.eager or not (self.in_callback or self.port.running):
+            if much or self.eager or not (self.in_callback or self.registry.running):
                 self.flush()
             elif self.in_callback:
                 self.dirty = True
             elif not self.dirty:
-                self.port.mark(self)
+                self.registry.mark(self)
         if self.buffered > self.high and not self.protocol_paused:
             self._pause_protocol()
         return 0

@@ -5,13 +5,13 @@ from contextvars import Context
 from typing import Any
 
 from proactorx.port.op import Op
-from proactorx.port.port import Port
+from proactorx.transports.registry import Registry
 
 class Listener(Op):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        port: Port,
+        registry: Registry,
         sock: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
         server: asyncio.Server | None,

@@ -4,6 +4,7 @@ from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, E
 from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of
 from proactorx.port.port cimport Port
 from proactorx.transports.base cimport holds
+from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport StreamTransport
 from proactorx.sys.socket cimport px_close
 
@@ -24,6 +25,7 @@ cdef class Listener(Op):
     """Accepts the connections of one listening socket and makes their transports."""
 
     cdef object loop
+    cdef Registry registry
     cdef Port port
     cdef readonly object sock
     cdef object factory
@@ -36,19 +38,20 @@ cdef class Listener(Op):
     cdef int error               # why accepting has stopped, where that is known before the op ends
     cdef bint starved            # said already that there are no descriptors
 
-    def __init__(self, loop, Port port not None, sock, factory, server, make_tls=None, context=None):
-        if self.port is not None:
+    def __init__(self, loop, Registry registry not None, sock, factory, server, make_tls=None, context=None):
+        if self.registry is not None:
             raise RuntimeError("a listener is initialized once")
         self.kind = ACCEPT
         self.loop = loop
-        self.port = port
+        self.registry = registry
+        self.port = registry.port
         self.sock = sock
         self.factory = factory
         self.server = server
         self.make_tls = make_tls
         self.context = PyContext_CopyCurrent() if context is None else context
         self.fd = sock.fileno()
-        port.driver.new_file(self.fd)
+        self.port.driver.new_file(self.fd)
 
     def start(self):
         """Accept from now on."""
@@ -116,7 +119,7 @@ cdef class Listener(Op):
                 self.make_tls(sock, protocol, context, None if peer is None else parse_name(peer))
                 return 0
             transport = StreamTransport(
-                self.loop, self.port, fd, protocol, server=self.server, context=context, peer=peer)
+                self.loop, self.registry, fd, protocol, server=self.server, context=context, peer=peer)
             fd = -1
             transport._connection_made()
         except (SystemExit, KeyboardInterrupt):

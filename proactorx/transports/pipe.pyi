@@ -3,8 +3,8 @@ import logging
 from typing import IO, Any
 
 from proactorx.port.op import Op
-from proactorx.port.port import Port
 from proactorx.transports.base import BaseTransport
+from proactorx.transports.registry import Registry
 from proactorx.transports.sending import SendingTransport
 
 logger: logging.Logger
@@ -24,7 +24,7 @@ class ReadPipeTransport(BaseTransport, ReadPipe):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        port: Port,
+        registry: Registry,
         pipe: IO[Any],
         protocol: asyncio.BaseProtocol,
         memory: bytearray,
@@ -44,7 +44,7 @@ class WritePipeTransport(SendingTransport, WritePipe):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        port: Port,
+        registry: Registry,
         pipe: IO[Any],
         protocol: asyncio.BaseProtocol,
         *,

@@ -14,8 +14,8 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
 from proactorx.port.op cimport Op, PACKET_READY, POLL, Packet, RECV_STREAM
-from proactorx.port.port cimport Port
 from proactorx.transports.base cimport BaseTransport, holds
+from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SendingTransport, iovec
 from proactorx.sys.socket cimport POLLIN, px_peek, px_read, px_write, px_writev
 
@@ -87,13 +87,13 @@ def _set_pipe(BaseTransport self, value):
 cdef class ReadPipeTransport(BaseTransport):
     """The transport of ``connect_read_pipe``: an ``asyncio.ReadTransport`` with its whole contract."""
 
-    def __init__(self, loop, Port port not None, pipe, protocol, bytearray memory not None, *, extra=None):
+    def __init__(self, loop, Registry registry not None, pipe, protocol, bytearray memory not None, *, extra=None):
         cdef int fd = pipe.fileno()
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
             raise ValueError("Pipe transport is for pipes/sockets only.")
         os.set_blocking(fd, False)
-        self.init(loop, port)
+        self.init(loop, registry)
         self.sock = PipeFile(loop, pipe)
         self.given = self.lent = True
         self.memory = memory
@@ -103,7 +103,7 @@ cdef class ReadPipeTransport(BaseTransport):
         self.extra["pipe"] = pipe
         self.character = stat.S_ISCHR(mode)
         self.fd = fd
-        port.driver.new_file(fd)
+        self.port.driver.new_file(fd)
 
     @property
     def __class__(self):
@@ -235,14 +235,14 @@ cdef class PeerOp(Op):
 cdef class WritePipeTransport(SendingTransport):
     """The transport of ``connect_write_pipe``: an ``asyncio.WriteTransport`` with its whole contract."""
 
-    def __init__(self, loop, Port port not None, pipe, protocol, *, extra=None):
+    def __init__(self, loop, Registry registry not None, pipe, protocol, *, extra=None):
         cdef int fd = pipe.fileno()
         status = os.fstat(fd)
         mode = status.st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
             raise ValueError("Pipe transport is only for pipes, sockets and character devices")
         os.set_blocking(fd, False)
-        self.init(loop, port)
+        self.init(loop, registry)
         self.sock = PipeFile(loop, pipe)
         self.given = self.lent = True
         self.eager = True

@@ -162,13 +162,13 @@ cdef class SendingTransport(BaseTransport):
             self.more.append(data)
         self.buffered += size
         if self.writable is None:
-            if (self.eager or not (self.in_callback or self.port.running)
+            if (self.eager or not (self.in_callback or self.registry.running)
                     or self.buffered >= SEND_AT_ONCE or self.buffered > self.high):
                 self.flush()
             elif self.in_callback:
                 self.dirty = True
             elif not self.dirty:
-                self.port.mark(self)
+                self.registry.mark(self)
         if self.buffered > self.high and not self.protocol_paused:
             self._pause_protocol()
         return 0
@@ -184,10 +184,10 @@ cdef class SendingTransport(BaseTransport):
         finally:
             self.in_callback = nested
             self.eager = eager
-            if self.dirty and (eager or not (nested or self.port.running)):
+            if self.dirty and (eager or not (nested or self.registry.running)):
                 self.flush()
             elif self.dirty and not nested:
-                self.port.mark(self)
+                self.registry.mark(self)
 
     cdef int flush(self) except -1:
         cdef ssize_t n

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t
 from proactorx.port.op cimport Packet
-from proactorx.port.port cimport Flushable
+from proactorx.transports.registry cimport Flushable
 from proactorx.transports.sending cimport SendingTransport
 
 cdef class RawProtocol(Flushable):

@@ -5,7 +5,7 @@ from asyncio.transports import _FlowControlMixin
 from contextvars import Context
 from typing import Any, ClassVar
 
-from proactorx.port.port import Flushable, Port
+from proactorx.transports.registry import Flushable, Registry
 from proactorx.transports.sending import SendingTransport
 
 class TCPTransport(_FlowControlMixin, asyncio.Transport): ...
@@ -19,7 +19,7 @@ class StreamTransport(SendingTransport, TCPTransport):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        port: Port,
+        registry: Registry,
         fd: int,
         protocol: asyncio.BaseProtocol,
         *,

@@ -14,8 +14,8 @@ from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.port.op cimport PACKET_READY, Packet, RECV_STREAM
-from proactorx.port.port cimport Flushable, Port
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
+from proactorx.transports.registry cimport Flushable, Registry
 from proactorx.transports.sending cimport SendingTransport
 from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLPRI, POLLRDHUP, px_name, px_recv, px_recv_cut
 
@@ -65,17 +65,17 @@ cdef class StreamTransport(SendingTransport):
     _start_tls_compatible = True
     max_size = 256 * 1024
 
-    def __init__(self, loop, Port port not None, int fd, protocol, *, sock=None, bint lent=False, extra=None,
+    def __init__(self, loop, Registry registry not None, int fd, protocol, *, sock=None, bint lent=False, extra=None,
                  server=None, context=None, bytes peer=None):
-        self.init(loop, port)
+        self.init(loop, registry)
         self.sock = sock
         self.given = sock is not None
         self.lent = self.eager = lent
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.set_protocol(protocol)
-        port.driver.new_file(fd)
-        port.own(fd, self)
+        self.port.driver.new_file(fd)
+        registry.own(fd, self)
         self.fd = fd
         try:
             if peer is None:
@@ -86,7 +86,7 @@ cdef class StreamTransport(SendingTransport):
                 attach(server, self)
         except BaseException:
             self.fd = -1  # whoever made us still has it, and closes it
-            port.disown(fd, <void *>self)
+            registry.disown(fd, <void *>self)
             raise
         self.server = server
 

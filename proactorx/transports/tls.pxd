@@ -1,10 +1,10 @@
 from libc.stdint cimport uint8_t
-from proactorx.port.port cimport Port
+from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport RawProtocol, StreamTransport
 
 cdef class TLSProtocol(RawProtocol):
     cdef object _loop
-    cdef Port port
+    cdef Registry registry
     cdef object app              # the user's protocol
     cdef object face             # the user's transport, until the connection is lost
     cdef object lower            # the transport underneath, while there is one

@@ -3,7 +3,7 @@ import logging
 import ssl
 from typing import Any
 
-from proactorx.port.port import Port
+from proactorx.transports.registry import Registry
 from proactorx.transports.stream import RawProtocol
 
 logger: logging.Logger
@@ -12,7 +12,7 @@ class TLSProtocol(RawProtocol):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        port: Port,
+        registry: Registry,
         app_protocol: asyncio.BaseProtocol,
         sslcontext: ssl.SSLContext | None,
         waiter: asyncio.Future[Any] | None = None,

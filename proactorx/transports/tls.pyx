@@ -16,9 +16,9 @@ to one of the sides), shutdown (our close_notify is made, that of the peer is aw
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
-from proactorx.port.port cimport Port
 from proactorx.transports.base cimport enter
 from proactorx.transports.reader cimport grow, grown, is_buffered, is_plain, reader_of
+from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport RawProtocol, StreamTransport
 
 import asyncio
@@ -95,7 +95,7 @@ cdef class TLSProtocol(RawProtocol):
         ValueError: a time-out is not positive, or the context is missing.
     """
 
-    def __init__(self, loop, Port port not None, app_protocol, sslcontext, waiter=None, server_side=False,
+    def __init__(self, loop, Registry registry not None, app_protocol, sslcontext, waiter=None, server_side=False,
                  server_hostname=None, *, call_connection_made=True, ssl_handshake_timeout=None,
                  ssl_shutdown_timeout=None):
         self.handshake_timeout = seconds(
@@ -103,10 +103,10 @@ cdef class TLSProtocol(RawProtocol):
         self.shutdown_timeout = seconds(ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT, "ssl_shutdown_timeout")
         if not sslcontext:
             sslcontext = default_context(server_side, server_hostname)
-        if self.port is not None:
+        if self.registry is not None:
             raise RuntimeError("a protocol is initialized once")
         self._loop = loop
-        self.port = port
+        self.registry = registry
         self.context = PyContext_CopyCurrent()
         self.waiter = waiter
         self.server_side = server_side
@@ -408,7 +408,7 @@ cdef class TLSProtocol(RawProtocol):
     cdef int interrupted(self) except -1:
         """A callback ends the run: what it wrote goes out before that, what else has come waits for the next run."""
         if self.backlog_size and self.state == OPEN and not self.dirty:
-            self.port.mark(self)
+            self.registry.mark(self)
         self._loop.call_soon(self._resumed, context=self.context)
         return 0
 
@@ -550,10 +550,10 @@ cdef class TLSProtocol(RawProtocol):
         if self.state == OPEN:
             if self.backlog_size >= ENCRYPT_AT_ONCE:
                 self.send()
-            elif not self.port.running or (self.stream is not None and self.stream.eager):
+            elif not self.registry.running or (self.stream is not None and self.stream.eager):
                 self.flush()
             elif not self.delivering and not self.dirty:
-                self.port.mark(self)
+                self.registry.mark(self)
         return 0
 
     cdef int flush(self) except -1:
