@@ -59,6 +59,7 @@ cdef struct PacketQueue:
 cdef int queue_init(PacketQueue *queue) except -1
 cdef void queue_free(PacketQueue *queue) noexcept
 cdef int queue_grow(PacketQueue *queue) except -1
+cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1
 
 cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
     return queue.tail - queue.head

@@ -62,6 +62,34 @@ cdef int queue_grow(PacketQueue *queue) except -1:
     return 0
 
 
+cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1:
+    """Move the READY packets among the first `count` behind all others; the order of the rest stays.
+
+    They are what a driver itself has queued for streams that have left bytes behind.  What the kernel reports is served
+    first: a connection that has waited must not wait behind 64 others that have just been served.
+    """
+    cdef Packet packet
+    cdef uint32_t first = queue.head, kept = 0
+    if queue_count(queue) > queue.mask:
+        queue_grow(queue)  # the places that are read from must not be written to
+        first = queue.head
+    for _ in range(count):
+        packet = queue.items[queue.head & queue.mask]
+        queue.head += 1
+        if packet.flags & PACKET_READY:
+            queue.items[queue.tail & queue.mask] = packet
+            queue.tail += 1
+        else:
+            queue.items[(first + kept) & queue.mask] = packet
+            kept += 1
+    while kept:
+        kept -= 1
+        queue.head -= 1
+        queue.items[queue.head & queue.mask] = queue.items[(first + kept) & queue.mask]
+    return 0
+
+
+
 cdef bytes client_of(Packet *packet):
     """The ``struct sockaddr`` of the client that a packet of ACCEPT or ACCEPT_ONE has brought; None: not known."""
     cdef px_client *client = <px_client *>packet.data

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from .flooded import KINDS, VICTIMS, Flooded
-from .support import eventually, listening, pair
+from .support import dial, eventually, listening, pair
 
 # The bound is for a busy machine: the figures are those of tests/benchmarks/fairness.py, a thousandth of it.
 BOUND = 10.0
@@ -209,4 +209,32 @@ async def test_data_is_seen_though_callbacks_never_end() -> None:
         count = await turns_until(lambda: protocol.seen, ours.fileno())
         turning = False
         transport.close()
+    assert count <= TURNS
+
+
+async def test_as_many_as_have_spoken_are_heard_within_a_few_turns() -> None:
+    """The kernel tells of 20 completions in a call of io_uring_enter, however many there are."""
+    loop = asyncio.get_running_loop()
+    heard: list[Accepted] = []
+
+    class Accepted(Seen):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+            heard.append(self)
+
+
+    server = await loop.create_server(Accepted, "127.0.0.1", 0, backlog=200)
+    address = server.sockets[0].getsockname()
+    peers = [dial(address) for _ in range(200)]
+    while len(heard) < len(peers):
+        await asyncio.sleep(0.01)
+    await settle()
+    for peer in peers:
+        peer.send(b"x")
+    arrived = heard[-1].transport.get_extra_info("socket")
+    count = await turns_until(lambda: all(protocol.seen for protocol in heard), arrived)
+    for peer in peers:
+        peer.close()
+    server.close()
+    await server.wait_closed()
     assert count <= TURNS

@@ -32,7 +32,7 @@ from proactorx.drivers.io_uring.entries cimport arm_file
 from proactorx.sys.ring cimport *
 from proactorx.port.op cimport (
     CANCELLING, IN_FLIGHT, NEW, OPEN, NAME, Op, PACKET_MORE, PACKET_READY, Packet, READ, RECV_STREAM, WAIT_CHILD, WRITE,
-    queue_count,
+    queue_count, queue_postpone,
 )
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
@@ -53,6 +53,7 @@ cdef enum:
     SET = 1              # user_data of the poll on the epoll set
     ENTER_TRIES = 100
     SMALLEST_RING = 64
+    COMPLETED_AT_ONCE = 20 # by io_uring_enter, however many wait, since Linux 6.13 (IO_LOCAL_TW_DEFAULT_MAX)
     FILES_AT_ONCE = 8    # entries that are submitted as soon as there are so many, when the last is a file op's
     FILE_WORKERS = 32    # of the kernel's, for file ops that wait; and as many for other calls
 
@@ -342,6 +343,15 @@ cdef class UringDriver(EpollSet):
         return not self.set_polled and EpollSet.due(self, callbacks)
 
     cdef int wait(self, int64_t timeout_ns) except -1:
+        cdef uint32_t before = queue_count(&self.queue)
+        self._wait(timeout_ns)
+        if before and queue_count(&self.queue) != before:
+            queue_postpone(&self.queue, before)
+        return 0
+
+    cdef int _wait(self, int64_t timeout_ns) except -1:
+        cdef bint busy = timeout_ns == 0
+        cdef int rounds
         if self.shared:
             if px_ring_unsent(&self.ring) or px_ring_pending(&self.ring):
                 self._enter(0, 0)
@@ -362,11 +372,14 @@ cdef class UringDriver(EpollSet):
                 if px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
                     timeout_ns = 0
             self._enter(timeout_ns != 0, timeout_ns)
-        elif px_ring_unsent(&self.ring) or px_ring_pending(&self.ring):
-            self._enter(0, 0)
         else:
             self._reap()
-        if self.set_ready:
+            rounds = self.in_flight // COMPLETED_AT_ONCE + 1
+            while rounds and (px_ring_unsent(&self.ring) or px_ring_pending(&self.ring)):
+                rounds -= 1
+                self._enter(0, 0)
+        # A busy loop asks the set itself: through the ring's poll it would hear of it a turn later.
+        if self.set_ready or busy:
             self.set_ready = False
             EpollSet.wait(self, 0)
         return 0
