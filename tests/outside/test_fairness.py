@@ -222,7 +222,6 @@ async def test_as_many_as_have_spoken_are_heard_within_a_few_turns() -> None:
             self.transport = transport
             heard.append(self)
 
-
     server = await loop.create_server(Accepted, "127.0.0.1", 0, backlog=200)
     address = server.sockets[0].getsockname()
     peers = [dial(address) for _ in range(200)]
