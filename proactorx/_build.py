@@ -16,9 +16,9 @@ from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = ("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epollset", "drivers.epoll.driver", "files.names")
-WINDOWS = ("drivers.iocp.driver", "port.handles", "port.kernel", "files.windows")
+WINDOWS = ("drivers.iocp.driver", "port.binding_windows", "port.completion_port_windows", "files.windows")
 #: Of those in ``pyproject.toml``: not for Windows.
-POSIX = ("transports.pipe", "port.shared", "port.completion")
+POSIX = ("transports.pipe", "port.shared_driver", "port.completion_port_posix")
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,

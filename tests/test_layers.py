@@ -130,7 +130,7 @@ def test_the_rule_of_headers_is_applied_to_something() -> None:
     found = {path.name: set(INCLUDES.findall(path.read_text())) for path in _written(".h", ".pyx", ".pxd")}
     assert "proactorx/sys/socket.h" in found["socket.pxd"]
     assert {"sys/socket.h", "socket_windows.h"} <= found["socket.h"]
-    assert "proactorx/sys/park.h" in found["shared.h"]
+    assert "proactorx/sys/park.h" in found["scheduler_posix.h"]
 
 
 def test_headers_of_the_system_are_declared_once() -> None:
@@ -171,10 +171,10 @@ def test_the_rule_is_applied_to_something() -> None:
     used = {
         path.name: set(_used(path))
         for path in _sources()
-        if "io_uring" in path.parts or path.name == "port.pyx"
+        if "io_uring" in path.parts or path.name == "loop_port.pyx"
     }
     assert "proactorx.port.op" in used["driver.pyx"]
-    assert "proactorx.drivers.driver" in used["port.pyx"]
+    assert "proactorx.drivers.driver" in used["loop_port.pyx"]
 
 
 def test_a_driver_knows_no_other_driver() -> None:
@@ -199,10 +199,10 @@ def test_a_driver_knows_no_other_driver() -> None:
         ("proactorx.drivers", ("loop", "transports", "port")),
         (
             "proactorx.drivers.select.driver",
-            ("loop", "transports", "port.port", "drivers.io_uring", "drivers.epoll"),
+            ("loop", "transports", "port.loop_port", "drivers.io_uring", "drivers.epoll"),
         ),
         (
-            "proactorx.port.port",
+            "proactorx.port.loop_port",
             ("loop", "transports", "drivers.io_uring", "drivers.epoll", "drivers.select"),
         ),
         ("proactorx.transports.stream", ("loop", "drivers.io_uring", "drivers.epoll", "drivers.select")),

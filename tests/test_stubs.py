@@ -36,9 +36,17 @@ def _module_name(path: Path) -> str:
 
 STUBS = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.pyi"))}
 WINDOWS_ONLY = tuple(
-    f"proactorx.{name}" for name in ("drivers.iocp.driver", "port.handles", "port.kernel", "files.windows")
+    f"proactorx.{name}"
+    for name in (
+        "drivers.iocp.driver",
+        "port.binding_windows",
+        "port.completion_port_windows",
+        "files.windows",
+    )
 )
-POSIX_ONLY = tuple(f"proactorx.{name}" for name in ("transports.pipe", "port.shared", "port.completion"))
+POSIX_ONLY = tuple(
+    f"proactorx.{name}" for name in ("transports.pipe", "port.shared_driver", "port.completion_port_posix")
+)
 ELSEWHERE = {
     *(LINUX_ONLY if not sys.platform.startswith("linux") else ()),
     *(WINDOWS_ONLY if sys.platform != "win32" else POSIX_ONLY),

@@ -25,8 +25,8 @@ STILL_LONG = {
     "files/handles.pyx": 800,
     "loop/core.pyx": 800,
     "loop/sockets.pyx": 640,
-    "port/kernel.pyx": 670,
-    "port/shared.pyx": 680,
+    "port/completion_port_windows.pyx": 670,
+    "port/shared_driver.pyx": 680,
     "transports/datagram.pyx": 650,
     "transports/tls.pyx": 800,
 }
@@ -37,8 +37,8 @@ BANNED = re.compile(r"\b(TODO|FIXME|XXX|HACK|WIP)\b|print\(.*debug", re.IGNORECA
 MAY_BE_UNIMPLEMENTED = {
     "drivers/driver.pyx",
     "drivers/readiness.pyx",
-    "port/handles.pyx",  # what this Windows cannot do
-    "port/kernel.pyx",  # says so of it
+    "port/binding_windows.pyx",  # what this Windows cannot do
+    "port/completion_port_windows.pyx",  # says so of it
     "port/op.pyx",
     "port/operations.pyx",
     "transports/base.pyx",

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.port.op cimport Overlapped
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 
 cdef enum Until:
     ONCE         # READ: by one read(2), which brings what there is
@@ -28,7 +28,7 @@ cdef class FileOp(Overlapped):
 
 cdef class Access:
     cdef readonly object loop
-    cdef Port port           # None: a loop that is not ours
+    cdef LoopPort port           # None: a loop that is not ours
     cdef object executor     # asked for by the user, or None
     cdef uint64_t turn
     cdef uint64_t spent      # the turn whose share of time is used up

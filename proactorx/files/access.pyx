@@ -9,7 +9,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.port.op cimport FILE_STEP, FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.clock cimport px_monotonic
 from proactorx.sys.file cimport (
     AT_FDCWD, px_file_close, px_file_ends, px_file_open, px_file_read, px_file_seek, px_file_sync, px_file_write,
@@ -319,7 +319,7 @@ cdef Access new_access(object loop, object executor):
     cdef Access access = <Access>Access.__new__(Access)
     port = getattr(loop, "_port", None)
     access.loop = loop
-    access.port = port if isinstance(port, Port) else None
+    access.port = port if isinstance(port, LoopPort) else None
     access.executor = executor
     access.woken = 1
     return access

@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.registry cimport Registry
 
 cdef class Handle:
@@ -32,7 +32,7 @@ cdef extern from "proactorx/loop/timers.h":
     void px_timer_down(Timer *heap, Py_ssize_t count, Py_ssize_t i) nogil
 
 cdef class LoopCore:
-    cdef readonly Port _port
+    cdef readonly LoopPort _port
     cdef readonly Registry _registry
     # The ready queue: a ring of owned references.
     cdef void **ready

@@ -10,7 +10,7 @@ from cpython.ref cimport Py_CLEAR, Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.atomic cimport exchange, load_pointer, load_relaxed
 from proactorx.sys.clock cimport px_monotonic
 from proactorx.transports.registry cimport Registry
@@ -61,7 +61,7 @@ cdef double MAX_WAIT = 24 * 3600.0
 # Dense timers share wake-ups: after one was due, the loop does not sleep for less than this.  It is what the kernel
 # allows itself anyway (the default slack of a thread's timers, prctl(2), PR_SET_TIMERSLACK).
 cdef double TIMER_SLACK = 50e-6
-cdef Port no_port = Port.__new__(Port)  # of a loop that was made without its __init__
+cdef LoopPort no_port = LoopPort.__new__(LoopPort)  # of a loop that was made without its __init__
 cdef Registry no_registry = Registry.__new__(Registry)
 
 cdef enum:
@@ -613,7 +613,7 @@ cdef class LoopCore:
     # -------------------------------------------------------------------------------------------------- the turn
 
     cdef int turn(self) except -1:
-        cdef Port port = self._port
+        cdef LoopPort port = self._port
         cdef uint32_t count
         cdef int64_t timeout = -1
         if port.driver.forked:
@@ -757,7 +757,7 @@ cdef class LoopCore:
     def _before_sleep(self):
         """Called before the first wait of each run."""
 
-    def _set_port(self, Port port not None):
+    def _set_port(self, LoopPort port not None):
         if self._port is not no_port:
             raise RuntimeError("a loop is initialized once")
         self._port = port

@@ -19,7 +19,7 @@ from proactorx.loop.readers import Readers
 from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
-from proactorx.port.port import Port
+from proactorx.port.loop_port import LoopPort
 
 if sys.platform == "win32":
     from proactorx.loop.winpipes import Pipes
@@ -68,7 +68,7 @@ class EventLoop(
         if not 0 <= spin <= 1:
             raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
         choice = drivers.Choice(backend)
-        self._set_port(Port(choice.driver, self._fall_back))
+        self._set_port(LoopPort(choice.driver, self._fall_back))
         self._port.report = self.call_exception_handler
         self._choice = choice
         self._spin_ns = choice.driver.spin_ns = round(spin * 1e9)

@@ -26,8 +26,8 @@ from typing import Any
 
 from proactorx.loop.child_transport import ChildTransport
 from proactorx.port.constants import POLL, POLLIN, WAIT_CHILD
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 from proactorx.transports.registry import Registry
 
 assert sys.platform != "win32"
@@ -230,7 +230,7 @@ class Child:
 class Processes(asyncio.BaseEventLoop):
     """The subprocess family of ``AbstractEventLoop``."""
 
-    _port: Port
+    _port: LoopPort
     _registry: Registry
     _has_wait_child = True  # until the driver, or the kernel, says that it has not
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVarTuple
 
 from proactorx.loop.core import Handle
 from proactorx.port.constants import POLLIN, POLLOUT
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Watch
-from proactorx.port.port import Port
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -39,7 +39,7 @@ def _fileno(file: FileDescriptorLike) -> int:
 class Readers(asyncio.BaseEventLoop):
     """The readiness family of ``AbstractEventLoop``."""
 
-    _port: Port
+    _port: LoopPort
     _check_closed: Callable[[], None]
     _ensure_fd_no_transport: Callable[[Any], None]
     # LoopCore's.

@@ -20,8 +20,8 @@ from typing import Any, TypeVarTuple
 
 from proactorx.loop.core import Handle
 from proactorx.port.constants import POLL, POLLIN
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -51,7 +51,7 @@ def _ignore(*_: object) -> None:
 class Signals(asyncio.BaseEventLoop):
     """The signal family of ``AbstractEventLoop``."""
 
-    _port: Port
+    _port: LoopPort
     _check_closed: Callable[[], None]
     # LoopCore's.
     _make_handle: Callable[[Callable[..., object], tuple[Any, ...]], Handle]

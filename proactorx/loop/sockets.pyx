@@ -16,7 +16,7 @@ from proactorx.port.op cimport (
     ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
     client_of,
 )
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport UNLOCKED_SEND
@@ -30,7 +30,7 @@ import ssl
 import sys
 import weakref
 
-from proactorx.port import names
+from proactorx.port import sockaddr
 from proactorx.port.errors import strerror
 
 cdef enum:
@@ -41,7 +41,7 @@ cdef object Socket = socket.socket
 cdef object SSLSocket = ssl.SSLSocket
 cdef int STREAM = socket.SOCK_STREAM
 
-# The families whose addresses `names` knows.
+# The families whose addresses `sockaddr` knows.
 cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
 cdef tuple FAMILIES = INTERNET + ((socket.AF_UNIX,) if hasattr(socket, "AF_UNIX") else ())
 
@@ -124,7 +124,7 @@ cdef class SocketTable:
     """What a loop knows of its users' sockets."""
 
     cdef LoopCore loop
-    cdef Port port
+    cdef LoopPort port
     cdef Registry registry
     cdef dict receiving      # descriptor: the receive in flight on it, or one that is over, see `offer`
     cdef dict accepting      # the same of accepts
@@ -315,9 +315,9 @@ cdef class SocketTable:
         if self.received and sock in self.received:
             data, name = self.left_over(sock, size)
             if buffer is None:
-                return data, names.parse(name)
+                return data, sockaddr.parse(name)
             buffer[:len(data)] = data
-            return len(data), names.parse(name)
+            return len(data), sockaddr.parse(name)
         own = bytearray(size) if buffer is None and size > NEW_BYTES else buffer
         op = self.start(RECV_FROM, fd, sock, size, own)
         try:
@@ -326,7 +326,7 @@ cdef class SocketTable:
             op.left()
             raise
         self.ended(op)
-        return (bytes(own[:result]) if own is not buffer else result), names.parse(op.address)
+        return (bytes(own[:result]) if own is not buffer else result), sockaddr.parse(op.address)
 
     # What is there is taken in the first step of the call, as on stock asyncio: `async with timeout(0)` asks without
     # waiting, and who closes the socket after beginning has what there was.
@@ -539,7 +539,7 @@ class Sockets:
         accepted, client = kept
         conn = Socket(fileno=accepted)
         conn.setblocking(False)
-        address = None if client is None else names.parse(client)
+        address = None if client is None else sockaddr.parse(client)
         if address is None:
             # The driver does not know it, or only the socket module can tell what it says.
             with contextlib.suppress(OSError):
@@ -625,6 +625,6 @@ cdef bytes _packed(family, address):
     """The kernel's form of an address; None where only the socket module can tell, or has to say what is wrong: a name,
     another family, a port that is none."""
     try:
-        return names.pack(family, address)
+        return sockaddr.pack(family, address)
     except Exception:
         return None

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from proactorx.port.constants import CONNECT
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 from proactorx.transports.winpipe import PipeTransport, ReadPipeTransport, WritePipeTransport
 
 if sys.platform == "win32":
@@ -47,7 +47,7 @@ def _check_handle(name: str, pipe: Any) -> None:
 class PipeServer:
     """Serves one name: there is always an instance of the pipe that waits for the next client."""
 
-    def __init__(self, loop: Pipes, port: Port, factory: Callable[[], asyncio.BaseProtocol], address: str) -> None:
+    def __init__(self, loop: Pipes, port: LoopPort, factory: Callable[[], asyncio.BaseProtocol], address: str) -> None:
         self._loop = loop
         self._port = port
         self._factory = factory
@@ -109,7 +109,7 @@ class PipeServer:
 class Pipes(asyncio.BaseEventLoop):
     """The pipe family of ``AbstractEventLoop``, and of ``ProactorEventLoop``."""
 
-    _port: Port
+    _port: LoopPort
     backend_info: Any
 
     def _init_pipes(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from proactorx.loop.child_transport import ChildTransport
 from proactorx.port.constants import POLL, POLLIN
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 from proactorx.transports.registry import Registry
 
 if sys.platform == "win32":
@@ -57,7 +57,7 @@ class SubprocessTransport(ChildTransport):
 class Processes(asyncio.BaseEventLoop):
     """The subprocess family of ``AbstractEventLoop``."""
 
-    _port: Port
+    _port: LoopPort
     _registry: Registry
     _need_iocp: Any
 

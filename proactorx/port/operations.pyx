@@ -1,7 +1,7 @@
 """The operations of a ``CompletionPort``, as its users see them: the same on every system.
 
-How one is started, cancelled and reported is the port's: ``completion.pyx`` has it for POSIX, ``kernel.pyx`` for
-Windows.  Operations that the system cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` names.
+``completion_port_posix`` and ``completion_port_windows`` start, cancel and report them.  Operations that the system
+cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` names.
 """
 
 from libc.stdint cimport int64_t
@@ -21,7 +21,7 @@ import threading
 import weakref
 from operator import index
 
-from proactorx.port import names
+from proactorx.port import sockaddr
 from proactorx.port.errors import strerror
 
 cdef tuple KIND_NAMES = (
@@ -163,7 +163,7 @@ cdef class Overlapped(Op):
     @property
     def address(self):
         """Of ``recvfrom``: who has sent the datagram; None as long as that is not known."""
-        return names.parse(Op.address.__get__(self)) if self.is_finished() and not self.error else None
+        return sockaddr.parse(Op.address.__get__(self)) if self.is_finished() and not self.error else None
 
     def result(self):
         """What the operation brought.
@@ -193,7 +193,7 @@ cdef class Overlapped(Op):
                 made = socket.socket(fileno=self.descriptor)
                 self.descriptor = -1
                 made.setblocking(False)
-                address = None if self.client is None else names.parse(self.client)
+                address = None if self.client is None else sockaddr.parse(self.client)
                 if address is None:
                     with contextlib.suppress(OSError):
                         address = made.getpeername()
@@ -294,7 +294,7 @@ cdef class Operations:
 
     def _packed(self, file, int fd, address):
         try:
-            return names.pack(self.family_of(file, fd), address)
+            return sockaddr.pack(self.family_of(file, fd), address)
         except (OSError, ValueError, TypeError, LookupError) as exc:
             raise ValueError(f"not a numeric address for this socket: {address!r} ({exc})") from None
 

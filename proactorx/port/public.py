@@ -8,8 +8,8 @@ from proactorx.port.operations import Overlapped, run_bodies_on
 from proactorx.port.packet import Packet, PortClosed
 
 if sys.platform == "win32":
-    from proactorx.port.kernel import CompletionPort
+    from proactorx.port.completion_port_windows import CompletionPort
 else:
-    from proactorx.port.completion import CompletionPort
+    from proactorx.port.completion_port_posix import CompletionPort
 
 __all__ = ["CompletionPort", "Overlapped", "Packet", "PortClosed", "run_bodies_on"]

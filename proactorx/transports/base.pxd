@@ -1,5 +1,5 @@
 from proactorx.port.op cimport Op, Packet
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.registry cimport Flushable, Registry
 
 cdef class ReadOp(Op):
@@ -10,7 +10,7 @@ cdef class ReadOp(Op):
 cdef class BaseTransport(Flushable):
     cdef readonly object _loop       # for asyncio's own sendfile fall-back, too
     cdef Registry registry
-    cdef Port port               # the registry's
+    cdef LoopPort port               # the registry's
     cdef readonly object _protocol   # as asyncio calls it, which programs read
     cdef object context
     cdef dict extra              # get_extra_info() values given or already asked for

@@ -31,7 +31,7 @@ from proactorx.sys.datagram cimport (
 import asyncio
 import socket
 
-from proactorx.port import names
+from proactorx.port import sockaddr
 from proactorx.port.errors import strerror
 from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket
@@ -303,7 +303,7 @@ cdef class DatagramTransport(SendingTransport):
         cdef uint32_t flow = 0, scope = 0
         cdef object address
         if self.family == AF_UNIX or size < 16 or size > PX_NAME:
-            return names.parse((<char *>name)[:size]) if size else None
+            return sockaddr.parse((<char *>name)[:size]) if size else None
         if self.known == NULL:
             self.known = <Known *>PyMem_Calloc(KNOWN, sizeof(Known))
             if self.known == NULL:
@@ -413,7 +413,7 @@ cdef class DatagramTransport(SendingTransport):
         if self.family == AF_UNIX:
             if (type(address) is str or type(address) is bytes) and address:
                 try:
-                    packed = names.pack(AF_UNIX, address)
+                    packed = sockaddr.pack(AF_UNIX, address)
                 except (OSError, ValueError):
                     return 0  # too long, or no name of a file
                 Py_INCREF(packed)

@@ -2,7 +2,7 @@
 
 from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
 from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport StreamTransport
@@ -12,7 +12,7 @@ import socket
 from asyncio import constants, trsock
 
 from proactorx.port.errors import strerror
-from proactorx.port.names import parse as parse_name
+from proactorx.port.sockaddr import parse as parse_name
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -26,7 +26,7 @@ cdef class Listener(Op):
 
     cdef object loop
     cdef Registry registry
-    cdef Port port
+    cdef LoopPort port
     cdef readonly object sock
     cdef object factory
     cdef object server

@@ -1,11 +1,11 @@
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 
 cdef class Flushable:
     cdef bint dirty
     cdef int flush(self) except -1
 
 cdef class Registry:
-    cdef readonly Port port
+    cdef readonly LoopPort port
     cdef bint running            # the loop is: what is marked is flushed before it sleeps
     cdef list dirty              # Flushable
     cdef void **owners           # the transport of each descriptor that has one; borrowed

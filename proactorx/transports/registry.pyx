@@ -17,7 +17,7 @@ cdef class Flushable:
         raise NotImplementedError("Flushable.flush")
 
 
-cdef Port no_port = Port.__new__(Port)  # of a registry that was made without its __init__
+cdef LoopPort no_port = LoopPort.__new__(LoopPort)  # of a registry that was made without its __init__
 
 
 cdef class Registry:
@@ -34,7 +34,7 @@ cdef class Registry:
         self.port = no_port
         self.dirty = []
 
-    def __init__(self, Port port not None):
+    def __init__(self, LoopPort port not None):
         if self.port is not no_port:
             raise RuntimeError("a registry is initialized once")
         self.port = port

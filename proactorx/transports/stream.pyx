@@ -26,7 +26,7 @@ import sys
 from asyncio import constants, transports
 
 from proactorx.port.errors import strerror
-from proactorx.port.names import parse as parse_name
+from proactorx.port.sockaddr import parse as parse_name
 from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket
 

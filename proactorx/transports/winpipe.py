@@ -20,8 +20,8 @@ from typing import Any
 
 from proactorx.port.constants import RECV, SEND
 from proactorx.port.errors import strerror
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 logger = logging.getLogger("asyncio")
 
@@ -43,7 +43,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        port: Port,
+        port: LoopPort,
         pipe: Any,
         protocol: asyncio.BaseProtocol,
         *,

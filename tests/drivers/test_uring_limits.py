@@ -11,7 +11,7 @@ import os
 import pytest
 
 from proactorx import drivers
-from proactorx.port.port import Port
+from proactorx.port.loop_port import LoopPort
 
 pytestmark = pytest.mark.skipif(not drivers.probe("io_uring").available, reason="io_uring does not run here")
 
@@ -36,7 +36,7 @@ def _driver(**limits: int) -> object:
 )
 def test_sizes(limits: dict[str, int], expected: dict[str, int]) -> None:
     driver = _driver(**limits)
-    port = Port(driver)
+    port = LoopPort(driver)
     assert driver.describe() == {}  # nothing was opened yet
     port.run(0.001)
     found = driver.describe()
@@ -47,7 +47,7 @@ def test_sizes(limits: dict[str, int], expected: dict[str, int]) -> None:
 
 def test_a_driver_is_opened_at_its_first_use_and_not_before() -> None:
     driver = _driver()
-    port = Port(driver)
+    port = LoopPort(driver)
     port.run(0)
     assert driver.describe() == {}
     port.attach_thread()
@@ -58,7 +58,7 @@ def test_a_driver_is_opened_at_its_first_use_and_not_before() -> None:
 
 @pytest.mark.parametrize("limits", [{"entries": 0}, {"cq_entries": 1}])
 def test_limits_that_the_kernel_refuses_are_an_error_of_the_open(limits: dict[str, int]) -> None:
-    port = Port(_driver(**limits))
+    port = LoopPort(_driver(**limits))
     with pytest.raises(OSError, match="Invalid argument"):
         port.run(0.001)
     port.close()
@@ -76,7 +76,7 @@ def test_the_kernels_own_threads_are_bounded() -> None:
         return found
 
     before = rings()
-    port = Port(_driver())
+    port = LoopPort(_driver())
     port.run(0.001)
     (fd,) = rings() - before
     limits = (ctypes.c_uint32 * 2)()

@@ -4,7 +4,7 @@
  * packet must be got once, or be left when the port is closed.  See test_races.py. */
 #include <poll.h>
 #include <unistd.h>
-#include "shared.h"
+#include "scheduler_posix.h"
 
 enum { POSTERS = 3, GETTERS = 4, PACKETS = 4000 };
 

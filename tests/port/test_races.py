@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "proactorx" / "port"
 
 pytestmark = pytest.mark.skipif(
-    not (SOURCES / "shared.h").exists(), reason="needs the sources of the package"
+    not (SOURCES / "scheduler_posix.h").exists(), reason="needs the sources of the package"
 )
 
 
@@ -69,13 +69,13 @@ def test_eight_threads(sanitizers: str, tmp_path: Path) -> None:
 def test_the_sanitizer_sees_a_race(tmp_path: Path) -> None:
     """... when a lock is left out: else the test above would mean nothing."""
     locked = "    pthread_mutex_lock(&p->mutex);\n    while (n < room"
-    header = (SOURCES / "shared.h").read_text()
+    header = (SOURCES / "scheduler_posix.h").read_text()
     assert header.count(locked) == 1
     broken = header.replace(locked, "    while (n < room").replace(
         "parcels[n++] = px_next(p);\n    pthread_mutex_unlock(&p->mutex);\n", "parcels[n++] = px_next(p);\n"
     )
     (tmp_path / "shared_broken.h").write_text(broken)
-    source = (HERE / "races.c").read_text().replace('"shared.h"', '"shared_broken.h"')
+    source = (HERE / "races.c").read_text().replace('"scheduler_posix.h"', '"shared_broken.h"')
     done = run(build("thread", source, tmp_path))
     assert done.returncode == 66
     assert "data race" in done.stderr

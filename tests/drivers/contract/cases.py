@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proactorx.port import names
+from proactorx.port import sockaddr
 from proactorx.port.constants import (
     ACCEPT_ONE,
     POLL,
@@ -66,7 +66,7 @@ def _receive_from(size: int, *, into: bool = False) -> Callable[[Sockets, Any], 
 
         def right(result: Any) -> bool:
             right = result == b"hello" if buffer is None else result == 5 and buffer[:5] == b"hello"
-            return bool(right and names.parse(op.address) == b.getsockname())
+            return bool(right and sockaddr.parse(op.address) == b.getsockname())
 
         def untouched() -> bool:
             drain(a)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proactorx.port.port import Port
+from proactorx.port.loop_port import LoopPort
 
 from .support import Sockets, descriptors
 from .variants import new_driver, runnable
@@ -37,12 +37,12 @@ def sockets() -> Iterator[Sockets]:
 
 
 @pytest.fixture
-def new_port(variant: str) -> Iterator[Callable[[], Port]]:
+def new_port(variant: str) -> Iterator[Callable[[], LoopPort]]:
     """Makes ports, and closes them at the end of the test."""
-    made: list[Port] = []
+    made: list[LoopPort] = []
 
-    def make() -> Port:
-        made.append(Port(new_driver(variant)))
+    def make() -> LoopPort:
+        made.append(LoopPort(new_driver(variant)))
         return made[-1]
 
     yield make
@@ -52,7 +52,7 @@ def new_port(variant: str) -> Iterator[Callable[[], Port]]:
 
 
 @pytest.fixture
-def port(new_port: Callable[[], Port]) -> Port:
+def port(new_port: Callable[[], LoopPort]) -> LoopPort:
     """A port on the driver under test, closed at the end."""
     return new_port()
 

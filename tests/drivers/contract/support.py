@@ -13,10 +13,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from proactorx.port import names
+from proactorx.port import sockaddr
 from proactorx.port.constants import CONNECT
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 NO_DESCRIPTOR = "ENOTSOCK" if sys.platform == "win32" else "EBADF"  # what the system says of a closed one
 # seconds: the longest that a test waits for one thing to happen
@@ -84,7 +84,7 @@ class Owner:
             socket.close(self.accepted.pop())
 
 
-def until(port: Port, happened: Callable[[], Any], *, limit: float = LIMIT) -> None:
+def until(port: LoopPort, happened: Callable[[], Any], *, limit: float = LIMIT) -> None:
     """Run turns of `port` until `happened`."""
     deadline = time.monotonic() + limit
     while not happened():
@@ -93,18 +93,18 @@ def until(port: Port, happened: Callable[[], Any], *, limit: float = LIMIT) -> N
         port.run(min(left, 0.2))
 
 
-def done(port: Port, *ops: Overlapped) -> None:
+def done(port: LoopPort, *ops: Overlapped) -> None:
     """Run turns of `port` until all `ops` have ended."""
     until(port, lambda: all(op.done for op in ops))
 
 
-def quiet(port: Port) -> None:
+def quiet(port: LoopPort) -> None:
     """Give whatever may still be in the kernel the chance to come."""
     for _ in range(QUIET_TURNS):
         port.run(0)
 
 
-def perform(port: Port, op: Overlapped) -> Any:
+def perform(port: LoopPort, op: Overlapped) -> Any:
     """Start `op`, wait for its end, and return its result."""
     port.start(op)
     done(port, op)
@@ -124,7 +124,7 @@ def error_name(number: int | None) -> str:
 
 def connect_op(sock: socket.socket, address: Any, **options: Any) -> Overlapped:
     """An op that connects `sock`."""
-    return Overlapped(CONNECT, sock.fileno(), data=names.pack(sock.family, address), **options)
+    return Overlapped(CONNECT, sock.fileno(), data=sockaddr.pack(sock.family, address), **options)
 
 
 def fill(sock: socket.socket) -> int:

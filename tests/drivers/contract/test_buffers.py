@@ -16,8 +16,8 @@ import pytest
 
 from proactorx.drivers import Choice
 from proactorx.port.constants import ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 from .cases import CASES
 from .support import Owner, Sockets, connect_op, done, drain, fill, perform, quiet
@@ -52,7 +52,7 @@ Make = Callable[[Sockets, bytearray], tuple[Overlapped, Callable[[], Any]]]
 
 
 @EACH
-def test_it_is_locked_until_the_last_packet(port: Port, sockets: Sockets, make: Make) -> None:
+def test_it_is_locked_until_the_last_packet(port: LoopPort, sockets: Sockets, make: Make) -> None:
     buffer = bytearray(100)
     op, complete = make(sockets, buffer)
     port.start(op)
@@ -66,7 +66,7 @@ def test_it_is_locked_until_the_last_packet(port: Port, sockets: Sockets, make: 
 
 
 @EACH
-def test_it_is_locked_while_the_owner_is_called(port: Port, sockets: Sockets, make: Make) -> None:
+def test_it_is_locked_while_the_owner_is_called(port: LoopPort, sockets: Sockets, make: Make) -> None:
     buffer = bytearray(100)
     seen: list[bool] = []
     op, complete = make(sockets, buffer)
@@ -82,7 +82,7 @@ def test_it_is_locked_while_the_owner_is_called(port: Port, sockets: Sockets, ma
 @EACH
 @pytest.mark.parametrize("turns", [0, 2])
 def test_a_cancelled_op_keeps_it_to_its_last_packet(
-    port: Port, sockets: Sockets, make: Make, turns: int
+    port: LoopPort, sockets: Sockets, make: Make, turns: int
 ) -> None:
     buffer = bytearray(100)
     op, _complete = make(sockets, buffer)
@@ -96,7 +96,7 @@ def test_a_cancelled_op_keeps_it_to_its_last_packet(
 
 
 @EACH
-def test_an_owner_that_raises_does_not_keep_it(port: Port, sockets: Sockets, make: Make) -> None:
+def test_an_owner_that_raises_does_not_keep_it(port: LoopPort, sockets: Sockets, make: Make) -> None:
     def fail(_op: Overlapped) -> None:
         raise ZeroDivisionError
 
@@ -115,7 +115,7 @@ def test_an_owner_that_raises_does_not_keep_it(port: Port, sockets: Sockets, mak
 
 
 @EACH
-def test_closing_the_port_releases_it(new_port: Callable[[], Port], sockets: Sockets, make: Make) -> None:
+def test_closing_the_port_releases_it(new_port: Callable[[], LoopPort], sockets: Sockets, make: Make) -> None:
     port = new_port()
     buffer = bytearray(100)
     op, _complete = make(sockets, buffer)
@@ -126,7 +126,7 @@ def test_closing_the_port_releases_it(new_port: Callable[[], Port], sockets: Soc
     assert not _locked(buffer)
 
 
-def test_nobody_needs_to_hold_the_op_or_its_buffer(port: Port, sockets: Sockets) -> None:
+def test_nobody_needs_to_hold_the_op_or_its_buffer(port: LoopPort, sockets: Sockets) -> None:
     """The port keeps what is in flight alive, whatever its user forgets."""
     a, b = sockets.pair()
     c, d = sockets.pair(send_buffer=4096)
@@ -151,7 +151,7 @@ def test_nobody_needs_to_hold_the_op_or_its_buffer(port: Port, sockets: Sockets)
 
 @pytest.mark.parametrize("turns", [0, 1])
 @pytest.mark.parametrize("case_name", CASES)
-def test_an_op_that_has_ended_is_freed(port: Port, sockets: Sockets, case_name: str, turns: int) -> None:
+def test_an_op_that_has_ended_is_freed(port: LoopPort, sockets: Sockets, case_name: str, turns: int) -> None:
     owner = Owner()
     owners = sys.getrefcount(owner)
     case = CASES[case_name](sockets, owner)
@@ -176,7 +176,7 @@ def test_an_op_that_has_ended_is_freed(port: Port, sockets: Sockets, case_name: 
     assert sys.getrefcount(owner) == owners
 
 
-def test_references_to_data_are_given_back(port: Port, sockets: Sockets) -> None:
+def test_references_to_data_are_given_back(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     data = bytes(bytearray(b"data" * 10))
     before = sys.getrefcount(data)
@@ -192,7 +192,7 @@ def test_references_to_data_are_given_back(port: Port, sockets: Sockets) -> None
     assert sys.getrefcount(data) == before
 
 
-def test_a_thousand_ops_leak_nothing(port: Port, sockets: Sockets) -> None:
+def test_a_thousand_ops_leak_nothing(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     listener = sockets.listener()
 
@@ -245,7 +245,9 @@ def test_a_buffer_must_be_one(data: Any) -> None:
 @pytest.mark.parametrize(
     "make", [lambda: array("I", [0] * 4), lambda: (ctypes.c_uint32 * 4)()], ids=["array", "ctypes"]
 )
-def test_a_buffer_of_something_else_than_bytes(port: Port, sockets: Sockets, make: Callable[[], Any]) -> None:
+def test_a_buffer_of_something_else_than_bytes(
+    port: LoopPort, sockets: Sockets, make: Callable[[], Any]
+) -> None:
     a, b = sockets.pair()
     target = make()
     assert perform(port, Overlapped(SEND, b.fileno(), data=array("I", [1, 2, 3, 4]))) == 16
@@ -257,7 +259,7 @@ def test_a_buffer_of_something_else_than_bytes(port: Port, sockets: Sockets, mak
     assert seen == [array("I", [1, 2, 3, 4]).tobytes()]
 
 
-def test_a_buffer_that_was_released_early(sockets: Sockets, port: Port) -> None:
+def test_a_buffer_that_was_released_early(sockets: Sockets, port: LoopPort) -> None:
     """The op has an export of its own: releasing the view it was made from does no harm."""
     a, b = sockets.pair()
     buffer = bytearray(10)
@@ -270,7 +272,7 @@ def test_a_buffer_that_was_released_early(sockets: Sockets, port: Port) -> None:
     assert buffer[:5] == b"hello"
 
 
-def test_bytes_that_were_received_are_not_changed_by_later_ones(port: Port, sockets: Sockets) -> None:
+def test_bytes_that_were_received_are_not_changed_by_later_ones(port: LoopPort, sockets: Sockets) -> None:
     """They pass through memory of the driver's, which is used again."""
     a, b = sockets.pair()
     kept = []
@@ -280,14 +282,14 @@ def test_bytes_that_were_received_are_not_changed_by_later_ones(port: Port, sock
     assert kept == [b"%03d" % i * 10 for i in range(200)]
 
 
-def test_receive_size_is_checked(port: Port, sockets: Sockets) -> None:
+def test_receive_size_is_checked(port: LoopPort, sockets: Sockets) -> None:
     with pytest.raises((ValueError, OverflowError)):
         port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=-1))
 
 
 def test_an_op_that_nobody_has_ended_keeps_its_buffer_from_the_collector(driver_name: str) -> None:
     """Its port is forgotten in one cycle with it: the kernel may still write."""
-    port = Port(Choice(driver_name).driver)
+    port = LoopPort(Choice(driver_name).driver)
     buffer = bytearray(100)
     left, right = socket.socketpair()
     with left, right:

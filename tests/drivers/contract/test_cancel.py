@@ -9,8 +9,8 @@ import weakref
 import pytest
 
 from proactorx.port.constants import ACCEPT, ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped, Watch
-from proactorx.port.port import Port
 
 from .cases import CASES
 from .support import Owner, Sockets, connect_op, done, drain, error_of, fill, perform, quiet, until
@@ -21,7 +21,7 @@ EACH_RECEIVE = pytest.mark.parametrize("size", [5, 100_000], ids=["small", "larg
 
 @EACH
 @pytest.mark.parametrize("turns", [0, 1, 3])
-def test_cancel_of_an_op_that_waits(port: Port, sockets: Sockets, case_name: str, turns: int) -> None:
+def test_cancel_of_an_op_that_waits(port: LoopPort, sockets: Sockets, case_name: str, turns: int) -> None:
     """Before it has ever come to the kernel (no turn), and while it waits there."""
     owner = Owner()
     case = CASES[case_name](sockets, owner)
@@ -43,7 +43,7 @@ def test_cancel_of_an_op_that_waits(port: Port, sockets: Sockets, case_name: str
 
 
 @EACH
-def test_cancel_twice_is_cancel_once(port: Port, sockets: Sockets, case_name: str) -> None:
+def test_cancel_twice_is_cancel_once(port: LoopPort, sockets: Sockets, case_name: str) -> None:
     owner = Owner()
     case = CASES[case_name](sockets, owner)
     port.start(case.op)
@@ -58,7 +58,7 @@ def test_cancel_twice_is_cancel_once(port: Port, sockets: Sockets, case_name: st
 
 
 @pytest.mark.parametrize("case_name", [name for name in CASES if name != "connect"])
-def test_cancel_after_the_end_changes_nothing(port: Port, sockets: Sockets, case_name: str) -> None:
+def test_cancel_after_the_end_changes_nothing(port: LoopPort, sockets: Sockets, case_name: str) -> None:
     owner = Owner()
     case = CASES[case_name](sockets, owner)
     case.complete()
@@ -72,7 +72,7 @@ def test_cancel_after_the_end_changes_nothing(port: Port, sockets: Sockets, case
     assert owner.times == 1
 
 
-def test_cancel_of_an_op_that_never_started(port: Port, sockets: Sockets) -> None:
+def test_cancel_of_an_op_that_never_started(port: LoopPort, sockets: Sockets) -> None:
     op = Overlapped(RECV, sockets.pair()[0].fileno(), size=1)
     assert port.stop(op) is False
     assert op.state_name == "NEW"
@@ -83,7 +83,7 @@ def test_cancel_of_an_op_that_never_started(port: Port, sockets: Sockets) -> Non
 @EACH_RECEIVE
 @pytest.mark.parametrize("kind", [RECV, RECV_INTO], ids=["receive", "receive-into"])
 def test_bytes_that_come_with_the_cancel_are_given_or_kept(
-    port: Port, sockets: Sockets, kind: int, size: int, turns: int
+    port: LoopPort, sockets: Sockets, kind: int, size: int, turns: int
 ) -> None:
     """The peer sends, and only then the receive is cancelled: the bytes are the op's or the next one's."""
     a, b = sockets.pair()
@@ -108,7 +108,9 @@ def test_bytes_that_come_with_the_cancel_are_given_or_kept(
 
 
 @EACH_RECEIVE
-def test_an_owner_that_cancels_the_next_op_of_the_same_turn(port: Port, sockets: Sockets, size: int) -> None:
+def test_an_owner_that_cancels_the_next_op_of_the_same_turn(
+    port: LoopPort, sockets: Sockets, size: int
+) -> None:
     """The second receive has ended already when the first one's owner cancels it."""
     a, b = sockets.pair()
     c, d = sockets.pair()
@@ -130,7 +132,7 @@ def test_an_owner_that_cancels_the_next_op_of_the_same_turn(port: Port, sockets:
 
 
 @pytest.mark.parametrize("data", [b"x", b"x" * 1000])
-def test_cancel_of_a_send_that_was_done_at_once(port: Port, sockets: Sockets, data: bytes) -> None:
+def test_cancel_of_a_send_that_was_done_at_once(port: LoopPort, sockets: Sockets, data: bytes) -> None:
     """Whatever the op says was sent has been sent, and it says so for ever."""
     a, b = sockets.pair()
     owner = Owner()
@@ -146,7 +148,7 @@ def test_cancel_of_a_send_that_was_done_at_once(port: Port, sockets: Sockets, da
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
-def test_cancel_of_a_connect_that_was_done_at_once(port: Port, sockets: Sockets) -> None:
+def test_cancel_of_a_connect_that_was_done_at_once(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.new(socket.AF_UNIX)
     listener.bind("")
     listener.listen()
@@ -160,7 +162,7 @@ def test_cancel_of_a_connect_that_was_done_at_once(port: Port, sockets: Sockets)
     assert owner.times == 1
 
 
-def test_cancel_of_a_send_half_way_tells_how_much_was_sent(port: Port, sockets: Sockets) -> None:
+def test_cancel_of_a_send_half_way_tells_how_much_was_sent(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair(send_buffer=4096)
     data = os.urandom(300_000)
     op = port.start(Overlapped(SEND, a.fileno(), data=data))
@@ -184,7 +186,7 @@ def test_cancel_of_a_send_half_way_tells_how_much_was_sent(port: Port, sockets: 
 @pytest.mark.parametrize("turns", [0, 1])
 @pytest.mark.parametrize("wanted", [True, False], ids=["owned", "orphaned"])
 def test_a_connection_that_comes_with_the_cancel_is_not_leaked(
-    port: Port, sockets: Sockets, turns: int, wanted: bool
+    port: LoopPort, sockets: Sockets, turns: int, wanted: bool
 ) -> None:
     """It is given to the owner, closed where there is none, or still in the listener's queue."""
     listener = sockets.listener()
@@ -208,7 +210,7 @@ def test_a_connection_that_comes_with_the_cancel_is_not_leaked(
         assert client.recv(1) == b""  # it was accepted and closed
 
 
-def test_an_accept_whose_owner_left_closes_the_connection(port: Port, sockets: Sockets) -> None:
+def test_an_accept_whose_owner_left_closes_the_connection(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener()
     op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), owner=Owner()))
     port.run(0)
@@ -220,7 +222,7 @@ def test_an_accept_whose_owner_left_closes_the_connection(port: Port, sockets: S
 
 
 @pytest.mark.parametrize("clients", [0, 1, 30])
-def test_cancel_of_a_listening_accept(port: Port, sockets: Sockets, clients: int) -> None:
+def test_cancel_of_a_listening_accept(port: LoopPort, sockets: Sockets, clients: int) -> None:
     """Each connection was given to the owner or waits for the next accept: none is lost,
     none is given twice.
     """
@@ -242,7 +244,7 @@ def test_cancel_of_a_listening_accept(port: Port, sockets: Sockets, clients: int
     assert sorted(sock.getpeername() for sock in socks) == sorted(names)
 
 
-def test_a_stopped_watch_is_silent(port: Port, sockets: Sockets) -> None:
+def test_a_stopped_watch_is_silent(port: LoopPort, sockets: Sockets) -> None:
     """Also where its descriptor is ready when it is stopped."""
     a, b = sockets.pair()
     calls: list[None] = []
@@ -256,7 +258,7 @@ def test_a_stopped_watch_is_silent(port: Port, sockets: Sockets) -> None:
     assert watch.state_name == "DONE"
 
 
-def test_a_watch_that_is_stopped_in_its_own_callback(port: Port, sockets: Sockets) -> None:
+def test_a_watch_that_is_stopped_in_its_own_callback(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     calls: list[bool] = []
     watch = Watch(a.fileno(), POLLIN, lambda: calls.append(port.stop(watch)))
@@ -268,7 +270,7 @@ def test_a_watch_that_is_stopped_in_its_own_callback(port: Port, sockets: Socket
     assert watch.state_name == "DONE"
 
 
-def test_the_next_op_takes_the_place_of_the_cancelled_one(port: Port, sockets: Sockets) -> None:
+def test_the_next_op_takes_the_place_of_the_cancelled_one(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     for round_ in range(50):
         op = port.start(Overlapped(RECV, a.fileno(), size=5))
@@ -283,7 +285,7 @@ def test_the_next_op_takes_the_place_of_the_cancelled_one(port: Port, sockets: S
         assert after.result() == b"%05d" % round_
 
 
-def test_cancel_of_the_first_in_line_serves_the_second(port: Port, sockets: Sockets) -> None:
+def test_cancel_of_the_first_in_line_serves_the_second(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     ops = [port.start(Overlapped(RECV, a.fileno(), size=1)) for _ in range(3)]
     port.run(0)
@@ -294,7 +296,7 @@ def test_cancel_of_the_first_in_line_serves_the_second(port: Port, sockets: Sock
     assert {ops[1].result(), ops[2].result()} == {b"a", b"b"}
 
 
-def test_cancel_of_all_that_wait_in_one_line(port: Port, sockets: Sockets) -> None:
+def test_cancel_of_all_that_wait_in_one_line(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     ops = [port.start(Overlapped(RECV, a.fileno(), size=1)) for _ in range(40)]
     ops += [port.start(Overlapped(POLL, a.fileno(), events=POLLIN)) for _ in range(10)]
@@ -307,7 +309,7 @@ def test_cancel_of_all_that_wait_in_one_line(port: Port, sockets: Sockets) -> No
     assert perform(port, Overlapped(RECV, a.fileno(), size=1)) == b"x"
 
 
-def test_the_descriptor_is_free_once_the_op_was_told(port: Port, sockets: Sockets) -> None:
+def test_the_descriptor_is_free_once_the_op_was_told(port: LoopPort, sockets: Sockets) -> None:
     """The kernel holds the file of an op in flight; afterwards close(2) must reach the peer."""
     a, b = sockets.pair()
     filled = fill(a)
@@ -326,7 +328,7 @@ def test_the_descriptor_is_free_once_the_op_was_told(port: Port, sockets: Socket
     assert b.recv(1) == b""
 
 
-def test_a_cancelled_op_is_freed(port: Port, sockets: Sockets) -> None:
+def test_a_cancelled_op_is_freed(port: LoopPort, sockets: Sockets) -> None:
     a, _b = sockets.pair()
     refs = []
     for turns in (0, 1):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from proactorx.port.constants import ACCEPT, ACCEPT_ONE, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped, Watch
-from proactorx.port.port import Port
 
 from .cases import CASES, Case
 from .support import Owner, Sockets, descriptors, drain, error_of, in_thread, quiet, until
@@ -21,7 +21,9 @@ TurnsBefore = pytest.mark.parametrize("turns", [0, 2])
 
 
 @TurnsBefore
-def test_with_ops_of_every_kind_in_flight(new_port: Callable[[], Port], sockets: Sockets, turns: int) -> None:
+def test_with_ops_of_every_kind_in_flight(
+    new_port: Callable[[], LoopPort], sockets: Sockets, turns: int
+) -> None:
     port = new_port()
     owners: list[Owner] = []
     cases: list[Case] = []
@@ -48,7 +50,7 @@ def test_with_ops_of_every_kind_in_flight(new_port: Callable[[], Port], sockets:
 
 @TurnsBefore
 def test_what_came_before_the_close_is_told(
-    new_port: Callable[[], Port], sockets: Sockets, turns: int
+    new_port: Callable[[], LoopPort], sockets: Sockets, turns: int
 ) -> None:
     """Data and connections are there, but nobody has looked: each goes to its owner or stays where it was."""
     port = new_port()
@@ -79,7 +81,7 @@ def test_what_came_before_the_close_is_told(
     owners[2].close_accepted()
 
 
-def test_connections_that_nobody_wants_are_closed(new_port: Callable[[], Port], sockets: Sockets) -> None:
+def test_connections_that_nobody_wants_are_closed(new_port: Callable[[], LoopPort], sockets: Sockets) -> None:
     port = new_port()
     listeners = [sockets.listener() for _ in range(2)]
     before = descriptors()
@@ -95,7 +97,7 @@ def test_connections_that_nobody_wants_are_closed(new_port: Callable[[], Port], 
     assert descriptors() <= before | clients
 
 
-def test_twice(new_port: Callable[[], Port], sockets: Sockets) -> None:
+def test_twice(new_port: Callable[[], LoopPort], sockets: Sockets) -> None:
     port = new_port()
     owner = Owner()
     port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1, owner=owner))
@@ -104,7 +106,7 @@ def test_twice(new_port: Callable[[], Port], sockets: Sockets) -> None:
     assert owner.times == 1
 
 
-def test_unused(new_port: Callable[[], Port]) -> None:
+def test_unused(new_port: Callable[[], LoopPort]) -> None:
     """A port that was never used has opened nothing, and closes."""
     before = descriptors()
     port = new_port()
@@ -113,7 +115,7 @@ def test_unused(new_port: Callable[[], Port]) -> None:
     assert port.driver.closed
 
 
-def test_a_closed_port_takes_nothing_and_says_so(new_port: Callable[[], Port], sockets: Sockets) -> None:
+def test_a_closed_port_takes_nothing_and_says_so(new_port: Callable[[], LoopPort], sockets: Sockets) -> None:
     used, unused = new_port(), new_port()
     op = used.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1))
     used.run(0)
@@ -134,7 +136,9 @@ def test_a_closed_port_takes_nothing_and_says_so(new_port: Callable[[], Port], s
         port.forget(0)
 
 
-def test_an_owner_may_not_start_ops_during_the_close(new_port: Callable[[], Port], sockets: Sockets) -> None:
+def test_an_owner_may_not_start_ops_during_the_close(
+    new_port: Callable[[], LoopPort], sockets: Sockets
+) -> None:
     """Else the close would never end: who receives again at each end is told that the port is closed."""
     port = new_port()
     a, _b = sockets.pair()
@@ -156,7 +160,7 @@ def test_an_owner_may_not_start_ops_during_the_close(new_port: Callable[[], Port
 
 
 @pytest.mark.parametrize("size", [5, 100_000], ids=["small", "large"])
-def test_from_a_callback(new_port: Callable[[], Port], sockets: Sockets, size: int) -> None:
+def test_from_a_callback(new_port: Callable[[], LoopPort], sockets: Sockets, size: int) -> None:
     port = new_port()
     a, b = sockets.pair()
     c, _d = sockets.pair()
@@ -170,7 +174,7 @@ def test_from_a_callback(new_port: Callable[[], Port], sockets: Sockets, size: i
 
 
 def test_an_owner_that_raises_during_the_close(
-    new_port: Callable[[], Port], sockets: Sockets, caplog: pytest.LogCaptureFixture
+    new_port: Callable[[], LoopPort], sockets: Sockets, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged, the others are told all the same, and the close goes on."""
     port = new_port()
@@ -188,7 +192,7 @@ def test_an_owner_that_raises_during_the_close(
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
 
 
-def test_in_another_thread(new_port: Callable[[], Port], sockets: Sockets) -> None:
+def test_in_another_thread(new_port: Callable[[], LoopPort], sockets: Sockets) -> None:
     port = new_port()
     owners: list[Owner] = []
 
@@ -206,7 +210,9 @@ def test_in_another_thread(new_port: Callable[[], Port], sockets: Sockets) -> No
     assert {error_of(owner.ended[0]) for owner in owners} == {"ECANCELED"}
 
 
-def test_opening_and_closing_many_times_leaks_nothing(new_port: Callable[[], Port], sockets: Sockets) -> None:
+def test_opening_and_closing_many_times_leaks_nothing(
+    new_port: Callable[[], LoopPort], sockets: Sockets
+) -> None:
     a, b = sockets.pair()
     before = descriptors()
     for _ in range(30):
@@ -221,7 +227,7 @@ def test_opening_and_closing_many_times_leaks_nothing(new_port: Callable[[], Por
 def test_a_port_that_was_dropped_without_close_frees_its_descriptors(sockets: Sockets, variant: str) -> None:
     a, b = sockets.pair()
     before = descriptors()
-    port = Port(new_driver(variant))
+    port = LoopPort(new_driver(variant))
     port.start(Overlapped(RECV, a.fileno(), size=1))
     port.run(0)
     with warnings.catch_warnings():

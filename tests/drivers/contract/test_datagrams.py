@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from proactorx.port import names
+from proactorx.port import sockaddr
 from proactorx.port.constants import RECV_DGRAMS, RECV_FROM, SEND_TO
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 from .support import Owner, Sockets, done, drain, error_of, fill, perform, quiet, until
 
@@ -32,7 +32,7 @@ def datagram(op: Overlapped, buffer: bytearray | None) -> Any:
 
 
 def send_op(sock: socket.socket, data: Any, to: socket.socket | None = None, **options: Any) -> Overlapped:
-    name = None if to is None else names.pack(to.family, to.getsockname())
+    name = None if to is None else sockaddr.pack(to.family, to.getsockname())
     return Overlapped(SEND_TO, sock.fileno(), data=data, address=name, **options)
 
 
@@ -44,7 +44,7 @@ def big(sock: socket.socket) -> socket.socket:
 @EACH_FORM
 @pytest.mark.parametrize("size", [0, 1, 64, 65, 16384, 16385, LARGEST])
 @pytest.mark.parametrize("waits", [False, True], ids=["there", "waits"])
-def test_a_datagram_of_any_size(port: Port, sockets: Sockets, size: int, into: bool, waits: bool) -> None:
+def test_a_datagram_of_any_size(port: LoopPort, sockets: Sockets, size: int, into: bool, waits: bool) -> None:
     a, b = big(sockets.udp()), sockets.udp()
     data = bytes(range(256)) * 256
     data = data[:size]
@@ -61,13 +61,13 @@ def test_a_datagram_of_any_size(port: Port, sockets: Sockets, size: int, into: b
     assert op.result() == (size if into else data)
     assert datagram(op, buffer) == data
     assert buffer is None or buffer[:size] == data
-    assert names.parse(op.address) == a.getsockname()
+    assert sockaddr.parse(op.address) == a.getsockname()
 
 
 @EACH_FORM
 @pytest.mark.parametrize("size", [0, 3])
 def test_what_does_not_fit_is_gone_and_the_next_one_is_whole(
-    port: Port, sockets: Sockets, size: int, into: bool
+    port: LoopPort, sockets: Sockets, size: int, into: bool
 ) -> None:
     a, b = sockets.udp(), sockets.udp()
     for data in (b"hello", b"next"):
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_gone_and_the_next_one_is_whole(
 
 
 @EACH_FORM
-def test_addresses_of_ipv6(port: Port, sockets: Sockets, into: bool) -> None:
+def test_addresses_of_ipv6(port: LoopPort, sockets: Sockets, into: bool) -> None:
     a, b = (sockets.new(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2))
     try:
         a.bind(("::1", 0))
@@ -93,11 +93,11 @@ def test_addresses_of_ipv6(port: Port, sockets: Sockets, into: bool) -> None:
     assert perform(port, send_op(a, b"six", b)) == 3
     done(port, op)
     assert datagram(op, buffer) == b"six"
-    assert names.parse(op.address) == a.getsockname()
+    assert sockaddr.parse(op.address) == a.getsockname()
 
 
 @EACH_FORM
-def test_addresses_of_unix_sockets(port: Port, sockets: Sockets, tmp_path: Any, into: bool) -> None:
+def test_addresses_of_unix_sockets(port: LoopPort, sockets: Sockets, tmp_path: Any, into: bool) -> None:
     nameless, a, b = (sockets.new(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(3))
     a.bind(b"")  # the kernel makes an abstract name, unix(7)
     b.bind(str(tmp_path / "b")[-100:] if len(str(tmp_path)) < 90 else b"")
@@ -107,23 +107,23 @@ def test_addresses_of_unix_sockets(port: Port, sockets: Sockets, tmp_path: Any, 
         assert perform(port, send_op(sender, b"x", b)) == 1
         done(port, op)
         assert datagram(op, buffer) == b"x"
-        assert names.parse(op.address) == (a.getsockname() if sender is a else None)
+        assert sockaddr.parse(op.address) == (a.getsockname() if sender is a else None)
 
 
-def test_a_connected_socket_needs_no_address(port: Port, sockets: Sockets) -> None:
+def test_a_connected_socket_needs_no_address(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.udp(), sockets.udp()
     a.connect(b.getsockname())
     assert perform(port, send_op(a, bytearray(b"mutable"))) == 7
     assert drain(b) == b"mutable"
 
 
-def test_a_send_without_any_address_fails(port: Port, sockets: Sockets) -> None:
+def test_a_send_without_any_address_fails(port: LoopPort, sockets: Sockets) -> None:
     op = port.start(send_op(sockets.udp(), b"x"))
     done(port, op)
     assert error_of(op) == "EDESTADDRREQ"
 
 
-def test_a_datagram_that_is_too_large_is_refused(port: Port, sockets: Sockets) -> None:
+def test_a_datagram_that_is_too_large_is_refused(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.udp(), sockets.udp()
     op = port.start(send_op(a, bytes(LARGEST + 1), b))
     done(port, op)
@@ -131,7 +131,7 @@ def test_a_datagram_that_is_too_large_is_refused(port: Port, sockets: Sockets) -
 
 
 @EACH_FORM
-def test_an_answer_that_nobody_listens_ends_a_receive(port: Port, sockets: Sockets, into: bool) -> None:
+def test_an_answer_that_nobody_listens_ends_a_receive(port: LoopPort, sockets: Sockets, into: bool) -> None:
     a = sockets.udp()
     with sockets.udp() as gone:
         a.connect(gone.getsockname())
@@ -148,7 +148,7 @@ def test_an_answer_that_nobody_listens_ends_a_receive(port: Port, sockets: Socke
 
 
 @EACH_FORM
-def test_receives_are_served_in_line(port: Port, sockets: Sockets, into: bool) -> None:
+def test_receives_are_served_in_line(port: LoopPort, sockets: Sockets, into: bool) -> None:
     a, b = sockets.udp(), sockets.udp()
     receives = [receive_op(b, 100, into) for _ in range(5)]
     ops = [port.start(op) for op, _ in receives]
@@ -161,7 +161,7 @@ def test_receives_are_served_in_line(port: Port, sockets: Sockets, into: bool) -
     assert error_of(ops[1]) == "ECANCELED"
 
 
-def test_a_send_that_found_its_receiver_full_is_whole(port: Port, sockets: Sockets) -> None:
+def test_a_send_that_found_its_receiver_full_is_whole(port: LoopPort, sockets: Sockets) -> None:
     """The limit of the queue, in datagrams and not in bytes:
     the kernel has copied the bytes when it finds out.
     """
@@ -181,7 +181,7 @@ def test_a_send_that_found_its_receiver_full_is_whole(port: Port, sockets: Socke
     assert b.recv(10) == b"whole"
 
 
-def test_sends_that_wait_keep_their_order(port: Port, sockets: Sockets) -> None:
+def test_sends_that_wait_keep_their_order(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.datagram_pair()
     fill(a)
     ops = [port.start(send_op(a, b"%d" % n)) for n in range(3)]
@@ -205,7 +205,7 @@ def test_sends_that_wait_keep_their_order(port: Port, sockets: Sockets) -> None:
 
 @EACH_FORM
 def test_a_cancelled_receive_brings_its_datagram_or_leaves_it(
-    port: Port, sockets: Sockets, into: bool
+    port: LoopPort, sockets: Sockets, into: bool
 ) -> None:
     a, b = sockets.udp(), sockets.udp()
     owner = Owner()

@@ -17,8 +17,8 @@ import pytest
 from support.ports import unused_port
 
 from proactorx.port.constants import ACCEPT, ACCEPT_ONE, CONNECT, RECV, RECV_INTO, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 from .support import NumberedFile, Sockets, connect_op, descriptors, done, error_name, error_of, fill, reset
 
@@ -244,7 +244,7 @@ def _skipped(name: str, situation_name: str) -> bool:
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("situation_name", SITUATIONS)
-def test_op_and_system_call_agree(port: Port, sockets: Sockets, situation_name: str, name: str) -> None:
+def test_op_and_system_call_agree(port: LoopPort, sockets: Sockets, situation_name: str, name: str) -> None:
     if _skipped(name, situation_name):
         pytest.skip("waits for ever")
     file, address = SITUATIONS[situation_name](sockets)
@@ -268,7 +268,7 @@ def test_op_and_system_call_agree(port: Port, sockets: Sockets, situation_name: 
     "situation_name", ["connected", "fresh_tcp", "datagram", "regular_file", "shut_listener"]
 )
 def test_a_listening_accept_fails_as_the_system_call_does(
-    port: Port, sockets: Sockets, situation_name: str
+    port: LoopPort, sockets: Sockets, situation_name: str
 ) -> None:
     file, address = SITUATIONS[situation_name](sockets)
     plain = _plain("accept", file, address)
@@ -278,14 +278,14 @@ def test_a_listening_accept_fails_as_the_system_call_does(
     assert (error_of(op), None) == plain
 
 
-def test_a_malformed_address(port: Port, sockets: Sockets) -> None:
+def test_a_malformed_address(port: LoopPort, sockets: Sockets) -> None:
     for data, expected in ((b"\x02\x00", "EINVAL"), (b"\xff\xff" + bytes(14), "EAFNOSUPPORT")):
         op = port.start(Overlapped(CONNECT, sockets.new().fileno(), data=data))
         done(port, op)
         assert error_of(op) == expected
 
 
-def test_no_descriptors_are_left_for_an_accept(port: Port, sockets: Sockets) -> None:
+def test_no_descriptors_are_left_for_an_accept(port: LoopPort, sockets: Sockets) -> None:
     """EMFILE: the connection stays in the queue, and can be accepted later."""
     import resource
 

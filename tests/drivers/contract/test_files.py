@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from proactorx.port.constants import FSYNC, READ, WRITE
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 from .support import Owner, done, error_of, in_thread, perform, until
 
@@ -21,7 +21,7 @@ STEP = 1 << 20  # what the driver moves at a time
 
 
 @pytest.fixture
-def native(port: Port) -> Port:
+def native(port: LoopPort) -> LoopPort:
     """The port, where its driver has file ops."""
     if not port.driver.native_files or sys.platform == "win32":
         pytest.skip("the blocking body of these ops runs on IO threads")
@@ -38,7 +38,7 @@ def fd(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def test_a_driver_without_file_ops_says_so(port: Port, fd: int) -> None:
+def test_a_driver_without_file_ops_says_so(port: LoopPort, fd: int) -> None:
     if port.driver.native_files:
         pytest.skip("this one has them")
     for op in (Overlapped(READ, fd, size=1), Overlapped(WRITE, fd, data=b"x"), Overlapped(FSYNC, fd)):
@@ -47,7 +47,7 @@ def test_a_driver_without_file_ops_says_so(port: Port, fd: int) -> None:
         assert op.state_name == "NEW"
 
 
-def test_read_at_a_position(native: Port, fd: int) -> None:
+def test_read_at_a_position(native: LoopPort, fd: int) -> None:
     assert perform(native, Overlapped(READ, fd, size=4, position=10)) == bytes(range(10, 14))
     assert perform(native, Overlapped(READ, fd, size=10, position=250)) == bytes(range(250, 256))
     assert perform(native, Overlapped(READ, fd, size=10, position=256)) == b""
@@ -55,7 +55,7 @@ def test_read_at_a_position(native: Port, fd: int) -> None:
     assert os.lseek(fd, 0, os.SEEK_CUR) == 0
 
 
-def test_read_into_a_buffer(native: Port, fd: int) -> None:
+def test_read_into_a_buffer(native: LoopPort, fd: int) -> None:
     buffer = bytearray(8)
     assert perform(native, Overlapped(READ, fd, data=buffer, position=3)) == 8
     assert buffer == bytes(range(3, 11))
@@ -63,13 +63,13 @@ def test_read_into_a_buffer(native: Port, fd: int) -> None:
         Overlapped(READ, fd, data=b"12345678")
 
 
-def test_a_file_that_has_positions_needs_one(native: Port, fd: int) -> None:
+def test_a_file_that_has_positions_needs_one(native: LoopPort, fd: int) -> None:
     for op in (Overlapped(READ, fd, size=1), Overlapped(WRITE, fd, data=b"x")):
         with pytest.raises(ValueError, match="has positions"):
             native.start(op)
 
 
-def test_a_file_without_positions(native: Port) -> None:
+def test_a_file_without_positions(native: LoopPort) -> None:
     reader, writer = os.pipe()
     op = native.start(Overlapped(READ, reader, size=100))
     native.run(0)
@@ -80,7 +80,7 @@ def test_a_file_without_positions(native: Port) -> None:
     os.close(writer)
 
 
-def test_a_short_write_goes_on_where_it_stopped(native: Port, tmp_path: Path) -> None:
+def test_a_short_write_goes_on_where_it_stopped(native: LoopPort, tmp_path: Path) -> None:
     """A pipe takes what it has room for."""
     reader, writer = os.pipe()
     data = os.urandom(300_000)
@@ -96,20 +96,20 @@ def test_a_short_write_goes_on_where_it_stopped(native: Port, tmp_path: Path) ->
     os.close(writer)
 
 
-def test_write_and_sync(native: Port, fd: int) -> None:
+def test_write_and_sync(native: LoopPort, fd: int) -> None:
     assert perform(native, Overlapped(WRITE, fd, data=bytearray(b"hello"), position=300)) == 5
     assert perform(native, Overlapped(FSYNC, fd)) == 0
     assert perform(native, Overlapped(FSYNC, fd, datasync=True)) == 0
     assert os.pread(fd, 100, 254) == b"\xfe\xff" + bytes(44) + b"hello"
 
 
-def test_more_than_one_step(native: Port, fd: int) -> None:
+def test_more_than_one_step(native: LoopPort, fd: int) -> None:
     data = os.urandom(2 * STEP + 12345)
     assert perform(native, Overlapped(WRITE, fd, data=data, position=7)) == len(data)
     assert perform(native, Overlapped(READ, fd, size=len(data) + 100, position=7)) == data
 
 
-def test_many_at_once_on_one_file(native: Port, fd: int) -> None:
+def test_many_at_once_on_one_file(native: LoopPort, fd: int) -> None:
     ops = [native.start(Overlapped(READ, fd, size=1, position=i)) for i in range(256)]
     done(native, *ops)
     assert [op.result() for op in ops] == [bytes((i,)) for i in range(256)]
@@ -118,7 +118,7 @@ def test_many_at_once_on_one_file(native: Port, fd: int) -> None:
     assert os.pread(fd, 256, 0) == bytes(range(255, -1, -1))
 
 
-def test_the_disk_is_given_work_before_the_turn_ends(native: Port, fd: int) -> None:
+def test_the_disk_is_given_work_before_the_turn_ends(native: LoopPort, fd: int) -> None:
     ops = [native.start(Overlapped(WRITE, fd, data=b"x", position=i)) for i in range(16)]
     deadline = time.monotonic() + 10
     while os.pread(fd, 8, 0) != b"x" * 8:  # and nobody runs the port
@@ -128,7 +128,7 @@ def test_the_disk_is_given_work_before_the_turn_ends(native: Port, fd: int) -> N
     assert os.pread(fd, 17, 0) == b"x" * 16 + b"\x10"
 
 
-def test_errors_are_those_of_the_system_calls(native: Port, tmp_path: Path) -> None:
+def test_errors_are_those_of_the_system_calls(native: LoopPort, tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
     reader = os.open(os.devnull, os.O_RDONLY)
     writer = os.open(tmp_path / "w", os.O_WRONLY | os.O_CREAT)
@@ -148,7 +148,7 @@ def test_errors_are_those_of_the_system_calls(native: Port, tmp_path: Path) -> N
     assert [*found, error_of(op)] == ["EISDIR", "EBADF", "EBADF", "EBADF"]
 
 
-def test_a_full_device(native: Port) -> None:
+def test_a_full_device(native: LoopPort) -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     op = native.start(Overlapped(WRITE, fd, data=b"x", position=0))
     done(native, op)
@@ -157,7 +157,7 @@ def test_a_full_device(native: Port) -> None:
     assert op.nbytes == 0
 
 
-def test_the_end_of_a_file_that_is_cut_meanwhile(native: Port, fd: int) -> None:
+def test_the_end_of_a_file_that_is_cut_meanwhile(native: LoopPort, fd: int) -> None:
     os.ftruncate(fd, 2 * STEP)
     owner = Owner()
     op = native.start(Overlapped(READ, fd, size=2 * STEP, position=0, owner=owner))
@@ -168,7 +168,7 @@ def test_the_end_of_a_file_that_is_cut_meanwhile(native: Port, fd: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [READ, WRITE, FSYNC])
-def test_cancel_ends_in_success_or_in_ecanceled(native: Port, fd: int, kind: int) -> None:
+def test_cancel_ends_in_success_or_in_ecanceled(native: LoopPort, fd: int, kind: int) -> None:
     for _ in range(20):
         owner = Owner()
         data = bytes(3 * STEP) if kind == WRITE else None
@@ -182,7 +182,7 @@ def test_cancel_ends_in_success_or_in_ecanceled(native: Port, fd: int, kind: int
     assert native.driver.inflight == []
 
 
-def test_the_buffer_is_the_ops_until_the_last_packet(native: Port, fd: int) -> None:
+def test_the_buffer_is_the_ops_until_the_last_packet(native: LoopPort, fd: int) -> None:
     buffer = bytearray(1000)
     op = native.start(Overlapped(READ, fd, data=buffer, position=0))
     native.stop(op)
@@ -193,7 +193,7 @@ def test_the_buffer_is_the_ops_until_the_last_packet(native: Port, fd: int) -> N
     buffer.clear()
 
 
-def test_ops_in_flight_end_before_another_thread_drives_the_port(native: Port, fd: int) -> None:
+def test_ops_in_flight_end_before_another_thread_drives_the_port(native: LoopPort, fd: int) -> None:
     data = os.urandom(STEP)
     owner = Owner()
 
@@ -215,7 +215,7 @@ def test_ops_in_flight_end_before_another_thread_drives_the_port(native: Port, f
     assert os.fstat(fd).st_size == 4 * STEP
 
 
-def test_closing_the_port_ends_them(new_port: Callable[[], Port], fd: int) -> None:
+def test_closing_the_port_ends_them(new_port: Callable[[], LoopPort], fd: int) -> None:
     port = new_port()
     if not port.driver.native_files or sys.platform == "win32":
         pytest.skip("the blocking body of these ops runs on IO threads")

@@ -17,7 +17,7 @@ from drivers.contract.support import Owner, Sockets, descriptors, done, drain, q
 from drivers.contract.variants import new_driver
 from proactorx.port.constants import ACCEPT, POLL, POLLIN, RECV, RECV_INTO, SEND
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
+from proactorx.port.loop_port import LoopPort
 
 def child(function):
     pid = os.fork()
@@ -42,7 +42,7 @@ def refused(call, *args):
     raise AssertionError(f"{call} was not refused")
 
 sockets = Sockets()
-port = Port(new_driver(sys.argv[1]))
+port = LoopPort(new_driver(sys.argv[1]))
 a, b = sockets.pair()
 c, d = sockets.pair()
 e, f = sockets.pair()
@@ -116,7 +116,7 @@ child(in_child)
 def test_the_child_may_make_a_port_of_its_own(variant: str) -> None:
     code = """
 def in_child():
-    own = Port(new_driver(sys.argv[1]))
+    own = LoopPort(new_driver(sys.argv[1]))
     for sock in sockets.made:
         sock.close()
     g, h = sockets.pair()

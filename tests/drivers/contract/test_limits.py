@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from proactorx.port.constants import ACCEPT, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped, Watch
-from proactorx.port.port import Port
 
 from .support import Owner, Sockets, done, drain, error_of, fill, quiet, until
 
@@ -48,7 +48,7 @@ def _message(i: int) -> bytes:
     return b"%06d" % i
 
 
-def test_two_thousand_receives_started_before_the_data(port: Port, many: Many) -> None:
+def test_two_thousand_receives_started_before_the_data(port: LoopPort, many: Many) -> None:
     ops = [port.start(Overlapped(RECV, many[i % len(many)][0].fileno(), size=6)) for i in range(ops_of(many))]
     port.run(0)
     for i in range(ops_of(many)):
@@ -59,7 +59,7 @@ def test_two_thousand_receives_started_before_the_data(port: Port, many: Many) -
         assert int(ops[i].result()) % len(many) == i % len(many)
 
 
-def test_two_thousand_receives_started_after_the_data(port: Port, many: Many) -> None:
+def test_two_thousand_receives_started_after_the_data(port: LoopPort, many: Many) -> None:
     for i in range(ops_of(many)):
         many[i % len(many)][1].send(_message(i))
     ops = [port.start(Overlapped(RECV, many[i % len(many)][0].fileno(), size=6)) for i in range(ops_of(many))]
@@ -67,7 +67,7 @@ def test_two_thousand_receives_started_after_the_data(port: Port, many: Many) ->
     assert sorted(op.result() for op in ops) == [_message(i) for i in range(ops_of(many))]
 
 
-def test_two_thousand_receives_into_buffers_and_sends(port: Port, many: Many) -> None:
+def test_two_thousand_receives_into_buffers_and_sends(port: LoopPort, many: Many) -> None:
     buffers = [bytearray(6) for _ in range(ops_of(many))]
     receives = [
         port.start(Overlapped(RECV_INTO, many[i % len(many)][0].fileno(), data=buffers[i]))
@@ -82,7 +82,7 @@ def test_two_thousand_receives_into_buffers_and_sends(port: Port, many: Many) ->
     assert sorted(map(bytes, buffers)) == [_message(i) for i in range(ops_of(many))]
 
 
-def test_two_thousand_ops_that_all_wait_and_are_cancelled(port: Port, many: Many) -> None:
+def test_two_thousand_ops_that_all_wait_and_are_cancelled(port: LoopPort, many: Many) -> None:
     owners = [Owner() for _ in range(ops_of(many))]
     ops = []
     for i, owner in enumerate(owners):
@@ -106,7 +106,7 @@ def test_two_thousand_ops_that_all_wait_and_are_cancelled(port: Port, many: Many
         assert a.recv(100) == _message(i)
 
 
-def test_two_thousand_ops_at_the_close(new_port: Callable[[], Port], many: Many) -> None:
+def test_two_thousand_ops_at_the_close(new_port: Callable[[], LoopPort], many: Many) -> None:
     port = new_port()
     owners = [Owner() for _ in range(ops_of(many))]
     for i, owner in enumerate(owners):
@@ -119,7 +119,7 @@ def test_two_thousand_ops_at_the_close(new_port: Callable[[], Port], many: Many)
     assert received + sum(len(drain(a)) for a, _b in many) // 6 == len(range(0, ops_of(many), 3))
 
 
-def test_sends_that_wait_on_every_socket(port: Port, many: Many) -> None:
+def test_sends_that_wait_on_every_socket(port: LoopPort, many: Many) -> None:
     filled = [fill(a) for a, _b in many]
     ops = [port.start(Overlapped(SEND, a.fileno(), data=_message(i))) for i, (a, _b) in enumerate(many)]
     quiet(port)
@@ -130,7 +130,7 @@ def test_sends_that_wait_on_every_socket(port: Port, many: Many) -> None:
         assert (received[i] + drain(b))[filled[i] :] == _message(i)
 
 
-def test_watches_on_every_socket(port: Port, many: Many) -> None:
+def test_watches_on_every_socket(port: LoopPort, many: Many) -> None:
     calls = [0] * len(many)
 
     def watch(i: int) -> Watch:
@@ -150,7 +150,7 @@ def test_watches_on_every_socket(port: Port, many: Many) -> None:
     until(port, lambda: not port.driver.inflight)
 
 
-def test_three_hundred_connections_at_once(port: Port, sockets: Sockets) -> None:
+def test_three_hundred_connections_at_once(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener(512)
     owner = Owner()
     port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
@@ -167,7 +167,7 @@ def test_three_hundred_connections_at_once(port: Port, sockets: Sockets) -> None
 @EACH_KIND
 @pytest.mark.parametrize("size", [1, 100, 5000, 300_000])
 def test_a_send_larger_than_the_buffers_with_a_slow_reader(
-    port: Port, sockets: Sockets, kind: str, size: int
+    port: LoopPort, sockets: Sockets, kind: str, size: int
 ) -> None:
     """The reader takes a little in each turn, so that each write is short."""
     data = os.urandom(1_000_000 if size > 1 else 100_000)
@@ -188,7 +188,7 @@ def test_a_send_larger_than_the_buffers_with_a_slow_reader(
 
 
 @EACH_KIND
-def test_large_transfers_in_both_directions(port: Port, sockets: Sockets, kind: str) -> None:
+def test_large_transfers_in_both_directions(port: LoopPort, sockets: Sockets, kind: str) -> None:
     data = os.urandom(3_000_000)
     ends = getattr(sockets, kind)(send_buffer=16384)
     got = [bytearray(), bytearray()]
@@ -209,7 +209,7 @@ def test_large_transfers_in_both_directions(port: Port, sockets: Sockets, kind: 
     assert got[0] == got[1] == data
 
 
-def test_receive_into_piece_by_piece(port: Port, sockets: Sockets) -> None:
+def test_receive_into_piece_by_piece(port: LoopPort, sockets: Sockets) -> None:
     data = os.urandom(2_000_000)
     a, b = sockets.pair(send_buffer=16384)
     port.start(Overlapped(SEND, a.fileno(), data=data))
@@ -225,7 +225,7 @@ def test_receive_into_piece_by_piece(port: Port, sockets: Sockets) -> None:
 
 @pytest.mark.parametrize("size", [100, 50_000])
 def test_ops_on_one_descriptor_are_served_in_the_order_of_their_start(
-    port: Port, sockets: Sockets, size: int
+    port: LoopPort, sockets: Sockets, size: int
 ) -> None:
     a, b = sockets.pair()
     ended: list[int] = []
@@ -245,7 +245,7 @@ def test_ops_on_one_descriptor_are_served_in_the_order_of_their_start(
     assert ended == list(range(10))
 
 
-def test_sends_on_one_descriptor_do_not_mix(port: Port, sockets: Sockets) -> None:
+def test_sends_on_one_descriptor_do_not_mix(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair(send_buffer=4096)
     ended: list[int] = []
     sends = [

@@ -22,8 +22,8 @@ from proactorx.port.constants import (
     SEND,
     TRANSMIT,
 )
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped, Watch
-from proactorx.port.port import Port
 
 from .support import (
     NO_DESCRIPTOR,
@@ -65,7 +65,7 @@ def _closed() -> int:
 
 
 @EACH
-def test_a_closed_descriptor_is_an_error_of_the_op(port: Port, name: str) -> None:
+def test_a_closed_descriptor_is_an_error_of_the_op(port: LoopPort, name: str) -> None:
     owner = Owner()
     op = KINDS[name](_closed())
     op.owner = owner
@@ -78,7 +78,7 @@ def test_a_closed_descriptor_is_an_error_of_the_op(port: Port, name: str) -> Non
 
 
 @EACH
-def test_a_very_large_descriptor(port: Port, name: str) -> None:
+def test_a_very_large_descriptor(port: LoopPort, name: str) -> None:
     op = port.start(KINDS[name](2**31 - 1))
     done(port, op)
     assert error_of(op) == "EBADF"
@@ -86,7 +86,7 @@ def test_a_very_large_descriptor(port: Port, name: str) -> None:
 
 @EACH
 @pytest.mark.parametrize("fd", [-1, -2, -100, -(2**31)])
-def test_a_negative_descriptor(port: Port, name: str, fd: int) -> None:
+def test_a_negative_descriptor(port: LoopPort, name: str, fd: int) -> None:
     op = KINDS[name](fd)
     with pytest.raises(ValueError):
         port.start(op)
@@ -96,21 +96,21 @@ def test_a_negative_descriptor(port: Port, name: str, fd: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["receive", "receive-large", "receive-into", "send", "accept", "accept-one"])
-def test_a_file_is_no_socket(port: Port, name: str) -> None:
+def test_a_file_is_no_socket(port: LoopPort, name: str) -> None:
     with NumberedFile(tempfile.TemporaryFile()) as file:
         op = port.start(KINDS[name](file.fileno()))
         done(port, op)
         assert error_of(op) == "ENOTSOCK"
 
 
-def test_a_watch_of_a_closed_descriptor_is_refused_at_the_start(port: Port) -> None:
+def test_a_watch_of_a_closed_descriptor_is_refused_at_the_start(port: LoopPort) -> None:
     """As ``add_reader`` has to: a watch has no result that could say so."""
     with pytest.raises(OSError, match=None if sys.platform == "win32" else "Bad file descriptor"):
         port.start(Watch(_closed(), POLLIN, lambda: None))
     assert port.driver.inflight == []
 
 
-def test_a_watch_of_a_file_is_refused_at_the_start(port: Port) -> None:
+def test_a_watch_of_a_file_is_refused_at_the_start(port: LoopPort) -> None:
     """It is always ready: a loop that watched it would never sleep."""
     with (
         NumberedFile(tempfile.TemporaryFile()) as file,
@@ -120,7 +120,7 @@ def test_a_watch_of_a_file_is_refused_at_the_start(port: Port) -> None:
     assert port.driver.inflight == []
 
 
-def test_an_op_is_started_once(port: Port, sockets: Sockets) -> None:
+def test_an_op_is_started_once(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     owner = Owner()
     op = port.start(Overlapped(RECV, a.fileno(), size=10, owner=owner))
@@ -141,7 +141,7 @@ def test_an_op_is_started_once(port: Port, sockets: Sockets) -> None:
     assert drain(a) == b"y"
 
 
-def test_a_cancelled_op_is_not_started_again(port: Port, sockets: Sockets) -> None:
+def test_a_cancelled_op_is_not_started_again(port: LoopPort, sockets: Sockets) -> None:
     op = port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=10))
     port.stop(op)
     with pytest.raises(RuntimeError):
@@ -152,13 +152,13 @@ def test_a_cancelled_op_is_not_started_again(port: Port, sockets: Sockets) -> No
 
 
 @pytest.mark.parametrize("what", [None, 1, "op", object()])
-def test_only_ops_are_started(port: Port, what: Any) -> None:
+def test_only_ops_are_started(port: LoopPort, what: Any) -> None:
     for method in (port.start, port.stop, port.pause, port.unpause):
         with pytest.raises(TypeError):
             method(what)
 
 
-def test_an_unknown_kind_is_refused(port: Port, sockets: Sockets) -> None:
+def test_an_unknown_kind_is_refused(port: LoopPort, sockets: Sockets) -> None:
     a, _b = sockets.pair()
     with pytest.raises((ValueError, OverflowError)):
         port.start(Overlapped(99, a.fileno()))
@@ -167,7 +167,7 @@ def test_an_unknown_kind_is_refused(port: Port, sockets: Sockets) -> None:
             Overlapped(TRANSMIT, a.fileno(), size=1, position=0)
 
 
-def test_ops_started_in_a_callback(port: Port, sockets: Sockets) -> None:
+def test_ops_started_in_a_callback(port: LoopPort, sockets: Sockets) -> None:
     """A chain of a thousand, each started by the end of the one before."""
     a, b = sockets.pair()
     count = 0
@@ -185,7 +185,7 @@ def test_ops_started_in_a_callback(port: Port, sockets: Sockets) -> None:
     until(port, lambda: count == 1000)
 
 
-def test_a_chain_does_not_starve_the_turn(port: Port, sockets: Sockets) -> None:
+def test_a_chain_does_not_starve_the_turn(port: LoopPort, sockets: Sockets) -> None:
     """What a callback starts comes in a later turn, also where it could be done at once."""
     a, b = sockets.pair()
     b.send(b"x" * 1000)
@@ -205,7 +205,7 @@ def test_a_chain_does_not_starve_the_turn(port: Port, sockets: Sockets) -> None:
     assert turns >= 500
 
 
-def test_ops_cancelled_in_a_callback(port: Port, sockets: Sockets) -> None:
+def test_ops_cancelled_in_a_callback(port: LoopPort, sockets: Sockets) -> None:
     pairs = [sockets.pair() for _ in range(20)]
     owners = [Owner() for _ in range(20)]
     ops = [
@@ -221,7 +221,7 @@ def test_ops_cancelled_in_a_callback(port: Port, sockets: Sockets) -> None:
     assert [error_of(op) for op in ops] == [""] + ["ECANCELED"] * 19
 
 
-def test_an_owner_that_raises(port: Port, sockets: Sockets) -> None:
+def test_an_owner_that_raises(port: LoopPort, sockets: Sockets) -> None:
     """It is reported, and the turn goes on with the packets behind."""
     pairs = [sockets.pair() for _ in range(6)]
 
@@ -244,7 +244,7 @@ def test_an_owner_that_raises(port: Port, sockets: Sockets) -> None:
     assert perform(port, Overlapped(SEND, pairs[0][0].fileno(), data=b"on")) == 2
 
 
-def test_a_failing_owner_of_accepts_loses_no_connection(port: Port, sockets: Sockets) -> None:
+def test_a_failing_owner_of_accepts_loses_no_connection(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener()
     accepted: list[int] = []
 
@@ -266,7 +266,7 @@ def test_a_failing_owner_of_accepts_loses_no_connection(port: Port, sockets: Soc
         sockets.keep(socket.socket(fileno=fd))
 
 
-def test_a_watch_that_raises_goes_on(port: Port, sockets: Sockets) -> None:
+def test_a_watch_that_raises_goes_on(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     calls: list[None] = []
 
@@ -283,7 +283,7 @@ def test_a_watch_that_raises_goes_on(port: Port, sockets: Sockets) -> None:
             continue
 
 
-def test_a_turn_within_a_callback(port: Port, sockets: Sockets) -> None:
+def test_a_turn_within_a_callback(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     c, d = sockets.pair()
     inner = port.start(Overlapped(RECV, c.fileno(), size=10))
@@ -296,7 +296,7 @@ def test_a_turn_within_a_callback(port: Port, sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize("name", ["receive", "receive-large", "receive-into"])
-def test_a_peer_that_resets_while_a_receive_waits(port: Port, sockets: Sockets, name: str) -> None:
+def test_a_peer_that_resets_while_a_receive_waits(port: LoopPort, sockets: Sockets, name: str) -> None:
     a, b = sockets.tcp_pair()
     op = port.start(KINDS[name](a.fileno()))
     port.run(0)
@@ -305,7 +305,7 @@ def test_a_peer_that_resets_while_a_receive_waits(port: Port, sockets: Sockets, 
     assert error_of(op) == "ECONNRESET"
 
 
-def test_a_peer_that_resets_while_a_send_waits(port: Port, sockets: Sockets) -> None:
+def test_a_peer_that_resets_while_a_send_waits(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.tcp_pair(send_buffer=8192)
     op = port.start(Overlapped(SEND, a.fileno(), data=bytes(10_000_000)))
     quiet(port)
@@ -316,7 +316,7 @@ def test_a_peer_that_resets_while_a_send_waits(port: Port, sockets: Sockets) -> 
     assert 0 < op.nbytes < 10_000_000
 
 
-def test_a_peer_that_resets_with_everything_waiting(port: Port, sockets: Sockets) -> None:
+def test_a_peer_that_resets_with_everything_waiting(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.tcp_pair()
     ops = [
         port.start(make(a.fileno())) for name, make in KINDS.items() if name.startswith(("receive", "poll"))
@@ -327,7 +327,7 @@ def test_a_peer_that_resets_with_everything_waiting(port: Port, sockets: Sockets
     assert all(op.error or op.result() in (0, b"") or op.result() & POLLIN for op in ops)
 
 
-def test_a_peer_that_resets_before_it_is_accepted(port: Port, sockets: Sockets) -> None:
+def test_a_peer_that_resets_before_it_is_accepted(port: LoopPort, sockets: Sockets) -> None:
     """The listener lives on."""
     listener = sockets.listener()
     owner = Owner()

@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from proactorx.port.constants import POLL, POLLIN, POLLOUT, RECV, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped, Watch
-from proactorx.port.port import Port
 
 from .support import Owner, Sockets, done, drain, error_of, fill, perform, quiet, until
 
@@ -24,7 +24,7 @@ def _again(sockets: Sockets, number: int) -> tuple[socket.socket, socket.socket]
     return sockets.keep(a), sockets.keep(b)
 
 
-def test_after_ops_that_have_ended(port: Port, sockets: Sockets) -> None:
+def test_after_ops_that_have_ended(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     number = a.fileno()
     for i in range(30):
@@ -39,7 +39,7 @@ def test_after_ops_that_have_ended(port: Port, sockets: Sockets) -> None:
         a, b = _again(sockets, number)
 
 
-def test_after_ops_that_were_cancelled(port: Port, sockets: Sockets) -> None:
+def test_after_ops_that_were_cancelled(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     number = a.fileno()
     for i in range(30):
@@ -62,7 +62,7 @@ def test_after_ops_that_were_cancelled(port: Port, sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-def test_a_descriptor_closed_under_a_waiting_op(port: Port, sockets: Sockets, turns: int) -> None:
+def test_a_descriptor_closed_under_a_waiting_op(port: LoopPort, sockets: Sockets, turns: int) -> None:
     """Its user's mistake, but the op can still be cancelled, and its owner is told."""
     a, b = sockets.pair()
     fill(a)
@@ -86,7 +86,7 @@ def test_a_descriptor_closed_under_a_waiting_op(port: Port, sockets: Sockets, tu
 
 
 @pytest.mark.parametrize("order", ["cancel-first", "use-first", "never-cancel"])
-def test_a_number_that_comes_again_under_a_waiting_op(port: Port, sockets: Sockets, order: str) -> None:
+def test_a_number_that_comes_again_under_a_waiting_op(port: LoopPort, sockets: Sockets, order: str) -> None:
     """The new file is served, whatever becomes of the op on the old one."""
     a, b = sockets.pair()
     number = a.fileno()
@@ -114,7 +114,7 @@ def test_a_number_that_comes_again_under_a_waiting_op(port: Port, sockets: Socke
     quiet(port)
 
 
-def test_both_directions_on_a_number_that_came_again(port: Port, sockets: Sockets) -> None:
+def test_both_directions_on_a_number_that_came_again(port: LoopPort, sockets: Sockets) -> None:
     """The driver's idea of what the number waits for is the old file's."""
     a, _b = sockets.pair()
     number = a.fileno()
@@ -133,7 +133,7 @@ def test_both_directions_on_a_number_that_came_again(port: Port, sockets: Socket
     done(port, readable)
 
 
-def test_a_duplicate_outlives_its_original(port: Port, sockets: Sockets) -> None:
+def test_a_duplicate_outlives_its_original(port: LoopPort, sockets: Sockets) -> None:
     """epoll remembers the file for as long as any descriptor of it is open, epoll(7)."""
     a, b = sockets.pair()
     copy = sockets.keep(a.dup())
@@ -155,7 +155,7 @@ def test_a_duplicate_outlives_its_original(port: Port, sockets: Sockets) -> None
     assert copy.recv(10) == b"old"
 
 
-def test_two_descriptors_of_one_file(port: Port, sockets: Sockets) -> None:
+def test_two_descriptors_of_one_file(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     copy = sockets.keep(a.dup())
     ops = [port.start(Overlapped(RECV, sock.fileno(), size=1)) for sock in (a, copy)]
@@ -165,7 +165,7 @@ def test_two_descriptors_of_one_file(port: Port, sockets: Sockets) -> None:
     assert {op.result() for op in ops} == {b"x", b"y"}
 
 
-def test_numbers_far_apart(port: Port, sockets: Sockets) -> None:
+def test_numbers_far_apart(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     for number in (300, 65, 900, 64, 129):
         os.dup2(a.fileno(), number)

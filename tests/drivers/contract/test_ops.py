@@ -21,8 +21,8 @@ from proactorx.port.constants import (
     RECV_INTO,
     SEND,
 )
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped, Watch
-from proactorx.port.port import Port
 
 from .cases import CASES
 from .support import Owner, Sockets, connect_op, done, drain, error_of, fill, perform, quiet, until
@@ -32,7 +32,7 @@ EACH_TCP_OR_UNIX = pytest.mark.parametrize("kind", ["pair", "tcp_pair"])
 
 
 @EACH
-def test_it_waits_and_then_ends_with_its_result(port: Port, sockets: Sockets, case_name: str) -> None:
+def test_it_waits_and_then_ends_with_its_result(port: LoopPort, sockets: Sockets, case_name: str) -> None:
     owner = Owner()
     case = CASES[case_name](sockets, owner)
     assert port.start(case.op) is case.op
@@ -51,7 +51,7 @@ def test_it_waits_and_then_ends_with_its_result(port: Port, sockets: Sockets, ca
 
 
 @pytest.mark.parametrize("case_name", [name for name in CASES if name != "connect"])
-def test_what_is_there_before_it_starts_is_found(port: Port, sockets: Sockets, case_name: str) -> None:
+def test_what_is_there_before_it_starts_is_found(port: LoopPort, sockets: Sockets, case_name: str) -> None:
     case = CASES[case_name](sockets, None)
     if case_name == "accept":
         owner = Owner()
@@ -60,7 +60,7 @@ def test_what_is_there_before_it_starts_is_found(port: Port, sockets: Sockets, c
     assert case.right(perform(port, case.op))
 
 
-def test_a_result_cannot_be_had_before_the_end(port: Port, sockets: Sockets) -> None:
+def test_a_result_cannot_be_had_before_the_end(port: LoopPort, sockets: Sockets) -> None:
     op = port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1))
     with pytest.raises(RuntimeError):
         op.result()
@@ -69,7 +69,7 @@ def test_a_result_cannot_be_had_before_the_end(port: Port, sockets: Sockets) -> 
 @EACH_TCP_OR_UNIX
 @pytest.mark.parametrize("size", [1, 64, 65, 16384, 16385, 1 << 20])
 def test_receive_brings_what_there_is_and_then_the_end(
-    port: Port, sockets: Sockets, kind: str, size: int
+    port: LoopPort, sockets: Sockets, kind: str, size: int
 ) -> None:
     a, b = getattr(sockets, kind)()
     b.send(b"0123456789")
@@ -83,7 +83,7 @@ def test_receive_brings_what_there_is_and_then_the_end(
     assert perform(port, Overlapped(RECV, a.fileno(), size=size)) == b""
 
 
-def test_receive_into_fills_no_more_than_it_received(port: Port, sockets: Sockets) -> None:
+def test_receive_into_fills_no_more_than_it_received(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     b.send(b"abc")
     buffer = bytearray(b"........")
@@ -95,7 +95,7 @@ def test_receive_into_fills_no_more_than_it_received(port: Port, sockets: Socket
     assert perform(port, Overlapped(RECV_INTO, a.fileno(), data=buffer)) == 0
 
 
-def test_the_owner_can_have_the_bytes_of_receive_into(port: Port, sockets: Sockets) -> None:
+def test_the_owner_can_have_the_bytes_of_receive_into(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     b.send(b"abc")
     seen: list[bytes] = []
@@ -108,7 +108,7 @@ def test_the_owner_can_have_the_bytes_of_receive_into(port: Port, sockets: Socke
 
 
 @pytest.mark.parametrize("kind", [RECV, RECV_INTO], ids=["receive", "receive-into"])
-def test_a_receive_of_nothing_takes_nothing(port: Port, sockets: Sockets, kind: int) -> None:
+def test_a_receive_of_nothing_takes_nothing(port: LoopPort, sockets: Sockets, kind: int) -> None:
     a, b = sockets.pair()
     b.send(b"hello")
     op = Overlapped(kind, a.fileno(), data=bytearray() if kind == RECV_INTO else None)
@@ -117,7 +117,7 @@ def test_a_receive_of_nothing_takes_nothing(port: Port, sockets: Sockets, kind: 
 
 
 @EACH_TCP_OR_UNIX
-def test_disconnect_ends_a_stream_behind_what_was_sent(port: Port, sockets: Sockets, kind: str) -> None:
+def test_disconnect_ends_a_stream_behind_what_was_sent(port: LoopPort, sockets: Sockets, kind: str) -> None:
     a, b = getattr(sockets, kind)(send_buffer=1 << 16)
     before = fill(a)
     send = port.start(Overlapped(SEND, a.fileno(), data=bytes(1 << 20)))
@@ -139,7 +139,7 @@ def test_disconnect_ends_a_stream_behind_what_was_sent(port: Port, sockets: Sock
 
 
 @EACH_TCP_OR_UNIX
-def test_both_ends_may_disconnect(port: Port, sockets: Sockets, kind: str) -> None:
+def test_both_ends_may_disconnect(port: LoopPort, sockets: Sockets, kind: str) -> None:
     a, b = getattr(sockets, kind)()
     assert perform(port, Overlapped(SEND, a.fileno(), data=b"bye")) == 3
     assert perform(port, Overlapped(DISCONNECT, a.fileno())) == 0
@@ -149,7 +149,7 @@ def test_both_ends_may_disconnect(port: Port, sockets: Sockets, kind: str) -> No
     assert port.driver.inflight == []
 
 
-def test_disconnect_can_be_cancelled_while_it_waits(port: Port, sockets: Sockets) -> None:
+def test_disconnect_can_be_cancelled_while_it_waits(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.tcp_pair(send_buffer=1 << 16)
     fill(a)
     send = port.start(Overlapped(SEND, a.fileno(), data=bytes(1 << 20)))
@@ -165,7 +165,7 @@ def test_disconnect_can_be_cancelled_while_it_waits(port: Port, sockets: Sockets
     assert perform(port, Overlapped(RECV, a.fileno(), size=100)) == b"still there"
 
 
-def test_disconnect_wants_a_connection(port: Port, sockets: Sockets) -> None:
+def test_disconnect_wants_a_connection(port: LoopPort, sockets: Sockets) -> None:
     op = port.start(Overlapped(DISCONNECT, sockets.new().fileno()))
     done(port, op)
     assert error_of(op) == "ENOTCONN"
@@ -174,13 +174,13 @@ def test_disconnect_wants_a_connection(port: Port, sockets: Sockets) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"x", bytearray(b"xy"), memoryview(b"xyz"), memoryview(b"abcdef")[1:3]]
 )
-def test_send_takes_any_buffer(port: Port, sockets: Sockets, data: bytes) -> None:
+def test_send_takes_any_buffer(port: LoopPort, sockets: Sockets, data: bytes) -> None:
     a, b = sockets.pair()
     assert perform(port, Overlapped(SEND, a.fileno(), data=data)) == len(data)
     assert drain(b) == bytes(data)
 
 
-def test_accept_goes_on_until_it_is_cancelled(port: Port, sockets: Sockets) -> None:
+def test_accept_goes_on_until_it_is_cancelled(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener()
     owner = Owner()
     op = port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
@@ -201,7 +201,7 @@ def test_accept_goes_on_until_it_is_cancelled(port: Port, sockets: Sockets) -> N
     assert owner.ended == [op]
 
 
-def test_accept_finds_those_who_came_before_it(port: Port, sockets: Sockets) -> None:
+def test_accept_finds_those_who_came_before_it(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener()
     for _ in range(5):
         sockets.client(listener)
@@ -211,7 +211,9 @@ def test_accept_finds_those_who_came_before_it(port: Port, sockets: Sockets) -> 
     owner.close_accepted()
 
 
-def test_an_accepted_descriptor_is_closed_on_exec_and_does_not_block(port: Port, sockets: Sockets) -> None:
+def test_an_accepted_descriptor_is_closed_on_exec_and_does_not_block(
+    port: LoopPort, sockets: Sockets
+) -> None:
     listener = sockets.listener()
     sockets.client(listener)
     fd = perform(port, Overlapped(ACCEPT_ONE, listener.fileno(), owner=Owner()))
@@ -230,7 +232,7 @@ def _addresses() -> list[tuple[int, object]]:
 
 
 @pytest.mark.parametrize(("family", "address"), _addresses())
-def test_connect(port: Port, sockets: Sockets, family: int, address: object) -> None:
+def test_connect(port: LoopPort, sockets: Sockets, family: int, address: object) -> None:
     listener = sockets.new(family)
     try:
         listener.bind(address)
@@ -244,7 +246,7 @@ def test_connect(port: Port, sockets: Sockets, family: int, address: object) -> 
     assert drain(sock) == b"x"
 
 
-def test_connect_of_a_blocking_socket(port: Port, sockets: Sockets) -> None:
+def test_connect_of_a_blocking_socket(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener()
     sock = sockets.new()
     sock.setblocking(True)
@@ -252,7 +254,7 @@ def test_connect_of_a_blocking_socket(port: Port, sockets: Sockets) -> None:
     assert sock.getpeername() == listener.getsockname()
 
 
-def test_a_refused_connect(port: Port, sockets: Sockets) -> None:
+def test_a_refused_connect(port: LoopPort, sockets: Sockets) -> None:
     op = port.start(connect_op(sockets.new(), ("127.0.0.1", unused_port())))
     done(port, op)
     assert error_of(op) == "ECONNREFUSED"
@@ -260,7 +262,7 @@ def test_a_refused_connect(port: Port, sockets: Sockets) -> None:
         op.result()
 
 
-def test_a_poll_for_both_directions_hears_of_either(port: Port, sockets: Sockets) -> None:
+def test_a_poll_for_both_directions_hears_of_either(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     both = POLLIN | POLLOUT
     assert perform(port, Overlapped(POLL, a.fileno(), events=both)) & POLLOUT
@@ -273,7 +275,7 @@ def test_a_poll_for_both_directions_hears_of_either(port: Port, sockets: Sockets
     assert op.result() & both == POLLIN
 
 
-def test_a_poll_hears_of_a_peer_that_hung_up(port: Port, sockets: Sockets) -> None:
+def test_a_poll_hears_of_a_peer_that_hung_up(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     op = port.start(Overlapped(POLL, a.fileno(), events=POLLIN))
     b.close()
@@ -281,7 +283,7 @@ def test_a_poll_hears_of_a_peer_that_hung_up(port: Port, sockets: Sockets) -> No
     assert op.result()
 
 
-def test_a_watch_is_told_in_each_turn_until_it_is_stopped(port: Port, sockets: Sockets) -> None:
+def test_a_watch_is_told_in_each_turn_until_it_is_stopped(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     calls: list[int] = []
     watch = port.start(Watch(a.fileno(), POLLIN, lambda: calls.append(len(calls))))
@@ -303,7 +305,7 @@ def test_a_watch_is_told_in_each_turn_until_it_is_stopped(port: Port, sockets: S
     assert watch.state_name == "DONE"
 
 
-def test_a_watch_for_writing(port: Port, sockets: Sockets) -> None:
+def test_a_watch_for_writing(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     fill(a)
     calls: list[None] = []
@@ -314,7 +316,7 @@ def test_a_watch_for_writing(port: Port, sockets: Sockets) -> None:
     until(port, lambda: calls)
 
 
-def test_a_watch_does_not_hold_up_a_receive(port: Port, sockets: Sockets) -> None:
+def test_a_watch_does_not_hold_up_a_receive(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     calls: list[None] = []
     port.start(Watch(a.fileno(), POLLIN, lambda: calls.append(None)))
@@ -325,7 +327,7 @@ def test_a_watch_does_not_hold_up_a_receive(port: Port, sockets: Sockets) -> Non
     assert op.result() == b"x"
 
 
-def test_two_watches_of_one_descriptor_are_both_told(port: Port, sockets: Sockets) -> None:
+def test_two_watches_of_one_descriptor_are_both_told(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     heard: set[int] = set()
     port.start(Watch(a.fileno(), POLLIN, lambda: heard.add(1)))
@@ -334,7 +336,7 @@ def test_two_watches_of_one_descriptor_are_both_told(port: Port, sockets: Socket
     until(port, lambda: heard == {1, 2})
 
 
-def test_both_directions_of_one_descriptor_at_once(port: Port, sockets: Sockets) -> None:
+def test_both_directions_of_one_descriptor_at_once(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     filled = fill(a)
     receive = port.start(Overlapped(RECV, a.fileno(), size=5))
@@ -348,7 +350,7 @@ def test_both_directions_of_one_descriptor_at_once(port: Port, sockets: Sockets)
     assert (received + drain(b))[filled:] == b"tail"
 
 
-def test_a_turn_waits_no_longer_than_it_was_told(port: Port, sockets: Sockets) -> None:
+def test_a_turn_waits_no_longer_than_it_was_told(port: LoopPort, sockets: Sockets) -> None:
     port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1))
     port.run(0)
     before = time.monotonic()

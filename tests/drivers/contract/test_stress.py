@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 
 from proactorx.port.constants import ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 from .support import Sockets, descriptors, done, reset, until
 
@@ -290,7 +290,9 @@ def test_transports(new_loop: Callable[[], Any], rng: random.Random) -> None:
 class Talk:
     """One direction of a socket pair, sent and received by ops that are often cancelled."""
 
-    def __init__(self, port: Port, rng: random.Random, socks: tuple[socket.socket, socket.socket]) -> None:
+    def __init__(
+        self, port: LoopPort, rng: random.Random, socks: tuple[socket.socket, socket.socket]
+    ) -> None:
         self.port = port
         self.rng = rng
         self.writer, self.reader = socks
@@ -351,7 +353,7 @@ class Talk:
         assert self.received == self.sent, "bytes were lost"
 
 
-def test_ops(new_port: Callable[[], Port], sockets: Sockets, rng: random.Random) -> None:
+def test_ops(new_port: Callable[[], LoopPort], sockets: Sockets, rng: random.Random) -> None:
     """Sends, receives and polls, cancelled at any moment, in two threads by turns,
     with wake-ups from a third.
     """
@@ -398,7 +400,7 @@ def test_ops(new_port: Callable[[], Port], sockets: Sockets, rng: random.Random)
     port.detach_thread()
 
 
-def test_connections(new_port: Callable[[], Port], sockets: Sockets, rng: random.Random) -> None:
+def test_connections(new_port: Callable[[], LoopPort], sockets: Sockets, rng: random.Random) -> None:
     """Clients come, leave and reset while accepts are started and cancelled:
     each is accepted once or never.
     """

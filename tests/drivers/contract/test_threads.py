@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import pytest
 
 from proactorx.port.constants import ACCEPT, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped, Watch
-from proactorx.port.port import Port
 
 from .cases import CASES
 from .support import Owner, Sockets, done, drain, error_of, in_thread, quiet, until
@@ -35,7 +35,7 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[Elsewhere]:
         yield lambda function: pool.submit(function).result(10)
 
 
-def _attached(port: Port, function: Callable[[], T]) -> Callable[[], T]:
+def _attached(port: LoopPort, function: Callable[[], T]) -> Callable[[], T]:
     def run() -> T:
         port.attach_thread()
         try:
@@ -49,7 +49,7 @@ def _attached(port: Port, function: Callable[[], T]) -> Callable[[], T]:
 @EACH
 @TURNS
 def test_what_waits_is_finished_by_the_next_thread(
-    port: Port, sockets: Sockets, elsewhere: Elsewhere, case_name: str, turns: int
+    port: LoopPort, sockets: Sockets, elsewhere: Elsewhere, case_name: str, turns: int
 ) -> None:
     if case_name == "connect" and turns != 1:
         pytest.skip("one second for each is enough once")
@@ -79,7 +79,7 @@ def test_what_waits_is_finished_by_the_next_thread(
 @pytest.mark.parametrize("case_name", [name for name in CASES if name != "connect"])
 @TURNS
 def test_what_comes_between_two_threads_is_not_lost(
-    port: Port, sockets: Sockets, elsewhere: Elsewhere, case_name: str, turns: int
+    port: LoopPort, sockets: Sockets, elsewhere: Elsewhere, case_name: str, turns: int
 ) -> None:
     owner = Owner()
     case = CASES[case_name](sockets, owner)
@@ -99,7 +99,7 @@ def test_what_comes_between_two_threads_is_not_lost(
 
 @pytest.mark.parametrize("case_name", [name for name in CASES if name != "connect"])
 def test_what_comes_at_the_end_of_the_first_thread_is_not_lost(
-    port: Port, sockets: Sockets, elsewhere: Elsewhere, case_name: str
+    port: LoopPort, sockets: Sockets, elsewhere: Elsewhere, case_name: str
 ) -> None:
     """The data is there, and the thread that could see it does not look any more."""
     owner = Owner()
@@ -119,7 +119,7 @@ def test_what_comes_at_the_end_of_the_first_thread_is_not_lost(
 @EACH
 @TURNS
 def test_a_cancel_before_the_move(
-    port: Port, sockets: Sockets, elsewhere: Elsewhere, case_name: str, turns: int
+    port: LoopPort, sockets: Sockets, elsewhere: Elsewhere, case_name: str, turns: int
 ) -> None:
     owner = Owner()
     case = CASES[case_name](sockets, owner)
@@ -138,7 +138,9 @@ def test_a_cancel_before_the_move(
 
 
 @EACH
-def test_a_cancel_after_the_move(port: Port, sockets: Sockets, elsewhere: Elsewhere, case_name: str) -> None:
+def test_a_cancel_after_the_move(
+    port: LoopPort, sockets: Sockets, elsewhere: Elsewhere, case_name: str
+) -> None:
     owner = Owner()
     case = CASES[case_name](sockets, owner)
 
@@ -158,7 +160,7 @@ def test_a_cancel_after_the_move(port: Port, sockets: Sockets, elsewhere: Elsewh
     assert case.untouched()
 
 
-def test_accepts_go_on(port: Port, sockets: Sockets, elsewhere: Elsewhere) -> None:
+def test_accepts_go_on(port: LoopPort, sockets: Sockets, elsewhere: Elsewhere) -> None:
     listener = sockets.listener()
     owner = Owner()
 
@@ -185,7 +187,7 @@ def test_accepts_go_on(port: Port, sockets: Sockets, elsewhere: Elsewhere) -> No
     assert not owner.ended
 
 
-def test_watches_go_on(port: Port, sockets: Sockets, elsewhere: Elsewhere) -> None:
+def test_watches_go_on(port: LoopPort, sockets: Sockets, elsewhere: Elsewhere) -> None:
     a, b = sockets.pair()
     calls: list[bytes] = []
     elsewhere(
@@ -204,7 +206,7 @@ def test_watches_go_on(port: Port, sockets: Sockets, elsewhere: Elsewhere) -> No
 
 @pytest.mark.parametrize("size", [50, 10_000, 500_000])
 def test_packets_that_were_not_dispatched_come_in_the_next_thread(
-    port: Port, sockets: Sockets, elsewhere: Elsewhere, size: int
+    port: LoopPort, sockets: Sockets, elsewhere: Elsewhere, size: int
 ) -> None:
     """Their bytes lie in memory of a ring that is replaced."""
     pairs = [sockets.pair() for _ in range(8)]
@@ -239,7 +241,7 @@ def test_packets_that_were_not_dispatched_come_in_the_next_thread(
 
 @pytest.mark.parametrize("kind", ["pair", "tcp_pair"])
 def test_a_transfer_that_moves_all_the_time(
-    port: Port, sockets: Sockets, elsewhere: Elsewhere, kind: str
+    port: LoopPort, sockets: Sockets, elsewhere: Elsewhere, kind: str
 ) -> None:
     data = os.urandom(600_000)
     a, b = getattr(sockets, kind)(send_buffer=8192)
@@ -281,7 +283,7 @@ def test_a_transfer_that_moves_all_the_time(
     assert got.digest() == hashlib.sha256(data).digest()
 
 
-def test_a_wake_from_the_thread_it_ran_in_before(port: Port, elsewhere: Elsewhere) -> None:
+def test_a_wake_from_the_thread_it_ran_in_before(port: LoopPort, elsewhere: Elsewhere) -> None:
     elsewhere(_attached(port, lambda: port.run(0.01)))
 
     def second() -> None:
@@ -291,7 +293,7 @@ def test_a_wake_from_the_thread_it_ran_in_before(port: Port, elsewhere: Elsewher
     _attached(port, second)()
 
 
-def test_there_and_back(port: Port, sockets: Sockets, elsewhere: Elsewhere) -> None:
+def test_there_and_back(port: LoopPort, sockets: Sockets, elsewhere: Elsewhere) -> None:
     a, b = sockets.pair()
     for i in range(20):
         op = Overlapped(RECV, a.fileno(), size=10)
@@ -302,7 +304,7 @@ def test_there_and_back(port: Port, sockets: Sockets, elsewhere: Elsewhere) -> N
         assert op.result() == b"%d" % i
 
 
-def test_a_ring_is_replaced_once_for_each_move(port: Port, elsewhere: Elsewhere, variant: str) -> None:
+def test_a_ring_is_replaced_once_for_each_move(port: LoopPort, elsewhere: Elsewhere, variant: str) -> None:
     if not variant.startswith("io_uring") or "SINGLE_ISSUER" not in _flags(port):
         pytest.skip("the driver belongs to no thread")
     assert port.driver.rebuilds == 0
@@ -319,12 +321,12 @@ def test_a_ring_is_replaced_once_for_each_move(port: Port, elsewhere: Elsewhere,
     assert port.driver.rebuilds == before
 
 
-def _flags(port: Port) -> Any:
+def _flags(port: LoopPort) -> Any:
     port.run(0.001)
     return port.driver.describe()["setup_flags"]
 
 
-def test_a_thread_that_was_not_attached_is_refused_or_served(port: Port, sockets: Sockets) -> None:
+def test_a_thread_that_was_not_attached_is_refused_or_served(port: LoopPort, sockets: Sockets) -> None:
     """Never a crash, never a lost packet."""
     a, b = sockets.pair()
     op = port.start(Overlapped(RECV, a.fileno(), size=10))

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from proactorx.port.constants import RECV
+from proactorx.port.loop_port import LoopPort
 from proactorx.port.op import Overlapped
-from proactorx.port.port import Port
 
 from .support import LIMIT, Sockets, done, in_thread
 
@@ -16,13 +16,13 @@ LONG = 6.0  # a wait that the test does not want to see the end of
 SOON = 3.0
 
 
-def _waited(port: Port, timeout: float | None = LONG) -> float:
+def _waited(port: LoopPort, timeout: float | None = LONG) -> float:
     before = time.monotonic()
     port.run(timeout)
     return time.monotonic() - before
 
 
-def test_from_another_thread_while_it_waits(port: Port) -> None:
+def test_from_another_thread_while_it_waits(port: LoopPort) -> None:
     port.run(0.01)
     timer = threading.Timer(0.05, port.wake)
     timer.start()
@@ -30,25 +30,25 @@ def test_from_another_thread_while_it_waits(port: Port) -> None:
     timer.join(LIMIT)
 
 
-def test_before_the_wait(port: Port) -> None:
+def test_before_the_wait(port: LoopPort) -> None:
     port.run(0.01)
     in_thread(port.wake)
     assert _waited(port) < SOON
 
 
-def test_before_the_port_was_ever_used(port: Port) -> None:
+def test_before_the_port_was_ever_used(port: LoopPort) -> None:
     """Its facility is opened at the first wait, and the wake-up is older."""
     in_thread(port.wake)
     assert _waited(port) < SOON
 
 
-def test_from_the_thread_that_waits(port: Port) -> None:
+def test_from_the_thread_that_waits(port: LoopPort) -> None:
     port.run(0.01)
     port.wake()
     assert _waited(port) < SOON
 
 
-def test_many_are_one(port: Port) -> None:
+def test_many_are_one(port: LoopPort) -> None:
     port.run(0.01)
     for _ in range(5000):
         port.wake()
@@ -61,7 +61,7 @@ def test_many_are_one(port: Port) -> None:
     assert turns < 20
 
 
-def test_one_after_the_other(port: Port) -> None:
+def test_one_after_the_other(port: LoopPort) -> None:
     """Each wake-up ends one wait, a few hundred times in a row."""
     port.run(0.01)
     waiting = threading.Semaphore(0)
@@ -83,7 +83,7 @@ def test_one_after_the_other(port: Port) -> None:
         thread.join(LIMIT)
 
 
-def test_from_many_threads(port: Port) -> None:
+def test_from_many_threads(port: LoopPort) -> None:
     port.run(0.01)
     start = threading.Barrier(5)
 
@@ -104,7 +104,7 @@ def test_from_many_threads(port: Port) -> None:
     assert _waited(port, 0.05) < SOON
 
 
-def test_it_does_no_harm_to_ops(port: Port, sockets: Sockets) -> None:
+def test_it_does_no_harm_to_ops(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     for i in range(100):
         op = port.start(Overlapped(RECV, a.fileno(), size=10))
@@ -116,7 +116,7 @@ def test_it_does_no_harm_to_ops(port: Port, sockets: Sockets) -> None:
         assert op.result() == b"%d" % i
 
 
-def test_a_packet_ends_the_wait_too(port: Port, sockets: Sockets) -> None:
+def test_a_packet_ends_the_wait_too(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     op = port.start(Overlapped(RECV, a.fileno(), size=1))
     timer = threading.Timer(0.05, b.send, (b"x",))
@@ -126,7 +126,7 @@ def test_a_packet_ends_the_wait_too(port: Port, sockets: Sockets) -> None:
     done(port, op)
 
 
-def test_after_the_port_was_closed(new_port: Callable[[], Port]) -> None:
+def test_after_the_port_was_closed(new_port: Callable[[], LoopPort]) -> None:
     """A thread that comes late does no harm: no error, and no other descriptor is written to."""
     port = new_port()
     port.run(0.01)

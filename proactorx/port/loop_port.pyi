@@ -12,7 +12,7 @@ CANCEL_DEADLINE: float
 logger: logging.Logger
 loop_logger: logging.Logger
 
-class Port:
+class LoopPort:
     # Told of exceptions that owners of ops raise; None: they are logged.
     report: Callable[[dict[str, Any]], object] | None
     def __init__(self, driver: Driver, fallback: Callable[[OSError], Driver] | None = None) -> None: ...

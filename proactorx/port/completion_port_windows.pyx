@@ -1,8 +1,8 @@
 """``proactorx.CompletionPort`` on Windows: the kernel's own port.
 
 The kernel keeps the queue, releases threads and counts those that run (CreateIoCompletionPort, "I/O Completion Ports",
-Microsoft); nothing of that is done again here.  What it does not keep, see ``kernel.h``: Python's references to what
-was posted, and which threads are the port's.
+Microsoft); this module does none of that.  ``scheduler_windows.h`` keeps what the kernel does not: Python's references
+to what was posted, and which threads are the port's.
 
 How the kernel sees an operation.  Its OVERLAPPED is part of the op (``Op.flight``), so the op must outlive the
 operation: the port's set ``ops`` holds it until its packet has been taken.  What does not end before the port is
@@ -25,7 +25,7 @@ from proactorx.port.op cimport (
     ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM,
     RECV_INTO, SEND, SEND_TO, WRITE,
 )
-from proactorx.port.handles cimport HandleBinding, bind, binding_of, family_of, is_disk, let_go, rebind, unbind
+from proactorx.port.binding_windows cimport HandleBinding, bind, binding_of, family_of, is_disk, let_go, rebind, unbind
 from proactorx.port.operations cimport Binding, Operations, Overlapped, most_running, nanoseconds
 from proactorx.sys.file cimport px_fsync_blocking
 from proactorx.sys.socket cimport PX_SOCKET, closesocket, px_message, sockaddr
@@ -40,7 +40,7 @@ import warnings
 from proactorx.drivers import BackendError, Choice
 from proactorx.port.packet import Packet as TakenPacket, PortClosed
 
-cdef extern from "kernel.h":
+cdef extern from "scheduler_windows.h":
     ctypedef struct px_post:
         void *key
         void *overlapped

@@ -1,10 +1,10 @@
 from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.port.operations cimport Operations, Overlapped
-from proactorx.port.port cimport Port
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.park cimport px_parking
 
-cdef extern from "shared.h":
+cdef extern from "scheduler_posix.h":
     ctypedef struct px_parcel:
         void *key
         void *overlapped
@@ -27,7 +27,7 @@ cdef extern from "shared.h":
 
 cdef class SharedPort(Operations):
     cdef px_shared *core
-    cdef Port inner          # everything of it, and of its driver, under the lock
+    cdef LoopPort inner          # everything of it, and of its driver, under the lock
     cdef object choice
     cdef PyThread_type_lock lock
     cdef unsigned long holder

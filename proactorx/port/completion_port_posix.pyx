@@ -6,7 +6,7 @@ operations have ended: cancel them, take their packets, then close.
 
 from proactorx.port.op cimport FILE_STEP, FSYNC, READ
 from proactorx.port.operations cimport Binding, Overlapped
-from proactorx.port.shared cimport SharedPort, px_begin, px_undo
+from proactorx.port.shared_driver cimport SharedPort, px_begin, px_undo
 from proactorx.sys.file cimport PX_LOCAL, px_file_nature, px_file_read, px_file_sync, px_file_write
 from proactorx.sys.socket cimport px_has_position
 

@@ -2,7 +2,7 @@ from typing import Any
 
 from proactorx.port.operations import _File
 from proactorx.port.packet import Packet
-from proactorx.port.shared import SharedPort
+from proactorx.port.shared_driver import SharedPort
 
 class CompletionPort(SharedPort):
     def bind(self, file: _File, key: Any = None) -> None: ...

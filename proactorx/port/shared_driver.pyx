@@ -1,12 +1,12 @@
 """The port that many threads share: posts, waiting threads, and operations on a driver that they take turns to drive.
 
-What the rules say of packets and threads is in ``shared.h``, in C.  Here is what needs the interpreter: packets as
-Python objects, and the driver.
+``scheduler_posix.h`` has the rules for packets and threads, in C.  This module has what needs the interpreter: packets
+as Python objects, and the driver.
 
-There is no thread.  Whoever waits longest waits in the driver (the leader, see ``shared.h``): it sleeps there without
-any lock, then takes the lock, queues the packets there are, and the rules say which thread gets them.  A thread that
-submits does so under the lock, which nobody holds while asleep, so the operation begins at once.  A thread that comes
-for a packet and finds none looks into the driver itself before it sleeps.
+There is no thread.  The thread that waits longest (the leader, see ``scheduler_posix.h``) waits in the driver: it
+sleeps there without the lock, then takes the lock and queues the packets there are; the rules say which thread gets
+them.  A thread that submits holds the lock, which no sleeping thread holds, so the operation begins at once.  A thread
+that comes for a packet and finds none asks the driver before it sleeps.
 
 The lock is never taken twice by one thread: what a finalizer or signal handler submits while its thread is in the
 driver is deferred until it leaves.
@@ -37,7 +37,7 @@ import weakref
 from proactorx.drivers import Choice
 from proactorx.port.packet import PortClosed
 
-cdef extern from "shared.h":
+cdef extern from "scheduler_posix.h":
     enum: PX_DRIVE, PX_WATCH
     enum: PX_WAITS, PX_GOT, PX_ASK_DRIVER
     int px_shared_setup() nogil
@@ -141,7 +141,7 @@ cdef class SharedPort(Operations):
         if self.core != NULL:
             raise RuntimeError("a port is initialized once")
         self.choice = Choice(backend, shared=True)
-        self.inner = Port(self.choice.driver, self.choice.fall_back)
+        self.inner = LoopPort(self.choice.driver, self.choice.fall_back)
         self.concurrency = limit
         self.core = px_shared_new(self.concurrency)
         if self.core == NULL:

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.port.op cimport Op, Packet
 
-cdef class Port:
+cdef class LoopPort:
     cdef readonly Driver driver
     cdef void *woken         # `driver`, as other threads read it
     cdef list given_up       # drivers that could not be opened: another thread may still be about to wake one

@@ -21,7 +21,7 @@ import socket
 import threading
 import weakref
 
-cdef extern from "handles.h":
+cdef extern from "binding_windows.h":
     enum: PX_NO_FILE, PX_STREAM, PX_DATAGRAM, PX_HANDLE
     enum: ERROR_INVALID_PARAMETER
     int px_kind_of(int fd) nogil

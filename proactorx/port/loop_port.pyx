@@ -33,7 +33,7 @@ cdef Driver closed_driver = Driver()
 closed_driver.closed = True
 
 
-cdef class Port:
+cdef class LoopPort:
     """One driver and its queue of packets."""
 
     def __cinit__(self, *args, **kwargs):

@@ -1,4 +1,0 @@
-from proactorx.port.shared cimport SharedPort
-
-cdef class CompletionPort(SharedPort):
-    pass
