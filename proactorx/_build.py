@@ -31,7 +31,7 @@ DIRECTIVES = {
 #: Run once a file, a connection or a process, or beside a thread switch: compiled for size, which takes less time too.
 COLD = {
     *("drivers.io_uring.trial", "transports.tls_transport"),
-    *(f"files.{name}" for name in ("binary", "handles", "inotify", "names", "text", "whole")),
+    *(f"files.{name}" for name in ("inotify", "names", "text")),
 }
 #: Cython's own runtime, once for all modules instead of once in each.
 SHARED = "proactorx._cython"

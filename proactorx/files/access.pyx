@@ -24,7 +24,27 @@ from asyncio import events
 from proactorx.files import direct as _direct
 from proactorx.pool import default_pool
 
-cdef object running_loop = events._get_running_loop
+cdef extern from *:
+    """
+    /* asyncio's ``_get_running_loop()``, by its C function: calling the object takes twice as long. */
+    static inline PyObject *px_running_loop(PyObject *function) {
+        if (PyCFunction_CheckExact(function) && PyCFunction_GET_FLAGS(function) == METH_NOARGS)
+            return PyCFunction_GET_FUNCTION(function)(PyCFunction_GET_SELF(function), NULL);
+        return PyObject_CallNoArgs(function); /* nest_asyncio, say, has put another one in its place */
+    }
+    #ifdef Py_GIL_DISABLED
+    #define PX_HAS_GIL 0
+    #else
+    #define PX_HAS_GIL 1
+    #endif
+    """
+    object px_running_loop(object function)
+    bint PX_HAS_GIL
+
+cdef object get_running_loop = events._get_running_loop
+#: The Access that was asked for last, borrowed: finding it by an attribute of the loop takes a twentieth of reading
+#: a small file.  Guarded by the interpreter's lock, and unused without one.
+cdef void *latest = NULL
 cdef object sleep = asyncio.sleep
 cdef Py_ssize_t DIRECT_BLOCK = _direct.BLOCK
 cdef str OURS = "_proactorx_files"  # an attribute of the loop: its Access
@@ -204,6 +224,11 @@ cdef class FileOp(Overlapped):
 cdef class Access:
     """The files of one loop, and where their blocking bodies run."""
 
+    def __dealloc__(self):
+        global latest
+        if latest == <void *>self:
+            latest = NULL
+
     cdef FileOp new_op(self, int kind, int fd, int64_t position):
         cdef FileOp op = <FileOp>FileOp.__new__(FileOp)
         op.kind = <unsigned char>kind
@@ -327,23 +352,28 @@ cdef Access new_access(object loop, object executor):
 
 cdef Access access_of(object loop, object executor):
     """The access to files from `loop`, or from the running one where that is None."""
+    global latest
     cdef object access
     if loop is None:
-        loop = running_loop()
+        loop = px_running_loop(get_running_loop)
         if loop is None:
             loop = asyncio.get_running_loop()  # raises
     if executor is not None:
         return new_access(loop, executor)
+    if latest != NULL and (<Access>latest).loop is loop:
+        return <Access>latest
     access = getattr(loop, OURS, None)
     if access is None:
         access = new_access(loop, None)
         setattr(loop, OURS, access)
+    if PX_HAS_GIL:
+        latest = <void *><Access?>access
     return <Access?>access
 
 
 cdef Access access_here(Access before):
     """`before`, unless another loop runs by now."""
-    loop = running_loop()
+    loop = px_running_loop(get_running_loop)
     if before is not None and before.loop is loop:
         return before
     return access_of(loop, before.executor if before is not None else None)

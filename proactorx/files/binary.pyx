@@ -1,5 +1,6 @@
 """Binary files: buffered ones, which are the ``io`` module's fed from the window, and raw ones."""
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
@@ -138,6 +139,7 @@ cdef class AsyncBinary(AsyncBase):
     def __anext__(self):
         return next_line(self)
 
+    @cython.binding(False)  # a plain method descriptor: CPython calls it directly
     def _line_now(self, tuple args, bint rested):
         """The line; False: it is others' turn; None: it has to be waited for."""
         if self.here().tired() and not rested:
@@ -173,6 +175,7 @@ cdef class AsyncBinary(AsyncBase):
 
     pread = _coroutines.pread
 
+    @cython.binding(False)  # a plain method descriptor: CPython calls it directly
     def _pread_now(self, Py_ssize_t n, int64_t offset, int ready):
         """``pread`` of what the page cache has; or the op that brings it, which has begun.
 
@@ -517,6 +520,7 @@ cdef class AsyncFileIO(AsyncBinary):
     read = _coroutines.raw_read
     readinto = _coroutines.raw_readinto
 
+    @cython.binding(False)  # a plain method descriptor: CPython calls it directly
     def _raw_now(self, str name, tuple args, bint rested):
         """The result, of what the page cache has; False: it is others' turn; None: it has to be waited for."""
         cdef Py_buffer view

@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 from proactorx.files.access cimport Access, access_of
 from proactorx.sys.file cimport (
     O_NONBLOCK, O_RDONLY, PX_BY_HANDLE, PX_LOCAL, PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT, px_file_close,
@@ -24,6 +24,8 @@ from proactorx.files import window as _window
 
 cdef extern from "Python.h":
     int PyUnicode_FSConverter(object path, PyObject **result) except 0
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    bint PyUnicode_IS_ASCII(object text)
 
 cdef object RawFile = _window.RawFile
 cdef dict local_devices = _window.local_devices
@@ -49,7 +51,21 @@ cdef bytes encoded(path):
     return result
 
 
-cdef int open_small(bytes name) except -2:
+cdef object read_path(path):
+    """``read_now`` of a path in any of its forms."""
+    cdef const char *name
+    cdef Py_ssize_t size
+    cdef bytes copy
+    if type(path) is str and PyUnicode_IS_ASCII(path):
+        # Every file system encoding writes ASCII as itself, and the string has it with a NUL at its end.
+        name = PyUnicode_AsUTF8AndSize(path, &size)
+        if memchr(name, 0, size) == NULL:
+            return read_now(name)
+    copy = encoded(path)
+    return read_now(PyBytes_AS_STRING(copy))
+
+
+cdef int open_small(const char *name) except -2:
     """Open the file if that needs no waiting; else -1.
 
     On the mount of the root it is opened at once.  On another one, which may be that of a network, opening might wait:
@@ -57,7 +73,7 @@ cdef int open_small(bytes name) except -2:
     """
     cdef px_file_facts facts
     cdef int fd = -1
-    if root == LOCAL and PyBytes_AS_STRING(name)[0] == c"/":
+    if root == LOCAL and name[0] == c"/":
         fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_SAME_MOUNT)
     if fd < 0:
         if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
@@ -68,7 +84,7 @@ cdef int open_small(bytes name) except -2:
     return fd
 
 
-cdef object read_now(bytes name):
+cdef object read_now(const char *name):
     """The bytes of the file; or a named pipe, which is open now; or None where the file has to be waited for."""
     cdef char[TINY] buffer
     cdef px_file_facts facts
@@ -151,7 +167,7 @@ def read_small(path):
 
 
 cdef object read_at_once(Access access, path):
-    cdef object found = read_now(encoded(path)) if access.port is not None else None
+    cdef object found = read_path(path) if access.port is not None else None
     if type(found) is bytes:
         access.spend(2 * CALLS + len(<bytes>found))
     return found
