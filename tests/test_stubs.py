@@ -22,7 +22,7 @@ LINUX_ONLY = (
         f"proactorx.drivers.{name}"
         for name in ("epollset", "epoll.driver", "io_uring.driver", "io_uring.trial")
     ),
-    "proactorx.files.names",
+    "proactorx.files.path_ops",
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -22,7 +22,7 @@ GENERATED: set[str] = set()
 STILL_LONG = {
     "drivers/iocp/driver.pyx": 700,
     "files/binary.pyx": 670,
-    "files/handles.pyx": 800,
+    "files/async_file.pyx": 800,
     "loop/core.pyx": 800,
     "loop/sockets.pyx": 640,
     "port/completion_port_windows.pyx": 670,

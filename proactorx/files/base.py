@@ -9,7 +9,7 @@ from functools import partial, wraps
 from typing import Any
 
 from proactorx.files.access import access_for
-from proactorx.files.bodies import in_thread
+from proactorx.files.thread_call import in_thread
 
 
 def wrap(func: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:

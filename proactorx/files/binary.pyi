@@ -5,7 +5,7 @@ from typing import Any
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
-from proactorx.files.handles import AsyncBase
+from proactorx.files.async_file import AsyncBase
 
 class AsyncBinary(AsyncBase[bytes, ReadableBuffer]):
     def readable(self) -> bool: ...

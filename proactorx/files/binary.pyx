@@ -5,8 +5,8 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY
-from proactorx.files.handles cimport AsyncBase, error_of
-from proactorx.files.window cimport Window
+from proactorx.files.async_file cimport AsyncBase, error_of
+from proactorx.files.raw_file cimport Window
 from proactorx.sys.errnos cimport EAGAIN, EOPNOTSUPP
 from proactorx.port.op cimport WRITE
 from proactorx.sys.file cimport px_file_read_now, px_file_seek, px_file_write_now

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 from proactorx.files.access import access_for
-from proactorx.files.bodies import in_thread
+from proactorx.files.thread_call import in_thread
 from proactorx.files.writing import FLAGS, AnyPath, write_all
 
 if sys.platform.startswith("linux"):

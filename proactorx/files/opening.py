@@ -22,9 +22,9 @@ from proactorx.files.binary import (
     AsyncFileIO,
     AsyncIndirectBufferedIOBase,
 )
-from proactorx.files.bodies import in_thread
+from proactorx.files.raw_file import RawFile, open_by_op, open_now
 from proactorx.files.text import AsyncTextIndirectIOWrapper, AsyncTextIOWrapper
-from proactorx.files.window import RawFile, open_by_op, open_now
+from proactorx.files.thread_call import in_thread
 
 if TYPE_CHECKING:
     from _typeshed import (

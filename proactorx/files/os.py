@@ -19,7 +19,7 @@ from proactorx.files.access import access_for
 from proactorx.files.base import wrap
 
 if sys.platform == "linux":
-    from proactorx.files import names
+    from proactorx.files import path_ops
 
 __all__ = [
     "access",
@@ -47,13 +47,13 @@ def _by_ring(func: Callable[..., Any], word: str) -> Callable[..., Coroutine[Any
     """`func` as an op of the ring; on an IO thread where that will not do."""
     on_thread = wrap(func)
     if sys.platform == "linux":
-        what, event = getattr(names, word.upper()), f"os.{'remove' if word == 'unlink' else word}"
+        what, event = getattr(path_ops, word.upper()), f"os.{'remove' if word == 'unlink' else word}"
 
         @wraps(func)
         async def run(
             *args: Any, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None, **kwargs: Any
         ) -> Any:
-            if not kwargs and await names.change(access_for(loop, executor), what, event, args):
+            if not kwargs and await path_ops.change(access_for(loop, executor), what, event, args):
                 return None
             return await on_thread(*args, loop=loop, executor=executor, **kwargs)
 

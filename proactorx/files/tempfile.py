@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any
 
 from proactorx.files.access import access_for
-from proactorx.files.bodies import in_thread
-from proactorx.files.handles import AsyncBase
+from proactorx.files.async_file import AsyncBase
 from proactorx.files.opening import OpeningContextManager, wrap
+from proactorx.files.thread_call import in_thread
 
 __all__ = ["NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "TemporaryFile"]
 

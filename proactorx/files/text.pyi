@@ -3,7 +3,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
-from proactorx.files.handles import AsyncBase
+from proactorx.files.async_file import AsyncBase
 
 class AsyncTextIOWrapper(AsyncBase[str, str]):
     def _splits_at(self, newline: str | None) -> None: ...

@@ -10,8 +10,8 @@ here (see characters.pyx), and nobody waits for more bytes than it takes.
 
 from proactorx.files.access cimport Access
 from proactorx.files.characters cimport Characters
-from proactorx.files.handles cimport AsyncBase
-from proactorx.files.window cimport Window
+from proactorx.files.async_file cimport AsyncBase
+from proactorx.files.raw_file cimport Window
 
 import codecs
 

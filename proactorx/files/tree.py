@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from proactorx.files.access import access_for
-from proactorx.files.bodies import in_thread
+from proactorx.files.thread_call import in_thread
 
 _BATCH = 256
 

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from proactorx.files.access import access_for
-from proactorx.files.bodies import in_thread
 from proactorx.files.inotify import watch_directory
+from proactorx.files.thread_call import in_thread
 
 _EVENT = struct.Struct("iIII")  # struct inotify_event, inotify(7), without the name
 _KINDS = {

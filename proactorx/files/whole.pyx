@@ -19,16 +19,16 @@ import io
 import os
 import select
 
-from proactorx.files.bodies import in_thread
-from proactorx.files import window as _window
+from proactorx.files.thread_call import in_thread
+from proactorx.files import raw_file as _raw_file
 
 cdef extern from "Python.h":
     int PyUnicode_FSConverter(object path, PyObject **result) except 0
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     bint PyUnicode_IS_ASCII(object text)
 
-cdef object RawFile = _window.RawFile
-cdef dict local_devices = _window.local_devices
+cdef object RawFile = _raw_file.RawFile
+cdef dict local_devices = _raw_file.local_devices
 cdef enum:
     SMALL = 1 << 18   # read in the loop's thread
     TINY = 1 << 14    # read by one call, which comes before the file is looked at

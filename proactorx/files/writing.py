@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from proactorx.files.access import access_for
-from proactorx.files.bodies import in_thread
+from proactorx.files.thread_call import in_thread
 
 if sys.platform == "win32":
     from proactorx.files import windows

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proactorx.pool.core import CLOSED, FORKED, PoolCore, Seat, name_this_thread
-from proactorx.pool.names import io_threads
 from proactorx.pool.poller import Poller
+from proactorx.pool.thread_numbers import io_threads
 
 if TYPE_CHECKING:
     from proactorx.port.public import CompletionPort, Packet

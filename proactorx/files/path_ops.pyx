@@ -6,20 +6,20 @@ the kernel's few threads.
 
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
-from proactorx.files.window cimport kernel_name
+from proactorx.files.raw_file cimport kernel_name
 from proactorx.port.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
 from proactorx.sys.file cimport PX_LOCAL, px_file_facts, px_file_nature, px_stat_cached
 
 import os
 import sys
 
-from proactorx.files import window as _window
-from proactorx.files.bodies import in_thread
+from proactorx.files import raw_file as _raw_file
+from proactorx.files.thread_call import in_thread
 
 UNLINK = NAME_UNLINK
 RMDIR = NAME_RMDIR
 RENAME = NAME_RENAME
-cdef dict local_devices = _window.local_devices
+cdef dict local_devices = _raw_file.local_devices
 
 
 def _look_at_file_system(folder):

@@ -4,15 +4,15 @@ Operations on one file object queue: each begins when the one before it has ende
 buffer.  Positional ones (``pread`` and so on) have no place in that line and run at once.
 
 An operation whose bytes are in user space or in the page cache is done without waiting.  What has to be waited for is
-fetched into the window (see window.pyx), and the operation is tried again: so the io stack never sees a file that is
+fetched into the window (see raw_file.pyx), and the operation is tried again: so the io stack never sees a file that is
 not ready in the middle of something, and a cancelled operation leaves what it has got in the window.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY, UNTIL_FULL, access_here, access_of
-from proactorx.files.bodies cimport Body, start_body
-from proactorx.files.window cimport Window, number_of
+from proactorx.files.thread_call cimport Body, start_body
+from proactorx.files.raw_file cimport Window, number_of
 from proactorx.sys.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
 from proactorx.port.op cimport FSYNC, FSYNC_DATA, READ, WRITE
 from proactorx.sys.file cimport px_file_seek, px_file_write_now
@@ -24,9 +24,9 @@ import os
 import types
 import warnings
 
-from proactorx.files.bodies import read_at
+from proactorx.files.thread_call import read_at
 from proactorx.files.disk import advise_call, allocate_call
-from proactorx.files.window import RawFile
+from proactorx.files.raw_file import RawFile
 
 cdef str BLOCKED = "write could not complete without blocking"  # in the words of the io module
 cdef enum:

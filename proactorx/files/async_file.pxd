@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
-from proactorx.files.window cimport Window
+from proactorx.files.raw_file cimport Window
 
 cdef class AsyncBase:
     cdef object stack        # a file of the io module's
