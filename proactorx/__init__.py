@@ -7,8 +7,8 @@ proactorx.run(main())                                          # every Python
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Coroutine
+from sys import version_info as _python  # `sys` is the room of that name here
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proactorx.drivers import BackendError, BackendInfo
@@ -16,10 +16,13 @@ from proactorx.loop.event_loop import EventLoop
 from proactorx.pool import IOThreadPool, default_pool
 from proactorx.port.public import CompletionPort, Overlapped, Packet, PortClosed, run_bodies_on
 
-if TYPE_CHECKING and sys.version_info < (3, 16):
-    from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
 if TYPE_CHECKING:
+    import sys
+
     from proactorx.files import open
+
+    if sys.version_info < (3, 16):
+        from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
 
 __all__ = [
     "BackendError",
@@ -35,7 +38,7 @@ __all__ = [
     "open",
     "run",
 ]
-if sys.version_info < (3, 16):
+if _python < (3, 16):
     __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
 __version__ = "0.1.0"
 

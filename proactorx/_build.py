@@ -16,7 +16,7 @@ from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = (
-    *("drivers.io_uring.driver", "drivers.io_uring.trial", "drivers.epollset", "drivers.epoll.driver"),
+    *("drivers.io_uring.driver", "drivers.io_uring.features", "drivers.readiness.epollset", "drivers.epoll.driver"),
     "files.path_ops",
 )
 WINDOWS = ("drivers.iocp.driver", "port.binding_windows", "port.completion_port_windows", "files.windows")
@@ -33,7 +33,7 @@ DIRECTIVES = {
 }
 #: Run once a file, a connection or a process, or beside a thread switch: compiled for size, which takes less time too.
 COLD = {
-    *("drivers.io_uring.trial", "transports.tls_transport"),
+    *("drivers.io_uring.features", "transports.tls_transport"),
     *(f"files.{name}" for name in ("inotify", "path_ops", "text")),
 }
 #: Cython's own runtime, once for all modules instead of once in each.

@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "pages" / "design" / "how-a-byte-travels.md"
 DRIVERS = ("io_uring", "epoll", "select", "iocp")
 
 pytestmark = pytest.mark.skipif(
-    not (PAGE.exists() and (PACKAGE / "port" / "op.pyx").exists()), reason="the sources are not here"
+    not (PAGE.exists() and (PACKAGE / "ops" / "op.pyx").exists()), reason="the sources are not here"
 )
 
 #: A file, and the functions that are called there.

@@ -1,4 +1,4 @@
-"""Which room of the package may use which: loop -> transports -> port -> drivers -> sys."""
+"""Which room of the package may use which: loop -> transports -> port -> drivers -> ops -> sys."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ SUFFIXES = (".py", ".pyx", ".pxd", ".pyi")
 #: for its version and public names.
 ROOMS: dict[str, set[str]] = {
     "sys": set(),
-    "drivers": {"sys"},
-    "port": {"drivers", "sys"},
-    "pool": {"port", "drivers", "sys"},
-    "transports": {"port", "drivers", "sys"},
-    "files": {"pool", "port", "drivers", "sys"},
-    "loop": {"", "transports", "files", "pool", "port", "drivers", "sys"},
-    "cli": {"", "loop", "transports", "files", "pool", "port", "drivers", "sys"},
-    "": {"cli", "loop", "transports", "files", "pool", "port", "drivers", "sys"},
+    "ops": {"sys"},
+    "drivers": {"ops", "sys"},
+    "port": {"drivers", "ops", "sys"},
+    "pool": {"port", "drivers", "ops", "sys"},
+    "transports": {"port", "drivers", "ops", "sys"},
+    "files": {"pool", "port", "drivers", "ops", "sys"},
+    "loop": {"", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
+    "cli": {"", "loop", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
+    "": {"cli", "loop", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
 }
-#: What a driver may know of the port: the definition of the op.
-OF_THE_PORT = {"proactorx.port.op", "proactorx.port.constants"}
 
 USES = re.compile(
     r"""^\s*(?:from\s+(proactorx[\w.]*)\s+c?import\s+\(?\s*([\w, ]*) | c?import\s+(proactorx[\w.]*))""",
@@ -37,7 +36,7 @@ USES = re.compile(
 )
 NAMED = re.compile(r"""["'](proactorx\.[\w.{}]+)["']""")  # import_module("proactorx...")
 
-pytestmark = pytest.mark.skipif(not (PACKAGE / "port" / "op.pyx").exists(), reason="the sources are not here")
+pytestmark = pytest.mark.skipif(not (PACKAGE / "ops" / "op.pyx").exists(), reason="the sources are not here")
 
 
 def _sources() -> Iterator[Path]:
@@ -83,7 +82,7 @@ def test_imports_follow_the_direction() -> None:
         room = _room(_module(path))
         for used in _used(path):
             other = _room(used)
-            if other != room and other not in ROOMS[room] and not (room == "drivers" and used in OF_THE_PORT):
+            if other != room and other not in ROOMS[room]:
                 wrong.append(f"{_module(path)} uses {used}")
     assert wrong == []
 
@@ -173,13 +172,15 @@ def test_the_rule_is_applied_to_something() -> None:
         for path in _sources()
         if "io_uring" in path.parts or path.name == "loop_port.pyx"
     }
-    assert "proactorx.port.op" in used["driver.pyx"]
+    assert "proactorx.ops.op" in used["driver.pyx"]
     assert "proactorx.drivers.driver" in used["loop_port.pyx"]
 
 
 def test_a_driver_knows_no_other_driver() -> None:
     folders = [
-        path for path in (PACKAGE / "drivers").iterdir() if path.is_dir() and path.name != "__pycache__"
+        path
+        for path in (PACKAGE / "drivers").iterdir()
+        if path.is_dir() and path.name not in ("__pycache__", "readiness")
     ]
     wrong = [
         f"{_module(path)} uses {used}"
@@ -199,7 +200,7 @@ def test_a_driver_knows_no_other_driver() -> None:
         ("proactorx.drivers", ("loop", "transports", "port")),
         (
             "proactorx.drivers.select.driver",
-            ("loop", "transports", "port.loop_port", "drivers.io_uring", "drivers.epoll"),
+            ("loop", "transports", "port", "drivers.io_uring", "drivers.epoll"),
         ),
         (
             "proactorx.port.loop_port",

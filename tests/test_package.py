@@ -16,14 +16,14 @@ import pytest
 from loop.helpers import run_script
 
 import proactorx
-from proactorx.port import constants
+from proactorx.ops import constants
 
 BUILD_ONLY = {"proactorx._build"}  # needs the build's own tools; nothing imports it
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 import proactorx
-from proactorx.port import constants
+from proactorx.ops import constants
 names = [m.name for m in pkgutil.walk_packages(proactorx.__path__, "proactorx.")]
 names = [n for n in names if n not in SKIPPED and not n.endswith("__main__")]
 compiled = [n for n in names if importlib.import_module(n).__file__.endswith((".so", ".pyd"))]
@@ -76,9 +76,9 @@ def test_the_package_says_that_it_is_typed() -> None:
 def test_the_kinds_of_op_have_one_numbering() -> None:
     """The compiled code has an enum of them, the rest of the package and the tests the same as numbers."""
     package = Path(proactorx.__file__).parent
-    if not (package / "port" / "op.pxd").exists():
+    if not (package / "ops" / "op.pxd").exists():
         pytest.skip("needs the sources of the package")
-    body = (package / "port" / "op.pxd").read_text().partition("cdef enum Kind:")[2].partition("cdef enum")[0]
+    body = (package / "ops" / "op.pxd").read_text().partition("cdef enum Kind:")[2].partition("cdef enum")[0]
     kinds = re.findall(r"^    ([A-Z_]+) ", body, re.MULTILINE)
     assert {name: getattr(constants, name) for name in kinds} == {
         name: number for number, name in enumerate(kinds)

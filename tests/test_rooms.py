@@ -11,7 +11,7 @@ from test_layers import PACKAGE, ROOMS
 SOURCES = {".py", ".pyx", ".pxd", ".h"}
 FOLDERS = [room for room in ROOMS if room and (PACKAGE / room).is_dir()]
 
-pytestmark = pytest.mark.skipif(not (PACKAGE / "port" / "op.pyx").exists(), reason="the sources are not here")
+pytestmark = pytest.mark.skipif(not (PACKAGE / "ops" / "op.pyx").exists(), reason="the sources are not here")
 
 
 def _readme(room: str) -> str:

@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t
-from proactorx.port.op cimport Op, Packet, PacketQueue
+from proactorx.ops.op cimport Op, Packet, PacketQueue
 
 cdef class Driver:
     cdef PacketQueue queue

@@ -1,4 +1,4 @@
-from proactorx.port.op import Op
+from proactorx.ops.op import Op
 
 class Driver:
     name: str

@@ -8,7 +8,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t
 from proactorx.sys.errnos cimport ENOSYS
-from proactorx.port.op cimport IN_FLIGHT, PACKET_READY, queue_count, queue_free, queue_grow, queue_init
+from proactorx.ops.op cimport IN_FLIGHT, PACKET_READY, queue_count, queue_free, queue_grow, queue_init
 
 import os
 import weakref

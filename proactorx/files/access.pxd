@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from proactorx.port.op cimport Overlapped
+from proactorx.ops.op cimport Overlapped
 from proactorx.port.loop_port cimport LoopPort
 
 cdef enum Until:

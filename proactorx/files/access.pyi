@@ -1,7 +1,7 @@
 import asyncio
 from concurrent.futures import Executor
 
-from proactorx.port.op import Overlapped
+from proactorx.ops.op import Overlapped
 
 class FileOp(Overlapped):
     @property

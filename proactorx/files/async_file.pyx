@@ -14,7 +14,7 @@ from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY, UNTIL_FULL,
 from proactorx.files.thread_call cimport Body, start_body
 from proactorx.files.raw_file cimport Window, number_of
 from proactorx.sys.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
-from proactorx.port.op cimport FSYNC, FSYNC_DATA, READ, WRITE
+from proactorx.ops.op cimport FSYNC, FSYNC_DATA, READ, WRITE
 from proactorx.sys.file cimport px_file_seek, px_file_write_now
 
 import asyncio

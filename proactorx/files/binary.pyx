@@ -8,7 +8,7 @@ from proactorx.files.access cimport Access, FileOp, ONCE, UNTIL_DRY
 from proactorx.files.async_file cimport AsyncBase, error_of
 from proactorx.files.raw_file cimport Window
 from proactorx.sys.errnos cimport EAGAIN, EOPNOTSUPP
-from proactorx.port.op cimport WRITE
+from proactorx.ops.op cimport WRITE
 from proactorx.sys.file cimport px_file_read_now, px_file_seek, px_file_write_now
 from proactorx.sys.socket cimport px_has_bytes
 

@@ -7,7 +7,7 @@ the kernel's few threads.
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
 from proactorx.files.raw_file cimport kernel_name
-from proactorx.port.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
+from proactorx.ops.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
 from proactorx.sys.file cimport PX_LOCAL, px_file_facts, px_file_nature, px_stat_cached
 
 import os

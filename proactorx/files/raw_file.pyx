@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy
 from proactorx.files.access cimport Access, FileOp
 from proactorx.sys.errnos cimport EAGAIN, EINTR, ENOENT, EOPNOTSUPP
-from proactorx.port.op cimport OPEN
+from proactorx.ops.op cimport OPEN
 from proactorx.sys.file cimport (
     O_CLOEXEC, O_NONBLOCK, O_RDONLY, PX_BY_HANDLE, PX_LOCAL, PX_MADE_UP, PX_RESOLVE_CACHED, px_file_close,
     px_file_facts, px_file_nature, px_file_read_now, px_file_second, px_file_seek, px_file_set_flags, px_open_now,

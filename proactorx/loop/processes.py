@@ -25,9 +25,9 @@ from collections.abc import Callable
 from typing import Any
 
 from proactorx.loop.child_transport import ChildTransport
-from proactorx.port.constants import POLL, POLLIN, WAIT_CHILD
+from proactorx.ops.constants import POLL, POLLIN, WAIT_CHILD
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 from proactorx.transports.registry import Registry
 
 assert sys.platform != "win32"

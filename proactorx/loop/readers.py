@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVarTuple
 
 from proactorx.loop.core import Handle
-from proactorx.port.constants import POLLIN, POLLOUT
+from proactorx.ops.constants import POLLIN, POLLOUT
+from proactorx.ops.op import Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Watch
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike

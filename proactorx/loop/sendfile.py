@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import IO, TYPE_CHECKING, Any
 
 from proactorx.loop.threads import Threads
-from proactorx.port.constants import POLLOUT
+from proactorx.ops.constants import POLLOUT
 
 if sys.platform == "win32":
     from proactorx.loop.winsendfile import Transmission

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any, TypeVarTuple
 
 from proactorx.loop.core import Handle
-from proactorx.port.constants import POLL, POLLIN
+from proactorx.ops.constants import POLL, POLLIN
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 
 _Ts = TypeVarTuple("_Ts")
 

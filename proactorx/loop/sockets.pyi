@@ -4,7 +4,7 @@ from typing import Any
 from _typeshed import ReadableBuffer, WriteableBuffer
 
 from proactorx.loop.core import LoopCore
-from proactorx.port.op import Overlapped
+from proactorx.ops.op import Overlapped
 
 class SocketOp(Overlapped): ...
 class Accepted: ...

@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 from proactorx.loop.core cimport LoopCore
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
-from proactorx.port.op cimport (
+from proactorx.ops.op cimport (
     ACCEPT_ONE, CONNECT, DONE, Overlapped, PACKET_MORE, POLL, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO,
     client_of,
 )
@@ -31,7 +31,7 @@ import sys
 import weakref
 
 from proactorx.port import sockaddr
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 
 cdef enum:
     NEW_BYTES = 262144  # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in sys/socket.h

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from proactorx.port.constants import CONNECT
+from proactorx.ops.constants import CONNECT
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 from proactorx.transports.winpipe import PipeTransport, ReadPipeTransport, WritePipeTransport
 
 if sys.platform == "win32":

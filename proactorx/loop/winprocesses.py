@@ -11,9 +11,9 @@ import sys
 from typing import Any
 
 from proactorx.loop.child_transport import ChildTransport
-from proactorx.port.constants import POLL, POLLIN
+from proactorx.ops.constants import POLL, POLLIN
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 from proactorx.transports.registry import Registry
 
 if sys.platform == "win32":

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from proactorx.port.constants import TRANSMIT
-from proactorx.port.errors import strerror
-from proactorx.port.op import Overlapped
+from proactorx.ops.constants import TRANSMIT
+from proactorx.ops.op import Overlapped
+from proactorx.sys.errors import strerror
 
 if sys.platform == "win32":
     import msvcrt

@@ -4,7 +4,7 @@ A file is bound to one port at a time, and its key comes back with each of its p
 operations have ended: cancel them, take their packets, then close.
 """
 
-from proactorx.port.op cimport FILE_STEP, FSYNC, READ
+from proactorx.ops.op cimport FILE_STEP, FSYNC, READ
 from proactorx.port.operations cimport Binding, Overlapped
 from proactorx.port.shared_driver cimport SharedPort, px_begin, px_undo
 from proactorx.sys.file cimport PX_LOCAL, px_file_nature, px_file_read, px_file_sync, px_file_write

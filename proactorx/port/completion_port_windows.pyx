@@ -21,7 +21,7 @@ from libc.stdlib cimport free, malloc
 from proactorx.sys.atomic cimport load_acquire, store_release
 from proactorx.sys.iocp cimport *
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
-from proactorx.port.op cimport (
+from proactorx.ops.op cimport (
     ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM,
     RECV_INTO, SEND, SEND_TO, WRITE,
 )

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.port.op cimport Op, Packet
+from proactorx.ops.op cimport Op, Packet
 
 cdef class LoopPort:
     cdef readonly Driver driver

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from proactorx.drivers.driver import Driver
-from proactorx.port.op import Op
+from proactorx.ops.op import Op
 
 _OpT = TypeVar("_OpT", bound=Op)
 

@@ -9,7 +9,7 @@ from cpython.ref cimport Py_DECREF
 from proactorx.sys.errnos cimport ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.port.op cimport (
+from proactorx.ops.op cimport (
     DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count,
 )
 from proactorx.sys.atomic cimport load_pointer, store_pointer

@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t
-from proactorx.port.op cimport Overlapped as Op
+from proactorx.ops.op cimport Overlapped as Op
 
 cdef int64_t nanoseconds(object timeout) except? -7
 cdef int most_running(object concurrency) except -1

@@ -3,7 +3,7 @@ from typing import Any, Protocol, type_check_only
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
-from proactorx.port import op
+from proactorx.ops import op
 
 @type_check_only
 class _HasFileno(Protocol):

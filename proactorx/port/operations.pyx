@@ -6,11 +6,11 @@ cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` names.
 
 from libc.stdint cimport int64_t
 from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM
-from proactorx.port.op cimport (
+from proactorx.ops.op cimport (
     ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM, RECV_INTO,
     SEND, SEND_TO, WRITE, client_of,
 )
-from proactorx.port.op cimport Overlapped as Op
+from proactorx.ops.op cimport Overlapped as Op
 from proactorx.sys.atomic cimport compare_exchange, load_acquire
 from proactorx.sys.socket cimport px_close
 
@@ -22,7 +22,7 @@ import weakref
 from operator import index
 
 from proactorx.port import sockaddr
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 
 cdef tuple KIND_NAMES = (
     "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "disconnect", "",

@@ -22,7 +22,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
-from proactorx.port.op cimport IN_FLIGHT, queue_count
+from proactorx.ops.op cimport IN_FLIGHT, queue_count
 from proactorx.port.operations cimport Operations, Overlapped, most_running, nanoseconds
 from proactorx.port.packet cimport Packet
 from proactorx.sys.atomic cimport load_acquire, load_relaxed_ulong, store_relaxed_ulong, store_release

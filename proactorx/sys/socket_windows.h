@@ -25,7 +25,7 @@ typedef SSIZE_T ssize_t;
 #define SHUT_WR SD_SEND
 #endif
 
-/* The bits that Python code and the drivers agree on (port/constants.py), not those of WSAPoll. */
+/* The bits that Python code and the drivers agree on (ops/constants.py), not those of WSAPoll. */
 #undef POLLIN
 #undef POLLPRI
 #undef POLLOUT

@@ -1,4 +1,4 @@
-from proactorx.port.op cimport Op, Packet
+from proactorx.ops.op cimport Op, Packet
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.registry cimport Flushable, Registry
 

@@ -1,7 +1,7 @@
 import asyncio
 from typing import Any
 
-from proactorx.port.op import Op
+from proactorx.ops.op import Op
 from proactorx.transports.registry import Flushable, Registry
 
 class NoRegistry(Registry): ...

@@ -5,7 +5,7 @@ socket made for ``get_extra_info("socket")``); then that object, and the transpo
 is closed when its last op has ended, never before.
 """
 
-from proactorx.port.op cimport IN_FLIGHT, Op, PACKET_MORE, Packet
+from proactorx.ops.op cimport IN_FLIGHT, Op, PACKET_MORE, Packet
 from proactorx.sys.socket cimport px_close
 from proactorx.transports.registry cimport Flushable, Registry
 

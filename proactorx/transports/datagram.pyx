@@ -18,7 +18,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, strlen
-from proactorx.port.op cimport PACKET_READY, Packet, RECV_DGRAMS
+from proactorx.ops.op cimport PACKET_READY, Packet, RECV_DGRAMS
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
@@ -32,7 +32,7 @@ import asyncio
 import socket
 
 from proactorx.port import sockaddr
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket
 

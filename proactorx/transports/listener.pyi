@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from proactorx.port.op import Op
+from proactorx.ops.op import Op
 from proactorx.transports.registry import Registry
 
 class Listener(Op):

@@ -1,7 +1,7 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
 from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
-from proactorx.port.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of
+from proactorx.ops.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
@@ -11,7 +11,7 @@ from proactorx.sys.socket cimport px_close
 import socket
 from asyncio import constants, trsock
 
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 from proactorx.port.sockaddr import parse as parse_name
 
 cdef extern from "Python.h":

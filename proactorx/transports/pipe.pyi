@@ -2,7 +2,7 @@ import asyncio
 import logging
 from typing import IO, Any
 
-from proactorx.port.op import Op
+from proactorx.ops.op import Op
 from proactorx.transports.base import BaseTransport
 from proactorx.transports.registry import Registry
 from proactorx.transports.sending import SendingTransport

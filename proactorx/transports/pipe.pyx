@@ -13,7 +13,7 @@ The descriptor belongs to the file object that was given, and is closed through 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
-from proactorx.port.op cimport Op, PACKET_READY, POLL, Packet, RECV_STREAM
+from proactorx.ops.op cimport Op, PACKET_READY, POLL, Packet, RECV_STREAM
 from proactorx.transports.base cimport BaseTransport, holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SendingTransport, iovec

@@ -7,7 +7,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memset
 from proactorx.sys.errnos cimport EBADF
 
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 
 
 cdef class Flushable:

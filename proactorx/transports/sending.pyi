@@ -3,7 +3,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from proactorx.port.op import Op
+from proactorx.ops.op import Op
 from proactorx.transports.base import BaseTransport
 
 logger: logging.Logger

@@ -12,14 +12,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
-from proactorx.port.op cimport Op, POLL, Packet
+from proactorx.ops.op cimport Op, POLL, Packet
 from proactorx.transports.base cimport BaseTransport, enter, holds
 from proactorx.sys.socket cimport POLLOUT, SHUT_WR, px_send, px_sendv, px_shutdown
 
 import logging
 from asyncio import constants, streams
 
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 
 cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1

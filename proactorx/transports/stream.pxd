@@ -1,5 +1,5 @@
 from libc.stdint cimport uint8_t, uint32_t
-from proactorx.port.op cimport Packet
+from proactorx.ops.op cimport Packet
 from proactorx.transports.registry cimport Flushable
 from proactorx.transports.sending cimport SendingTransport
 

@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
-from proactorx.port.op cimport PACKET_READY, Packet, RECV_STREAM
+from proactorx.ops.op cimport PACKET_READY, Packet, RECV_STREAM
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
 from proactorx.transports.registry cimport Flushable, Registry
 from proactorx.transports.sending cimport SendingTransport
@@ -25,7 +25,7 @@ import socket
 import sys
 from asyncio import constants, transports
 
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 from proactorx.port.sockaddr import parse as parse_name
 from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket

@@ -18,10 +18,10 @@ import warnings
 from asyncio import constants, futures, transports
 from typing import Any
 
-from proactorx.port.constants import RECV, SEND
-from proactorx.port.errors import strerror
+from proactorx.ops.constants import RECV, SEND
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
+from proactorx.sys.errors import strerror
 
 logger = logging.getLogger("asyncio")
 

@@ -176,8 +176,8 @@ async def test_a_read_that_is_cancelled(disk: SlowDisk) -> None:
 UNANSWERED = """
 import gc, logging, os, sys, time
 import proactorx
-from proactorx.port.constants import WRITE
-from proactorx.port.op import Overlapped
+from proactorx.ops.constants import WRITE
+from proactorx.ops.op import Overlapped
 
 logging.disable()
 loop = proactorx.new_event_loop(backend="io_uring")

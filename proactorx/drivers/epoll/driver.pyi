@@ -1,4 +1,4 @@
-from proactorx.drivers.epollset import EpollSet
+from proactorx.drivers.readiness.epollset import EpollSet
 
 class EpollDriver(EpollSet):
     def __init__(self) -> None: ...

@@ -1,6 +1,6 @@
 """The epoll driver: an epoll set, and nothing else."""
 
-from proactorx.drivers.epollset cimport EpollSet
+from proactorx.drivers.readiness.epollset cimport EpollSet
 
 
 cdef class EpollDriver(EpollSet):

@@ -1,7 +1,7 @@
 import logging
 from typing import TypedDict, type_check_only
 
-from proactorx.drivers.epollset import EpollSet
+from proactorx.drivers.readiness.epollset import EpollSet
 
 logger: logging.Logger
 

@@ -27,10 +27,10 @@ See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), epoll(7).
 from cpython.ref cimport Py_INCREF
 from proactorx.sys.errnos cimport EAGAIN, EBUSY, ECANCELED, EEXIST, EINTR, ENOMEM, ETIME
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
-from proactorx.drivers.epollset cimport EpollSet
-from proactorx.drivers.io_uring.entries cimport arm_file
+from proactorx.drivers.readiness.epollset cimport EpollSet
+from proactorx.drivers.io_uring.encode cimport arm_file
 from proactorx.sys.ring cimport *
-from proactorx.port.op cimport (
+from proactorx.ops.op cimport (
     CANCELLING, IN_FLIGHT, NEW, OPEN, NAME, Op, PACKET_MORE, PACKET_READY, Packet, READ, RECV_STREAM, WAIT_CHILD, WRITE,
     queue_count, queue_postpone,
 )
@@ -45,7 +45,7 @@ import logging
 import os
 import time
 
-from proactorx.drivers.io_uring.trial import feature_names, setup_names
+from proactorx.drivers.io_uring.features import feature_names, setup_names
 
 logger = logging.getLogger("proactorx")
 

@@ -22,7 +22,7 @@ from proactorx.drivers import Probe, logger
 
 if TYPE_CHECKING:
     from proactorx.drivers.io_uring.driver import UringDriver
-    from proactorx.drivers.io_uring.trial import RingProbe
+    from proactorx.drivers.io_uring.features import RingProbe
 
 #: Architectures on which ``auto`` takes io_uring; on others it must be named.
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64")
@@ -99,7 +99,7 @@ def probe() -> Probe:
     off = disabled()
     kernel = platform.release()
     try:
-        from proactorx.drivers.io_uring.trial import probe_ring
+        from proactorx.drivers.io_uring.features import probe_ring
     except ImportError as exc:
         return Probe("io_uring", False, f"the compiled driver is missing: {exc}", kernel=kernel, suitable=False)
     try:

@@ -1,4 +1,4 @@
-from proactorx.drivers.readiness import ReadinessDriver
+from proactorx.drivers.readiness.driver import ReadinessDriver
 
 class IocpDriver(ReadinessDriver):
     polls_in_kernel: int

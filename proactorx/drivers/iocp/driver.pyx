@@ -23,9 +23,9 @@ from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from proactorx.sys.iocp cimport *
-from proactorx.drivers.readiness cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
+from proactorx.drivers.readiness.driver cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
 from proactorx.sys.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EWOULDBLOCK
-from proactorx.port.op cimport (
+from proactorx.ops.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, FILE_STEP, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE,
     PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
     TRANSMIT, WRITE, queue_count,

@@ -12,8 +12,8 @@ import socket
 import time
 from collections.abc import Iterable
 
-from proactorx.drivers.readiness import PythonReadinessDriver
-from proactorx.port.constants import POLLIN, POLLOUT
+from proactorx.drivers.readiness.driver import PythonReadinessDriver
+from proactorx.ops.constants import POLLIN, POLLOUT
 
 #: After so many waits that ended early and brought nothing, the selector reports something that it does not know.
 _EMPTY_WAITS = 4

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proactorx.port import sockaddr
-from proactorx.port.constants import (
+from proactorx.ops.constants import (
     ACCEPT_ONE,
     POLL,
     POLLIN,
@@ -19,7 +18,8 @@ from proactorx.port.constants import (
     SEND,
     SEND_TO,
 )
-from proactorx.port.op import Overlapped
+from proactorx.ops.op import Overlapped
+from proactorx.port import sockaddr
 
 from .support import Sockets, connect_op, drain, fill
 

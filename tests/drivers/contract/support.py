@@ -13,10 +13,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from proactorx.ops.constants import CONNECT
+from proactorx.ops.op import Overlapped
 from proactorx.port import sockaddr
-from proactorx.port.constants import CONNECT
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 
 NO_DESCRIPTOR = "ENOTSOCK" if sys.platform == "win32" else "EBADF"  # what the system says of a closed one
 # seconds: the longest that a test waits for one thing to happen

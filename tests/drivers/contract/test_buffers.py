@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from proactorx.drivers import Choice
-from proactorx.port.constants import ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.constants import ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 
 from .cases import CASES
 from .support import Owner, Sockets, connect_op, done, drain, fill, perform, quiet

@@ -8,9 +8,9 @@ import weakref
 
 import pytest
 
-from proactorx.port.constants import ACCEPT, ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.constants import ACCEPT, ACCEPT_ONE, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.op import Overlapped, Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped, Watch
 
 from .cases import CASES
 from .support import Owner, Sockets, connect_op, done, drain, error_of, fill, perform, quiet, until

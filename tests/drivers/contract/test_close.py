@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from proactorx.port.constants import ACCEPT, ACCEPT_ONE, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.constants import ACCEPT, ACCEPT_ONE, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.op import Overlapped, Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped, Watch
 
 from .cases import CASES, Case
 from .support import Owner, Sockets, descriptors, drain, error_of, in_thread, quiet, until

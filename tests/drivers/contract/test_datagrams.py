@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from proactorx.ops.constants import RECV_DGRAMS, RECV_FROM, SEND_TO
+from proactorx.ops.op import Overlapped
 from proactorx.port import sockaddr
-from proactorx.port.constants import RECV_DGRAMS, RECV_FROM, SEND_TO
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 
 from .support import Owner, Sockets, done, drain, error_of, fill, perform, quiet, until
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from support.ports import unused_port
 
-from proactorx.port.constants import ACCEPT, ACCEPT_ONE, CONNECT, RECV, RECV_INTO, SEND
+from proactorx.ops.constants import ACCEPT, ACCEPT_ONE, CONNECT, RECV, RECV_INTO, SEND
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 
 from .support import NumberedFile, Sockets, connect_op, descriptors, done, error_name, error_of, fill, reset
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from proactorx.port.constants import FSYNC, READ, WRITE
+from proactorx.ops.constants import FSYNC, READ, WRITE
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 
 from .support import Owner, done, error_of, in_thread, perform, until
 

@@ -15,8 +15,8 @@ SETUP = """
 import os, socket, sys, threading
 from drivers.contract.support import Owner, Sockets, descriptors, done, drain, quiet
 from drivers.contract.variants import new_driver
-from proactorx.port.constants import ACCEPT, POLL, POLLIN, RECV, RECV_INTO, SEND
-from proactorx.port.op import Overlapped
+from proactorx.ops.constants import ACCEPT, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
 
 def child(function):

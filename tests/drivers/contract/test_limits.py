@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proactorx.port.constants import ACCEPT, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.constants import ACCEPT, POLL, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.op import Overlapped, Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped, Watch
 
 from .support import Owner, Sockets, done, drain, error_of, fill, quiet, until
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proactorx.port.constants import (
+from proactorx.ops.constants import (
     ACCEPT,
     ACCEPT_ONE,
     CONNECT,
@@ -22,8 +22,8 @@ from proactorx.port.constants import (
     SEND,
     TRANSMIT,
 )
+from proactorx.ops.op import Overlapped, Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped, Watch
 
 from .support import (
     NO_DESCRIPTOR,

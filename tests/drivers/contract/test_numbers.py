@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
-from proactorx.port.constants import POLL, POLLIN, POLLOUT, RECV, SEND
+from proactorx.ops.constants import POLL, POLLIN, POLLOUT, RECV, SEND
+from proactorx.ops.op import Overlapped, Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped, Watch
 
 from .support import Owner, Sockets, done, drain, error_of, fill, perform, quiet, until
 

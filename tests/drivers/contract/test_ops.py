@@ -10,7 +10,7 @@ import time
 import pytest
 from support.ports import unused_port
 
-from proactorx.port.constants import (
+from proactorx.ops.constants import (
     ACCEPT,
     ACCEPT_ONE,
     DISCONNECT,
@@ -21,8 +21,8 @@ from proactorx.port.constants import (
     RECV_INTO,
     SEND,
 )
+from proactorx.ops.op import Overlapped, Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped, Watch
 
 from .cases import CASES
 from .support import Owner, Sockets, connect_op, done, drain, error_of, fill, perform, quiet, until

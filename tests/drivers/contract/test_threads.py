@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from proactorx.port.constants import ACCEPT, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.constants import ACCEPT, POLLIN, RECV, RECV_INTO, SEND
+from proactorx.ops.op import Overlapped, Watch
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped, Watch
 
 from .cases import CASES
 from .support import Owner, Sockets, done, drain, error_of, in_thread, quiet, until

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from proactorx.port.constants import RECV
+from proactorx.ops.constants import RECV
+from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
-from proactorx.port.op import Overlapped
 
 from .support import LIMIT, Sockets, done, in_thread
 

@@ -24,7 +24,7 @@ from proactorx.sys.socket cimport px_client, px_close, px_has_bytes, px_message,
 
 import sys
 
-from proactorx.port.errors import strerror
+from proactorx.sys.errors import strerror
 
 cdef int last_kind = TRANSMIT if sys.platform == "win32" else OPEN
 

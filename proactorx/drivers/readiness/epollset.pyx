@@ -8,7 +8,7 @@ See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-
 
 from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from proactorx.drivers.readiness cimport FdSlot, ReadinessDriver
+from proactorx.drivers.readiness.driver cimport FdSlot, ReadinessDriver
 from proactorx.sys.atomic cimport load_acquire, store_release
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.epoll cimport (

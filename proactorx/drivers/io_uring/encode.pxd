@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.string cimport strlen
 from proactorx.sys.file cimport AT_FDCWD
 from proactorx.sys.ring cimport *
-from proactorx.port.op cimport (
+from proactorx.ops.op cimport (
     FILE_STEP, FSYNC, NAME, NAME_RENAME, NAME_RMDIR, OPEN, Op, READ,
 )
 

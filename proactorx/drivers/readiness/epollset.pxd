@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t
-from proactorx.drivers.readiness cimport ReadinessDriver
+from proactorx.drivers.readiness.driver cimport ReadinessDriver
 from proactorx.sys.epoll cimport PX_EVENTS, px_event
 from proactorx.sys.event cimport px_waker
 

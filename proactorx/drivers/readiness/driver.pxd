@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.port.op cimport Op, Packet
+from proactorx.ops.op cimport Op, Packet
 from proactorx.sys.event cimport px_waker
 
 cdef enum:
