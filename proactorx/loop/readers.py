@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVarTuple
 
-from proactorx.loop.core import Handle
+from proactorx.loop.handles import Handle
 from proactorx.ops.constants import POLLIN, POLLOUT
 from proactorx.ops.op import Watch
 from proactorx.port.loop_port import LoopPort

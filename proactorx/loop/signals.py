@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVarTuple
 
-from proactorx.loop.core import Handle
+from proactorx.loop.handles import Handle
 from proactorx.ops.constants import POLL, POLLIN
 from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort

@@ -1,0 +1,6 @@
+from proactorx.loop.handles import HandleOwner
+from proactorx.port.loop_port import LoopPort
+
+class CallQueue(HandleOwner):
+    @property
+    def _port(self) -> LoopPort: ...

@@ -1,0 +1,25 @@
+from libc.stdint cimport int64_t, uint64_t
+from proactorx.loop.call_queue cimport CallQueue
+from proactorx.loop.handles cimport TimerHandle
+
+cdef extern from "proactorx/loop/timers.h":
+    ctypedef struct Timer "px_timer":
+        double when
+        uint64_t order
+        void *handle
+    void px_timer_up(Timer *heap, Py_ssize_t i) nogil
+    void px_timer_down(Timer *heap, Py_ssize_t count, Py_ssize_t i) nogil
+
+cdef class TimerQueue(CallQueue):
+    cdef Timer *timers
+    cdef Py_ssize_t timer_count, timer_room, timer_cancelled
+    cdef uint64_t timer_order
+    cdef double timers_due       # when one was due last
+    cdef object clock            # a `time` of a subclass's or a patched one, else None
+    cdef void drop_timers(self) noexcept
+    cdef double now(self) except? -1
+    cdef int push_timer(self, TimerHandle handle) except -1
+    cdef TimerHandle pop_timer(self)
+    cdef int compact_timers(self) except -1
+    cdef int due_timers(self) except -1
+    cdef int64_t until_timer(self) except -2

@@ -1,0 +1,7 @@
+from collections.abc import Callable
+
+from proactorx.loop.call_queue import CallQueue
+
+class TimerQueue(CallQueue):
+    def time(self) -> float: ...
+    def _own_clock(self) -> Callable[[], float] | None: ...

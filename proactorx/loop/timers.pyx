@@ -1,0 +1,167 @@
+"""The timers of a loop: a binary heap, see ``timers.h``, and the clock that they are due by."""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc, realloc
+from proactorx.sys.atomic cimport load_relaxed
+from proactorx.sys.clock cimport px_monotonic
+
+cdef extern from "Python.h":
+    int PyObject_GenericSetAttr(object instance, object name, object value) except -1
+    int px_delete "PyObject_GenericSetAttr"(object instance, object name, void *null) except -1
+
+cdef enum:
+    FIRST_ROOM = 64
+    FEW_TIMERS = 64  # below this many cancelled timers nothing is swept
+
+cdef double MAX_WAIT = 24 * 3600.0
+# Dense timers share wake-ups: after one was due, the loop does not sleep for less than this.  The kernel allows itself
+# as much: the default slack of a thread's timers, prctl(2), PR_SET_TIMERSLACK.
+cdef double TIMER_SLACK = 50e-6
+
+
+cdef class TimerQueue(CallQueue):
+    """The calls that a loop has to make, with those that are due later."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.timers = <Timer *>malloc(FIRST_ROOM * sizeof(Timer))
+        if self.timers == NULL:
+            raise MemoryError
+        self.timer_room = FIRST_ROOM
+
+    def __dealloc__(self):
+        self.drop_timers()
+        free(self.timers)
+
+    cdef void drop_timers(self) noexcept:
+        cdef object handle
+        while self.timer_count:
+            self.timer_count -= 1
+            handle = <object>self.timers[self.timer_count].handle
+            (<TimerHandle>handle)._scheduled = False
+            Py_DECREF(handle)
+            handle = None
+        self.timer_cancelled = 0
+
+    # ----------------------------------------------------------------------------------------------------- clock
+
+    # A clock of somebody else's may come and go while the loop runs.
+
+    def __setattr__(self, name, value):
+        PyObject_GenericSetAttr(self, name, value)
+        if name == "time" and self.thread:
+            self.clock = self._own_clock()
+
+    def __delattr__(self, name):
+        px_delete(self, name, NULL)
+        if name == "time" and self.thread:
+            self.clock = self._own_clock()
+
+    def time(self):
+        """The time of the loop's clock, in seconds: CLOCK_MONOTONIC, clock_gettime(2)."""
+        return px_monotonic()
+
+    cdef double now(self) except? -1:
+        clock = self.clock
+        if self.thread == 0:
+            clock = self._own_clock()  # while the loop does not run, somebody may replace its clock
+        return <double>clock() if clock is not None else px_monotonic()
+
+    def _own_clock(self):
+        """What a subclass or a test has put in the place of ``time``, or None."""
+        if type(self).time is not TimerQueue.time or "time" in getattr(self, "__dict__", ()):
+            return self.time
+        return None
+
+    # ------------------------------------------------------------------------------------------------------ heap
+
+    cdef int push_timer(self, TimerHandle handle) except -1:
+        cdef Timer *bigger
+        cdef Timer *item
+        if self.timer_count == self.timer_room:
+            bigger = <Timer *>realloc(self.timers, 2 * self.timer_room * sizeof(Timer))
+            if bigger == NULL:
+                raise MemoryError
+            self.timers = bigger
+            self.timer_room *= 2
+        item = &self.timers[self.timer_count]
+        item.when = handle._when
+        item.order = self.timer_order
+        item.handle = <void *>handle
+        Py_INCREF(handle)
+        handle._scheduled = True
+        self.timer_order += 1
+        self.timer_count += 1
+        px_timer_up(self.timers, self.timer_count - 1)
+        if load_relaxed(&self.sleeping):
+            self.rouse()  # it did not know of this one
+        return 0
+
+    cdef TimerHandle pop_timer(self):
+        cdef TimerHandle handle = <TimerHandle>self.timers[0].handle
+        self.timer_count -= 1
+        if self.timer_count:
+            self.timers[0] = self.timers[self.timer_count]
+            px_timer_down(self.timers, self.timer_count, 0)
+        handle._scheduled = False
+        Py_DECREF(handle)
+        if handle.counted:
+            self.timer_cancelled -= 1
+        return handle
+
+    cdef int compact_timers(self) except -1:
+        """Drop the cancelled timers: they are never more than half of all, and so cost O(1) each."""
+        cdef Py_ssize_t i, count = 0, dropped = 0
+        cdef void *item
+        # Freed at the end: what they refer to may have finalizers, which schedule timers.
+        cdef void **garbage = <void **>malloc(self.timer_count * sizeof(void *))
+        if garbage == NULL:
+            return 0  # another time
+        for i in range(self.timer_count):
+            item = self.timers[i].handle
+            if (<TimerHandle>item)._cancelled:
+                (<TimerHandle>item)._scheduled = False
+                garbage[dropped] = item
+                dropped += 1
+            else:
+                self.timers[count] = self.timers[i]
+                count += 1
+        self.timer_count = count
+        self.timer_cancelled = 0
+        for i in range(count // 2 - 1, -1, -1):
+            px_timer_down(self.timers, count, i)
+        for i in range(dropped):
+            Py_DECREF(<object>garbage[i])
+        free(garbage)
+        return 0
+
+    cdef int due_timers(self) except -1:
+        cdef double now = self.now()
+        cdef TimerHandle handle
+        while self.timer_count and self.timers[0].when <= now:
+            handle = self.pop_timer()
+            self.timers_due = now
+            if not handle._cancelled:
+                self.push_ready(handle)
+        return 0
+
+    cdef int64_t until_timer(self) except -2:
+        """Nanoseconds until the first timer is due; -1: there is none."""
+        cdef double now, delay
+        while self.timer_count and (<TimerHandle>self.timers[0].handle)._cancelled:
+            self.pop_timer()
+        if not self.timer_count:
+            return -1
+        now = self.now()
+        delay = self.timers[0].when - now
+        if delay <= 0:
+            return 0
+        delay = max(delay, min(self.timers_due + TIMER_SLACK - now, TIMER_SLACK))
+        return <int64_t>(min(delay, MAX_WAIT) * 1e9) + 1
+
+    cdef int count_cancelled_timer(self) except -1:
+        self.timer_cancelled += 1
+        if self.timer_cancelled > FEW_TIMERS and 2 * self.timer_cancelled > self.timer_count:
+            self.compact_timers()
+        return 0
