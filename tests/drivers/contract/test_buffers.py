@@ -301,5 +301,6 @@ def test_an_op_that_nobody_has_ended_keeps_its_buffer_from_the_collector(driver_
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # of the driver's own sockets
             gc.collect()
-        assert watched() is None
+        if not driver_name.startswith("iocp"):  # there the kernel writes into the op itself, which stays
+            assert watched() is None
         assert _locked(buffer)
