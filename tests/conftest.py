@@ -122,7 +122,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return  # without xdist; told how many; or one of the processes
     alone = option.collectonly or option.usepdb or option.capture == "no" or sys.platform == "win32"
     if not alone and _folders_named(config):
-        option.numprocesses = os.cpu_count()
+        # One more than processors: tests wait for a good part of their time.
+        option.numprocesses = (os.cpu_count() or 1) + 1
         option.dist = "loadfile"
 
 
