@@ -1,4 +1,4 @@
-"""The page "How a byte travels": every file and every function that it names exists."""
+"""The documentation: every file that a page names exists, and so do the functions on a byte's way."""
 
 from __future__ import annotations
 
@@ -47,3 +47,15 @@ def test_every_line_is_a_hop_or_a_heading() -> None:
     for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL):
         for line in block.splitlines():
             assert not line.startswith(" ") or HOP.match(line), line
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "tests").glob("*.md"))]
+NAMED = re.compile(
+    r"`((?:proactorx|tests|drivers|ops|port|pool|transports|files|loop|cli|sys)/[\w/.-]+\.\w+)`"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    named = NAMED.findall(page.read_text())
+    assert [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()] == []
