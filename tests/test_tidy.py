@@ -47,6 +47,7 @@ MAY_BE_UNIMPLEMENTED = {
     "transports/pipe.pyx",  # the writing side, which does not read
     "transports/tls_transport.pyx",
     "loop/connections.py",  # Unix sockets, where Python has none
+    "loop/timers.pyx",
     "loop/processes.py",  # asks a driver for an op that it may not have
     "loop/winpipes.py",  # pipes on a driver that has none
     "transports/winpipe.py",

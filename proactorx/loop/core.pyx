@@ -35,7 +35,11 @@ cdef Registry no_registry = Registry.__new__(Registry)  # of a loop that was mad
 
 
 cdef class LoopCore(TimerQueue):
-    """The compiled half of ``proactorx.EventLoop``."""
+    """The compiled half of ``proactorx.EventLoop``.
+
+    What asyncio has too is defined here, not in a base class: those come after ``asyncio.BaseEventLoop`` in the method
+    resolution order of ``EventLoop``.
+    """
 
     def __cinit__(self, *args, **kwargs):
         self._closed = True  # until BaseEventLoop.__init__ has run
@@ -160,6 +164,15 @@ cdef class LoopCore(TimerQueue):
 
     def _timer_handle_cancelled(self, handle):
         """asyncio's own hook; our handles count for themselves."""
+
+    def time(self):
+        """Return the time of the loop's clock in seconds, as a float: CLOCK_MONOTONIC, clock_gettime(2)."""
+        return px_monotonic()
+
+    def _own_clock(self):
+        if type(self).time is not LoopCore.time or "time" in getattr(self, "__dict__", ()):
+            return self.time
+        return None
 
     def is_running(self):
         """Whether the loop runs now."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import proactorx
+from proactorx.loop.core import LoopCore
 
 from .helpers import (
     Factory,
@@ -124,6 +125,16 @@ def test_what_a_loop_is(driver_name: str) -> None:
     other = proactorx.EventLoop(backend=driver_name)
     assert other.backend_info().name == meant(driver_name)
     other.close()
+
+
+@pytest.mark.ours
+def test_asyncio_hides_no_method_of_the_compiled_core() -> None:
+    """A base class of the core comes after asyncio's own in the method resolution order of the loop."""
+    for base in LoopCore.__mro__[:-1]:
+        for name in vars(base):
+            if not (name.startswith("__") and name.endswith("__")):
+                owner = next(cls for cls in proactorx.EventLoop.__mro__ if name in vars(cls))
+                assert not owner.__module__.startswith("asyncio"), f"{name} is asyncio's"
 
 
 def test_the_package_names_its_public_things() -> None:
