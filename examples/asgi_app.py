@@ -7,7 +7,7 @@ Run it either way, and talk to it:
     curl http://127.0.0.1:8888/
     curl --data-binary @some.file http://127.0.0.1:8888/upload      (answers with its size and SHA-256)
     curl -o some.file http://127.0.0.1:8888/download/1000000        (a million bytes)
-    curl -N http://127.0.0.1:8888/ticks                             (a tick now and then until you leave)
+    curl -N http://127.0.0.1:8888/ticks                             (ticks until you disconnect)
 """
 
 import asyncio
@@ -29,7 +29,7 @@ async def app(scope: Message, receive: Receive, send: Callable[[Message], Corout
     _, route, *rest = scope["path"].split("/")
     pages: Pages = {"upload": upload, "download": download, "ticks": ticks}
     page = pages.get(route, hello)(receive, *rest)
-    piece = await anext(page, b"")  # before the answer starts: an upload is read first
+    piece = await anext(page, b"")  # read the upload before the answer starts
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": piece, "more_body": True})
     async for piece in page:
@@ -44,7 +44,7 @@ async def hello(*_: Any) -> AsyncIterator[bytes]:
 async def upload(receive: Receive) -> AsyncIterator[bytes]:
     digest, size, more = hashlib.sha256(), 0, True
     while more:
-        message = await receive()  # has neither of these if the client is gone
+        message = await receive()  # absent if the client has gone
         body, more = message.get("body", b""), message.get("more_body", False)
         digest.update(body)
         size += len(body)
@@ -57,7 +57,7 @@ async def download(_receive: Receive, size: str) -> AsyncIterator[bytes]:
 
 
 async def ticks(receive: Receive) -> AsyncIterator[bytes]:
-    await receive()  # the body of the request, which is empty; what comes next is that the client leaves
+    await receive()  # the request's empty body; the next message is the disconnect
     gone = asyncio.create_task(receive())
     while not gone.done():
         yield b"tick\n"
@@ -72,7 +72,7 @@ if __name__ == "__main__":
     import proactorx
 
     args = parser(__doc__).parse_args()
-    # when it has shut down, uvicorn raises the signal again
+    # uvicorn raises the signal again after its shutdown
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with listen(args) as listener, contextlib.suppress(KeyboardInterrupt):
         announce(listener.getsockname())

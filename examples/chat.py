@@ -1,12 +1,12 @@
-"""A chat: every line that a client sends goes to all of them, and nobody can hold up the others.
+"""A chat: every line that a client sends goes to all clients, and no client can delay the others.
 
 Run it, and talk to it from two terminals or more:
 
     python examples/chat.py
     nc 127.0.0.1 8888            (Ctrl-D leaves)
 
-A client that does not read what the others say is dropped once 256 KiB wait for it, instead of being waited
-for (the others would wait too) or written to for ever (the memory would go).
+A client that does not read is dropped once 256 KiB are queued for it. Waiting for it would delay the others,
+and queueing without a limit would exhaust the memory.
 """
 
 import argparse
@@ -27,7 +27,7 @@ class Room:
         self.clients: set[Client] = set()
 
     def say(self, line: bytes) -> None:
-        for client in tuple(self.clients):  # a copy: a slow client leaves in the middle
+        for client in tuple(self.clients):  # a copy: dropping a slow client changes the set
             client.transport.write(line)
 
 
@@ -50,7 +50,7 @@ class Client(asyncio.Protocol):
         if len(self.unfinished) > LINE_LIMIT:
             self.transport.abort()
 
-    def pause_writing(self) -> None:  # more waits for this client than it may leave unread
+    def pause_writing(self) -> None:  # this client has too much unread data
         self.room.clients.discard(self)
         self.transport.abort()
 

@@ -1,4 +1,4 @@
-"""What all the examples share: the command line, the first line of output, and the end by a signal."""
+"""Shared by all examples: the command line, the first line of output, and ending on a signal."""
 
 import argparse
 import asyncio
@@ -18,18 +18,18 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def listen(args: argparse.Namespace) -> socket.socket:
-    """A listening socket, where one is wanted and not a server."""
+    """A listening socket, for examples that need a socket and not a server."""
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     return socket.create_server((args.host, args.port), family=family)
 
 
 def announce(address: tuple[str, int]) -> None:
-    host, port = address[:2]  # an IPv6 address has two parts more
+    host, port = address[:2]  # an IPv6 address has two more parts
     print(f"listening on [{host}]:{port}" if ":" in host else f"listening on {host}:{port}", flush=True)
 
 
 def stop_signal() -> asyncio.Event:
-    """An event that is set when the user wants an end: Ctrl-C, or SIGTERM from a service manager."""
+    """An event that is set on Ctrl-C, or on SIGTERM from a service manager."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -38,7 +38,7 @@ def stop_signal() -> asyncio.Event:
 
 
 async def serve(server: asyncio.Server) -> None:
-    """Serve until the user wants an end; then drop the clients that are left."""
+    """Serve until the stop signal; then drop the remaining clients."""
     stop = stop_signal()
     announce(server.sockets[0].getsockname())
     await stop.wait()

@@ -5,8 +5,8 @@ Run it, and talk to it:
     python examples/echo_buffered.py
     nc 127.0.0.1 8888            (what you type comes back; Ctrl-D ends it)
 
-One buffer per client is all there is.  With a write limit of 0 the transport calls pause_writing as soon as
-it keeps anything back, and then nothing is received over bytes that have not left yet.
+There is one buffer per client. With a write limit of 0 the transport calls pause_writing as soon as it queues
+anything, so that nothing is received over bytes that have not been sent.
 """
 
 import argparse

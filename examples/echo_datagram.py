@@ -1,4 +1,4 @@
-"""An echo server for datagrams (UDP): each comes back to where it came from.
+"""An echo server for datagrams (UDP): each datagram goes back to its sender.
 
 Run it, and talk to it:
 
@@ -24,7 +24,7 @@ class Echo(asyncio.DatagramProtocol):
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        if not self.full:  # what has no room is dropped, as by any router on the way
+        if not self.full:  # dropped if there is no room, as by any router
             self.transport.sendto(data, addr)
 
     def pause_writing(self) -> None:

@@ -1,4 +1,4 @@
-"""An echo server on asyncio.Protocol: the style with the least between the socket and your code.
+"""An echo server on asyncio.Protocol: the style with the least code between the socket and yours.
 
 Run it, and talk to it:
 
@@ -22,7 +22,7 @@ class Echo(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
-    # this client does not take its echoes: read no more from it until it does
+    # this client does not read its echoes: stop reading from it
     def pause_writing(self) -> None:
         self.transport.pause_reading()
 

@@ -23,7 +23,7 @@ async def echo(client: socket.socket) -> None:
             while data := await loop.sock_recv(client, 64 * 1024):
                 await loop.sock_sendall(client, data)
         except ConnectionError:
-            pass  # the client reset the connection: nobody is left to tell
+            pass  # the client reset the connection
 
 
 async def accept(listener: socket.socket, clients: set[asyncio.Task[None]]) -> None:
@@ -31,7 +31,7 @@ async def accept(listener: socket.socket, clients: set[asyncio.Task[None]]) -> N
     while True:
         client, _ = await loop.sock_accept(listener)
         task = loop.create_task(echo(client))
-        clients.add(task)  # the loop itself holds tasks only weakly
+        clients.add(task)  # the loop holds tasks only weakly
         task.add_done_callback(clients.discard)
 
 

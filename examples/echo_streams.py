@@ -1,4 +1,4 @@
-"""An echo server on asyncio streams: one coroutine per client, read and write in a row.
+"""An echo server on asyncio streams: one coroutine per client, which reads and writes in turn.
 
 Run it, and talk to it:
 
@@ -18,9 +18,9 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     try:
         while data := await reader.read(64 * 1024):
             writer.write(data)
-            await writer.drain()  # waits while the client does not take its echoes
+            await writer.drain()  # waits while the client does not read
     except (ConnectionError, asyncio.CancelledError):
-        pass  # the client has reset the connection, or the server stops: nobody is left to tell
+        pass  # the client reset the connection, or the server stops
     finally:
         writer.close()
 

@@ -1,7 +1,7 @@
-"""An HTTP/1.1 server that says hello to every request: keep-alive, pipelining, HEAD,
-and 400 to what is not HTTP.
+"""An HTTP/1.1 server that says hello to every request: keep-alive, pipelining, HEAD, and 400 if it is bad.
 
 Run it, and talk to it:
+
     python examples/http_hello.py
     curl -i http://127.0.0.1:8888/
 """
@@ -24,9 +24,7 @@ def response(status: bytes, fields: bytes = b"Connection: close\r\n", body: byte
 
 
 def respond(head: bytes) -> tuple[bytes, int | None]:
-    """The response to a request, and the length of the body that follows it:
-    None if the connection ends here.
-    """
+    """The response to a request, and the length of its body: None if the connection ends here."""
     if (request := REQUEST.fullmatch(head.lstrip(b"\r\n"))) is None:
         return response(b"400 Bad Request"), None
     headers: dict[bytes, bytes] = {}
@@ -35,7 +33,7 @@ def respond(head: bytes) -> tuple[bytes, int | None]:
     length = headers.get(b"content-length", b"0")
     if not re.fullmatch(rb"\d{1,18}[ \t]*", length) or (request[2] == b"1" and b"host" not in headers):
         return response(b"400 Bad Request"), None
-    if b"transfer-encoding" in headers:  # nothing here reads chunks, so the next request could not be found
+    if b"transfer-encoding" in headers:  # chunked bodies are not parsed, so the next request cannot be found
         return response(b"501 Not Implemented"), None
     keep = b"close" not in headers.get(b"connection", b"" if request[2] == b"1" else b"close")
     keep = keep and b"expect" not in headers  # a client that waits for "100 Continue" may never send its body
@@ -66,7 +64,7 @@ class Http(asyncio.Protocol):
         if body is None:
             self.transport.close()
 
-    def pause_writing(self) -> None:  # requests come, but nobody takes the responses
+    def pause_writing(self) -> None:  # requests arrive, but the client does not read the responses
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:

@@ -1,7 +1,7 @@
 """One thread, a thousand files, all read at once.
 
-Each file is bound with its path for a key, and has one read in flight; the packets come in the order in which
-the reads end.
+Each file is bound with its path as the key, and has one read in flight. The packets arrive in the order in
+which the reads end.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SIZE = 4096
 
 
 def allow_files(count: int) -> None:
-    """Let this process open so many: the limit is often 1,024 on POSIX, and 8,192 in Windows' C library."""
+    """Raise the limit of open files: it is often 1,024 on POSIX, and 8,192 in Windows' C library."""
     if sys.platform != "win32":
         import resource
 

@@ -1,4 +1,4 @@
-"""A filter that runs a command: its input is ours, and each line of its output comes out with a number.
+"""A filter that runs a command on its own input, and numbers the lines of the command's output.
 
 Run it in a pipeline (the standard input is a pipe or a terminal, not a file):
 
@@ -34,9 +34,9 @@ async def feed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     try:
         while data := await reader.read(64 * 1024):
             writer.write(data)
-            await writer.drain()  # a command that is slow to read slows us down, and whoever writes to us
+            await writer.drain()  # a slow command slows this program, and the one that writes to it
     except ConnectionError:
-        pass  # it wants no more, as head(1) does
+        pass  # it reads no more, as head(1)
     finally:
         writer.close()
 
@@ -61,7 +61,7 @@ async def main(command: list[str]) -> int:
     except ConnectionError:
         process.terminate()
         while await process.stdout.read(64 * 1024):
-            pass  # nobody wants the rest, but its end closes the pipe
+            pass  # the rest is not needed, but its end closes the pipe
     feeding.cancel()
     await asyncio.wait([feeding])
     transport.close()
@@ -86,4 +86,4 @@ if __name__ == "__main__":
         code = proactorx.run(main(args.command), backend=args.backend)
     except OSError as exc:
         sys.exit(f"{args.command[0]}: {exc.strerror}")
-    sys.exit(code if code >= 0 else 128 - code)  # as a shell has it
+    sys.exit(code if code >= 0 else 128 - code)  # as a shell reports it

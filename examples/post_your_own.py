@@ -1,7 +1,7 @@
-"""Packets of your own: what one thread posts, others get, beside the operations of the same port.
+"""Packets of your own: one thread posts them, others get them, between the operations of the same port.
 
-Three values travel with each packet, and the port looks at none of them.  Here the key says what kind of
-packet it is, as programs for Windows do it.
+Each packet carries three values that the port does not interpret. Here the key is the kind of packet, as in
+programs for Windows.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import proactorx
 
 
 class Kind(Enum):
-    JOB = auto()  # what to do is in `overlapped`
+    JOB = auto()  # `overlapped` is the job
     SOCKET = auto()  # an operation has ended
     END = auto()  # one for each thread
 
@@ -46,7 +46,7 @@ def main() -> None:
                     case Kind.SOCKET:
                         received.append(packet.overlapped.result())
                         for _ in threads:
-                            port.post(Kind.END)  # behind all that was posted before
+                            port.post(Kind.END)  # after everything posted before
                     case Kind.END:
                         return
 

@@ -30,7 +30,7 @@ async def proxy(upstream: str, reader: asyncio.StreamReader, writer: asyncio.Str
         )
         from_upstream, to_upstream = await connecting
         writers.append(to_upstream)
-        async with asyncio.TaskGroup() as pumps:  # ends when both directions have, or when one of them fails
+        async with asyncio.TaskGroup() as pumps:  # ends when both directions have ended or one fails
             pumps.create_task(pump(reader, to_upstream))
             pumps.create_task(pump(from_upstream, writer))
     except* OSError as failed:
@@ -41,7 +41,7 @@ async def proxy(upstream: str, reader: asyncio.StreamReader, writer: asyncio.Str
 
 
 async def main(args: argparse.Namespace) -> None:
-    # asyncio itself may forget the task of a client that has sent its last
+    # asyncio holds tasks only weakly
     tasks: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,9 +1,7 @@
-"""Concurrency: of two threads on one port whose limit is 1,
-the second gets its packet when the first lets it.
+"""Concurrency: two threads on a port with a limit of 1; the second runs only when the first lets it.
 
-The first thread takes a packet and spins: it uses the processor, so the port gives the second packet to
-nobody.  It then either comes back for that packet itself, or leaves the port,
-and the second thread is released.
+The first thread takes a packet and spins. It uses the processor, so the port holds the second packet back.
+Then the first thread either takes that packet itself, or leaves the port, which releases the second thread.
 """
 
 import argparse
@@ -14,7 +12,7 @@ import proactorx
 
 
 def run(backend: str | None, *, dissociate: bool) -> str:
-    """Who got the second packet."""
+    """Return the thread that got the second packet."""
     takers: dict[str, str] = {}
     first_has_it, enough = threading.Event(), threading.Event()
 
@@ -24,7 +22,7 @@ def run(backend: str | None, *, dissociate: bool) -> str:
             takers[port.get().key] = "the first thread"
             first_has_it.set()
             while not enough.is_set():
-                pass  # computing; a sleep would be noticed, and let the second thread run
+                pass  # computes: the port would notice a sleep, and let the second thread run
             if dissociate:
                 port.dissociate()
             else:

@@ -1,8 +1,7 @@
-"""An echo server without an event loop: four threads share one completion port,
-and who is free serves who is ready.
+"""An echo server without an event loop: four threads share one completion port.
 
-On a free-threaded Python they do so at the same time.  A connection has one operation in flight, so no two
-threads ever serve the same one.
+Any free thread serves the next client; on a free-threaded Python they run in parallel. A connection has one
+operation in flight, so no two threads ever serve the same one.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ import proactorx
 
 
 class Connection:
-    """What a packet of a client's socket leads to: it is the socket's key."""
+    """Handles the packets of a client's socket: it is the key of that socket."""
 
     def __init__(
         self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]
@@ -29,11 +28,11 @@ class Connection:
         port.recv(sock, 64 * 1024)
 
     def serve(self, op: proactorx.Overlapped) -> None:
-        """One operation has ended: begin the next."""
+        """An operation has ended: start the next."""
         try:
             result = op.result()
         except OSError:
-            result = b""  # the client has gone without a word
+            result = b""  # the client has gone
         if not result:
             self.clients.discard(self.sock)
             self.sock.close()
@@ -46,7 +45,7 @@ class Connection:
 
 
 class Listener:
-    """The same for the listening socket."""
+    """Handles the packets of the listening socket."""
 
     def __init__(
         self, port: proactorx.CompletionPort, sock: socket.socket, clients: set[socket.socket]
@@ -56,23 +55,23 @@ class Listener:
         port.accept(sock)
 
     def serve(self, op: proactorx.Overlapped) -> None:
-        """A client has come, or descriptors have run out."""
+        """A client has connected, or descriptors have run out."""
         self.port.accept(self.sock)
         with contextlib.suppress(OSError):
             Connection(self.port, op.result()[0], self.clients)
 
 
 class Stopped(Exception):
-    """Somebody has told the server to end."""
+    """A signal told the server to stop."""
 
 
 def stop(number: int, frame: object) -> None:
-    """The handler of the signals that say so."""
+    """Handle the signals that stop the server."""
     raise Stopped
 
 
 def wait() -> None:
-    """Until then.  By short sleeps: Windows delivers no signal to a thread that waits for a lock."""
+    """Wait for a signal, in short sleeps: Windows delivers none to a thread that waits for a lock."""
     while True:
         time.sleep(0.2)
 

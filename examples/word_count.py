@@ -1,8 +1,8 @@
-"""Count the lines, words and bytes of all files below a directory, some at a time, and write a report.
+"""Count the lines, words and bytes of all files below a directory, several at a time, and write a report.
 
     python examples/word_count.py SOME/DIRECTORY report.txt
 
-The report is replaced as a whole: whoever reads it sees the old one or the new one.
+The report is replaced atomically: a reader sees the old one or the new one.
 """
 
 import argparse
@@ -34,7 +34,7 @@ async def main(folder: str, report: str) -> None:
             try:
                 counts[path] = await count(path)
             except OSError as exc:
-                print(f"{path}: {exc.strerror}")  # gone by now, or not ours to read
+                print(f"{path}: {exc.strerror}")  # gone, or not readable
 
     async with asyncio.TaskGroup() as tasks:
         async for place, _, names in files.walk(folder):
