@@ -42,5 +42,6 @@ cdef class Driver:
     cdef bint may_spin(self) noexcept
     cdef void spun(self, bint hit) noexcept
     cdef int push(self, Op op, int res, uint32_t flags, char *data=*, uint32_t buffer=*) except -1
+    cdef int push_next(self, Op op, int res, uint32_t flags) except -1
     cdef int track(self, Op op) except -1
     cdef int untrack(self, Op op) except -1

@@ -157,6 +157,16 @@ cdef class Driver:
             op.ready += 1
         return 0
 
+    cdef int push_next(self, Op op, int res, uint32_t flags) except -1:
+        """Queue a packet in front of all others: it is dispatched in this turn."""
+        cdef Packet packet
+        self.push(op, res, flags)
+        self.queue.tail -= 1
+        packet = self.queue.items[self.queue.tail & self.queue.mask]
+        self.queue.head -= 1
+        self.queue.items[self.queue.head & self.queue.mask] = packet
+        return 0
+
     cdef int track(self, Op op) except -1:
         op.hold()
         op.slot = <int>len(self.inflight)

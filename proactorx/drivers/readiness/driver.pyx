@@ -334,11 +334,11 @@ cdef class ReadinessDriver(Driver):
             return 0
         told = perform_call(op, packet, self.hot)
         if op.kind == ACCEPT:
-            # Others are likely to be in the backlog: go on in the next turn, a few times, before the facility is asked
-            # again.  Not until EAGAIN: others may share the listener.
+            # Others are likely to be in the backlog: a few are served in the same turn.  Not until EAGAIN: others may
+            # share the listener, and its connections are one source among others.
             op.events = op.events + 1 if told and packet.flags & PACKET_MORE else 0
             if op.events % ACCEPTS_IN_A_ROW:
-                self.push(op, 0, PACKET_READY | PACKET_MORE)
+                self.push_next(op, 0, PACKET_READY | PACKET_MORE)
         if not told:
             return 0
         if not packet.flags & PACKET_MORE:
