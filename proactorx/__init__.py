@@ -52,7 +52,9 @@ def new_event_loop(backend: str | None = None, *, spin: float = 0) -> EventLoop:
     return EventLoop(backend, spin=spin)
 
 
-def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, backend: str | None = None, spin: float = 0) -> _T:
+def run(
+    main: Coroutine[Any, Any, _T], *, debug: bool | None = None, backend: str | None = None, spin: float = 0
+) -> _T:
     """``asyncio.run`` on a proactorx loop.
 
     Args:

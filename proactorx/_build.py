@@ -1,4 +1,5 @@
-"""How the compiled modules are built: setuptools' ``build_ext`` with Cython, one extension module for each ``.pyx``.
+"""How the compiled modules are built: setuptools' ``build_ext`` with Cython,
+one extension module for each ``.pyx``.
 
 Loaded by path at build time (see ``pyproject.toml``); nothing here is imported by the installed package.
 The modules in ``pyproject.toml`` are portable; what is not is added here, on the systems where it can run.
@@ -16,7 +17,12 @@ from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = (
-    *("drivers.io_uring.driver", "drivers.io_uring.features", "drivers.readiness.epollset", "drivers.epoll.driver"),
+    *(
+        "drivers.io_uring.driver",
+        "drivers.io_uring.features",
+        "drivers.readiness.epollset",
+        "drivers.epoll.driver",
+    ),
     "files.path_ops",
 )
 WINDOWS = ("drivers.iocp.driver", "port.binding_windows", "port.completion_port_windows", "files.windows")
@@ -26,12 +32,14 @@ DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,
     "initializedcheck": False,
-    "nonecheck": True,  # an object that was made without its __init__ raises AttributeError, and crashes nothing
+    # an object that was made without its __init__ raises AttributeError, and crashes nothing
+    "nonecheck": True,
     "freethreading_compatible": True,
     "embedsignature": True,
     "auto_pickle": False,
 }
-#: Run once a file, a connection or a process, or beside a thread switch: compiled for size, which takes less time too.
+#: Run once a file, a connection or a process, or beside a thread switch: compiled for size,
+#: which takes less time too.
 COLD = {
     *("drivers.io_uring.features", "transports.tls_transport"),
     *(f"files.{name}" for name in ("inotify", "path_ops", "text")),
@@ -52,7 +60,8 @@ def modules_for(platform: str, portable: Iterable[str]) -> list[str]:
 
 def translate(extensions: list[Extension], processes: int, **options: Any) -> list[Extension]:
     """Make C of all ``.pyx`` that have changed: the same extensions, and what they share."""
-    # Imported here: who only asks for the list of sources (an sdist) needs no Cython, and gets them untouched.
+    # Imported here: who only asks for the list of sources (an sdist) needs no Cython,
+    # and gets them untouched.
     from Cython.Build import cythonize
 
     made: list[Extension] = cythonize(  # type: ignore[no-untyped-call, unused-ignore]
@@ -84,10 +93,13 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
             extension.include_dirs = ["."]
             if sys.platform == "win32":
                 extension.libraries = ["ws2_32"]
-        # An sdist holds the sources of all systems: those that are not built on this one are parts of one that is.
+        # An sdist holds the sources of all systems:
+        # those that are not built on this one are parts of one that is.
         built = {extension.name for extension in extensions}
         others = (f"proactorx.{name}" for name in (*LINUX, *WINDOWS, *POSIX))
-        extensions[0].depends = parts + [f"{name.replace('.', '/')}.pyx" for name in others if name not in built]
+        extensions[0].depends = parts + [
+            f"{name.replace('.', '/')}.pyx" for name in others if name not in built
+        ]
         self.distribution.ext_modules = [*extensions, Extension(SHARED, [])]  # Cython makes all of its source
         super().finalize_options()
         if not self.parallel:

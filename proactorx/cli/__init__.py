@@ -57,7 +57,10 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
         from proactorx.cli.demo import demo
 
         return demo(
-            connections=options.connections, seconds=options.seconds or 6.0, size=options.size, backend=options.backend
+            connections=options.connections,
+            seconds=options.seconds or 6.0,
+            size=options.size,
+            backend=options.backend,
         )
     if options.command == "probe":
         from proactorx.cli.probe import probe
@@ -110,15 +113,21 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser = commands.add_parser(
         "demo",
         help="compare an echo server on this loop with one on stock asyncio; or show the two thread pools",
-        description="echo: starts an echo server on this loop and one on stock asyncio, loads both in turn with the "
-        "same client over loopback TCP, and shows requests per second, latency and the server's CPU time per "
-        "request. threads: shows the workers and IO threads grow and shrink under a load that first saturates "
-        "the workers, then blocks callbacks on IO threads.",
+        description="echo: starts an echo server on this loop and one on stock asyncio, loads both in "
+        "turn with the same client over loopback TCP, and shows requests per second, latency and the "
+        "server's CPU time per request. threads: shows the workers and IO threads grow and shrink under a "
+        "load that first saturates the workers, then blocks callbacks on IO threads.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("what", nargs="?", choices=("echo", "threads"), default="echo", help="what to show (default: echo)")
-    add("--connections", type=_whole(1, 20_000), default=300, metavar="N", help="echo: open connections (default: 300)")
+    add(
+        "--connections",
+        type=_whole(1, 20_000),
+        default=300,
+        metavar="N",
+        help="echo: open connections (default: 300)",
+    )
     add(
         "--seconds",
         type=_seconds,
@@ -141,7 +150,8 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "probe",
         help="show which drivers can run here and why the others cannot",
         description="Shows which drivers can run here and why the others cannot, the kernel, the feature "
-        "tier, the ops and the setup flags. The exit code is 1 if no loop can start, PROACTORX_BACKEND included.",
+        "tier, the ops and the setup flags. The exit code is 1 if no loop can start, PROACTORX_BACKEND "
+        "included.",
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -152,9 +162,10 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "run",
         usage=f"{PROG} run [-h] [--backend B] (SCRIPT | -m MODULE) [ARG ...]",
         help="run an unchanged asyncio program on this loop",
-        description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, except that "
-        "asyncio's default loop is this package's. It does not override a loop that the program selects itself "
-        "(loop_factory=, its own policy), and it does not affect processes that the program starts.",
+        description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, "
+        "except that asyncio's default loop is this package's. It does not override a loop that the program "
+        "selects itself (loop_factory=, its own policy), and it does not affect processes that the program "
+        "starts.",
         allow_abbrev=False,
     )
     parser.add_argument("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")

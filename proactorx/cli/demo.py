@@ -229,7 +229,9 @@ def _round(result: Result, server: Child, port: int, clients: Sequence[Child]) -
     return Round(requests / wall, p50, p90, p99, cpu / requests, cpu / wall, client_busy, others)
 
 
-def _all(clients: Sequence[Child], commands: Iterator[dict[str, Any]], seconds: float = 0.0) -> list[dict[str, Any]]:
+def _all(
+    clients: Sequence[Child], commands: Iterator[dict[str, Any]], seconds: float = 0.0
+) -> list[dict[str, Any]]:
     for client, command in zip(clients, commands, strict=True):
         client.ask(**command)
     return [client.answer(seconds + ANSWER_TIME) for client in clients]
@@ -297,7 +299,9 @@ def _note_limits(result: Result) -> None:
     others = [one.others for loop in LOOPS for one in result.rounds[loop] if one.others is not None]
     taken = statistics.median(others) if others else 0.0
     if taken >= 0.25:
-        result.notes.append(f"Other programs took {taken:.1f} of the machine's {os.cpu_count()} cores meanwhile.")
+        result.notes.append(
+            f"Other programs took {taken:.1f} of the machine's {os.cpu_count()} cores meanwhile."
+        )
     if not result.loaded:
         busy = " and ".join(f"{result.median(loop, 'server_busy'):.0%}" for loop in LOOPS)
         client = max(result.median(loop, "client_busy") for loop in LOOPS)

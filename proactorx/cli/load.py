@@ -132,7 +132,9 @@ class Load:
                     if len(answers[fd]) < self.size:
                         continue
                     if answers[fd] != block[cuts[fd] : cuts[fd] + self.size]:
-                        raise LoadError(f"the echo differs from the request (connection {fd}, request {turn + 1})")
+                        raise LoadError(
+                            f"the echo differs from the request (connection {fd}, request {turn + 1})"
+                        )
                     waiting.discard(fd)
 
     def _arrivals(self) -> Iterator[tuple[int, memoryview]]:
@@ -212,7 +214,9 @@ class Load:
                 count = receive[fd](buffer)
                 if count != missing[fd]:
                     if not 0 < count < missing[fd]:
-                        raise LoadError("more came back than was sent" if count else "the server closed a connection")
+                        raise LoadError(
+                            "more came back than was sent" if count else "the server closed a connection"
+                        )
                     missing[fd] -= count
                     continue
                 missing[fd] = size

@@ -61,7 +61,12 @@ def _picture(story: Story, ascii_only: bool, *, running: bool) -> RenderableType
         f"{story.seconds:g} s on the driver {story.backend}. IO threads: 2 at once, then one per "
         f"{story.gate:.2g} s; they end after {story.idle:.2g} s idle."
     )
-    parts: list[RenderableType] = [Text(), title, Padding(Text(note, style="dim"), (0, 0, 1, 1)), _phases(story)]
+    parts: list[RenderableType] = [
+        Text(),
+        title,
+        Padding(Text(note, style="dim"), (0, 0, 1, 1)),
+        _phases(story),
+    ]
     parts.append(_chart("workers", [sample.workers for sample in story.samples], ascii_only))
     parts.append(_chart("IO threads", [sample.io for sample in story.samples], ascii_only))
     if not running:
@@ -118,7 +123,9 @@ def _milliseconds(seconds: float | None) -> str:
 def _decisions(story: Story) -> RenderableType:
     """List the last decisions; consecutive ones of a kind share a line."""
     lines = Table.grid(padding=(0, 2, 0, 0))
-    groups = [list(group) for _, group in itertools.groupby(story.log, lambda one: (one[1].change, one[1].reason))]
+    groups = [
+        list(group) for _, group in itertools.groupby(story.log, lambda one: (one[1].change, one[1].reason))
+    ]
     for group in groups[-LAST:]:
         (first, entry), (last, final) = group[0], group[-1]
         when = f"{first:.2f} s" if len(group) == 1 else f"{first:.2f}-{last:.2f} s"

@@ -39,7 +39,9 @@ def collect() -> dict[str, Any]:
     None if no loop can start; ``error`` then says why.
     """
     deadly = _deadly()
-    found = probe_all() if not deadly else [Probe(URING, False, deadly, suitable=False), *map(driver_probe, SAFE)]
+    found = (
+        probe_all() if not deadly else [Probe(URING, False, deadly, suitable=False), *map(driver_probe, SAFE)]
+    )
     if deadly and os.environ.get("PROACTORX_BACKEND", "auto") in ("", "auto", URING):
         chosen, error = None, f"{URING} would be tried, but {deadly}"
     else:

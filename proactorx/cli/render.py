@@ -91,7 +91,13 @@ def _demo_facts(result: Result) -> list[tuple[str, str]]:
         ("driver", probe.named(ours)),
         ("why", ours["reason"]),
         ("beside", f"stock asyncio with its {result.servers['asyncio']['name']}"),
-        ("load", f"{_plural(result.connections, 'connection')}, each sending {_plural(result.size, 'byte')} at a time"),
+        (
+            "load",
+            (
+                f"{_plural(result.connections, 'connection')}, each sending {_plural(result.size, 'byte')} "
+                "at a time"
+            ),
+        ),
         ("rounds", f"{rounds} of {result.seconds:.1f} s for each server, in turn"),
         ("on", f"{platform.python_implementation()} {platform.python_version()}, {_system()}"),
     ]
@@ -134,11 +140,17 @@ def _figures(result: Result, micros: Callable[[float], str]) -> RenderableType:
         ratio = ours / theirs if figure == "rate" else theirs / ours
         judged = figure == "cpu" or result.loaded
         table.add_row(
-            caption, unit(ours), unit(theirs), _ratio(ratio, judged=judged), end_section=figure in ("rate", "p99")
+            caption,
+            unit(ours),
+            unit(theirs),
+            _ratio(ratio, judged=judged),
+            end_section=figure in ("rate", "p99"),
         )
     table.add_section()
     for caption, figure in (("server busy", "server_busy"), ("client busy", "client_busy")):
-        table.add_row(caption, *(f"{result.median(loop, figure):.0%}" for loop in result.rounds), "", style="dim")
+        table.add_row(
+            caption, *(f"{result.median(loop, figure):.0%}" for loop in result.rounds), "", style="dim"
+        )
     return _inset(table)
 
 

@@ -133,4 +133,7 @@ def _show(kind: type[BaseException], error: BaseException, trace: types.Tracebac
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith("<frozen runpy") or os.path.dirname(filename) in (_HERE, os.path.dirname(_HERE))
+    return filename.startswith("<frozen runpy") or os.path.dirname(filename) in (
+        _HERE,
+        os.path.dirname(_HERE),
+    )

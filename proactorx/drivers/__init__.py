@@ -1,7 +1,7 @@
 """Which driver runs, and why.
 
-Nothing is probed at import, and nothing before the environment has been read: some sandboxes kill a process for the
-first io_uring call it makes.  Probing happens once per process, when the first loop is made.
+Nothing is probed at import, and nothing before the environment has been read: some sandboxes kill a process
+for the first io_uring call it makes.  Probing happens once per process, when the first loop is made.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def _info(name: str, reason: str, rejected: dict[str, str]) -> BackendInfo:
 class Choice:
     """The driver of one loop, and why it was chosen.
 
-    The driver opens its facility when it is first needed.  Where the system then refuses (no memory for a ring), a
-    driver that ``auto`` had chosen gives way to the next one; a named one raises.
+    The driver opens its facility when it is first needed.  Where the system then refuses (no memory for a
+    ring), a driver that ``auto`` had chosen gives way to the next one; a named one raises.
 
     Args:
         backend: one of ``WORDS``; None: what ``$PROACTORX_BACKEND`` says, else ``auto``.
@@ -182,7 +182,9 @@ class Choice:
             raise error  # a real problem of the program's, which every driver would have
         why = explain(error) if self.info.name == "io_uring" else f"{error.strerror} when it was opened"
         if self._named:
-            raise BackendError(f"backend {self.info.name} (named by {self._source}) cannot run here: {why}") from error
+            raise BackendError(
+                f"backend {self.info.name} (named by {self._source}) cannot run here: {why}"
+            ) from error
         self._rejected[self.info.name] = why
         self._take_best()
         return self.driver

@@ -20,7 +20,10 @@ def wrap(func: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
 
     @wraps(func)
     async def run(
-        *args: Any, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None, **kwargs: Any
+        *args: Any,
+        loop: asyncio.AbstractEventLoop | None = None,
+        executor: Executor | None = None,
+        **kwargs: Any,
     ) -> Any:
         return await in_thread(access_for(loop, executor), partial(func, *args, **kwargs))
 

@@ -22,14 +22,23 @@ if sys.platform.startswith("linux"):
 
 _T = TypeVar("_T")
 
-#: How a file was copied: its blocks are shared, FICLONE of ioctl(2); within the kernel, or by a server; by way of us.
+#: How a file was copied: its blocks are shared, FICLONE of ioctl(2); within the kernel, or by a server;
+#: by way of us.
 By = Literal["reflink", "copy_file_range", "read_write"]
 Progress = Callable[[int, int], object]
 
 #: So often a copy looks for a cancellation, and tells of its progress.
 _PIECE = 8 << 20
 #: What copy_file_range(2) says of files that it cannot copy and that can be read and written all the same.
-_NOT_BY_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
+_NOT_BY_RANGE = (
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EBADF,
+    errno.ETXTBSY,
+)
 _FICLONE = 0x40049409  # linux/fs.h; a few machines number their calls otherwise, and refuse this one
 
 
@@ -37,7 +46,8 @@ class Copied(int):
     """How many bytes were copied, and how.
 
     Attributes:
-        by: ``reflink``: the two files share their blocks until one is changed; ``copy_file_range``: within the kernel,
+        by: ``reflink``: the two files share their blocks until one is changed; ``copy_file_range``:
+        within the kernel,
             or by the server that has both; ``read_write``: by way of this process.
     """
 
@@ -110,7 +120,11 @@ class _Copy:
             try:
                 begun = self.done
                 self.total = max(self.total, begun + facts.st_size)
-                by: By = "reflink" if self._clone(source_fd, target_fd, facts) else self._pieces(source_fd, target_fd)
+                by: By = (
+                    "reflink"
+                    if self._clone(source_fd, target_fd, facts)
+                    else self._pieces(source_fd, target_fd)
+                )
             finally:
                 os.close(target_fd)
         finally:
@@ -135,7 +149,8 @@ class _Copy:
             moved = 0
             if by_range:
                 try:
-                    moved = os.copy_file_range(source, target, _PIECE)  # type: ignore[attr-defined, unused-ignore]
+                    copy_range: Any = os.copy_file_range  # type: ignore[attr-defined, unused-ignore]
+                    moved = copy_range(source, target, _PIECE)
                 except OSError as exc:
                     if exc.errno not in _NOT_BY_RANGE:
                         raise
@@ -200,13 +215,14 @@ def _size_of(top: Any, symlinks: bool) -> int:
 async def copy(source: AnyPath, target: AnyPath, *, progress: Progress | None = None) -> Copied:
     """Copy the bytes of a file; how many that were, and how it was done (``Copied.by``).
 
-    Where the file system can share blocks between files (Btrfs, XFS, bcachefs, ...) it takes no time and no room,
-    FICLONE of ioctl(2); else the bytes stay within the kernel where it can do that, copy_file_range(2).
+    Where the file system can share blocks between files (Btrfs, XFS, bcachefs, ...) it takes no time and no
+    room, FICLONE of ioctl(2); else the bytes stay within the kernel where it can do that, copy_file_range(2).
 
     Args:
         source: a path.
         target: a path; what is there is replaced.
-        progress: called in the loop's thread with the number of bytes copied so far, and of all. What it raises ends
+        progress: called in the loop's thread with the number of bytes copied so far, and of all.
+        What it raises ends
             the copy.
 
     Cancelled, it ends after the piece of at most 8 MiB at which it is; a part of the target is there then.
@@ -231,7 +247,8 @@ async def copy_tree(
     dirs_exist_ok: bool = False,
     progress: Progress | None = None,
 ) -> CopiedTree:
-    """Copy a directory with all that it holds, as ``shutil.copytree``; each file as ``copy``, with its times and mode.
+    """Copy a directory with all that it holds, as ``shutil.copytree``; each file as ``copy``,
+    with its times and mode.
 
     Args:
         source: a path.

@@ -36,7 +36,9 @@ def check(mode: str, buffering: int) -> None:
         io.UnsupportedOperation: this system has no O_DIRECT.
     """
     if "b" not in mode or buffering not in (-1, 0):
-        raise ValueError("direct=True is for binary files without a buffer: mode 'rb', 'wb', 'r+b' ..., buffering=0")
+        raise ValueError(
+            "direct=True is for binary files without a buffer: mode 'rb', 'wb', 'r+b' ..., buffering=0"
+        )
     if not hasattr(os, "O_DIRECT") and sys.platform != "win32":
         raise io.UnsupportedOperation("direct=True: this system has no O_DIRECT")
 
@@ -44,7 +46,8 @@ def check(mode: str, buffering: int) -> None:
 def opener(inner: Callable[[str, int], int] | None) -> Callable[[str, int], int] | None:
     """What opens a file for direct access, by `inner` where that is given.
 
-    On Windows that is an ordinary one: what goes past the cache there is a second handle (``Window.take_second``).
+    On Windows that is an ordinary one: what goes past the cache there is a second handle
+    (``Window.take_second``).
     """
     return partial(_open, inner) if sys.platform != "win32" else inner
 
@@ -60,7 +63,9 @@ def _open(inner: Callable[[str, int], int] | None, path: str, flags: int) -> int
     except OSError as exc:
         if exc.errno != errno.EINVAL:
             raise
-        raise OSError(errno.EINVAL, "direct=True: this file system has no direct access (O_DIRECT)", path) from exc
+        raise OSError(
+            errno.EINVAL, "direct=True: this file system has no direct access (O_DIRECT)", path
+        ) from exc
 
 
 def _plain(path: str, flags: int) -> int:

@@ -60,7 +60,10 @@ class OpeningContextManager(Awaitable[_F], AbstractAsyncContextManager[_F], Gene
         return await self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
     ) -> None:
         obj: Any = self._obj
         self._obj = None
@@ -366,10 +369,11 @@ def open(
 
     Args:
         file: a path, or a descriptor.
-        mode: as of the built-in ``open``; so are `buffering`, `encoding`, `errors`, `newline`, `closefd`, `opener`.
-        loop: the loop that will use the file; default: the one that runs.
+        mode: as of the built-in ``open``; so are `buffering`, `encoding`, `errors`, `newline`, `closefd`,
+        `opener`. loop: the loop that will use the file; default: the one that runs.
         executor: run what blocks there, and not on IO threads.
-        direct: past the page cache (O_DIRECT, open(2); FILE_FLAG_NO_BUFFERING): a raw binary file whose buffers,
+        direct: past the page cache (O_DIRECT, open(2); FILE_FLAG_NO_BUFFERING):
+        a raw binary file whose buffers,
             offsets and sizes are multiples of the block size; ``files.aligned`` makes such buffers.
 
     Raises:
@@ -386,7 +390,9 @@ def open(
 
 
 @singledispatch
-def wrap(file: Any, *, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None) -> Any:
+def wrap(
+    file: Any, *, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None
+) -> Any:
     """The asynchronous counterpart of an open file of the ``io`` module's.
 
     What blocks runs on IO threads, or on `executor`.
@@ -428,5 +434,9 @@ stdin = AsyncTextIndirectIOWrapper("sys.stdin", None, None, indirect=lambda: sys
 stdout = AsyncTextIndirectIOWrapper("sys.stdout", None, None, indirect=lambda: sys.stdout)
 stderr = AsyncTextIndirectIOWrapper("sys.stderr", None, None, indirect=lambda: sys.stderr)
 stdin_bytes = AsyncIndirectBufferedIOBase("sys.stdin.buffer", None, None, indirect=partial(_binary, "stdin"))
-stdout_bytes = AsyncIndirectBufferedIOBase("sys.stdout.buffer", None, None, indirect=partial(_binary, "stdout"))
-stderr_bytes = AsyncIndirectBufferedIOBase("sys.stderr.buffer", None, None, indirect=partial(_binary, "stderr"))
+stdout_bytes = AsyncIndirectBufferedIOBase(
+    "sys.stdout.buffer", None, None, indirect=partial(_binary, "stdout")
+)
+stderr_bytes = AsyncIndirectBufferedIOBase(
+    "sys.stderr.buffer", None, None, indirect=partial(_binary, "stderr")
+)

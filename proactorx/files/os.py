@@ -1,7 +1,7 @@
 """The functions of ``os`` on files and directories, as coroutines.
 
-Names are removed and changed by ops of the ring where there is one; the rest, and what it refuses, is done by IO
-threads.
+Names are removed and changed by ops of the ring where there is one; the rest, and what it refuses, is done by
+IO threads.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def _by_ring(func: Callable[..., Any], word: str) -> Callable[..., Coroutine[Any
 
         @wraps(func)
         async def run(
-            *args: Any, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None, **kwargs: Any
+            *args: Any,
+            loop: asyncio.AbstractEventLoop | None = None,
+            executor: Executor | None = None,
+            **kwargs: Any,
         ) -> Any:
             if not kwargs and await path_ops.change(access_for(loop, executor), what, event, args):
                 return None

@@ -1,4 +1,6 @@
-"""The functions of ``os.path`` that ask the file system, as coroutines; what they block, they block on IO threads."""
+"""The functions of ``os.path`` that ask the file system, as coroutines; what they block,
+they block on IO threads.
+"""
 
 from __future__ import annotations
 

@@ -153,8 +153,12 @@ def TemporaryDirectory(
     loop: _Loop = None,
     executor: Executor | None = None,
 ) -> OpeningContextManager[Any]:
-    """A directory that is removed with all it holds: ``tempfile.TemporaryDirectory``; entering it gives its name."""
-    return _TemporaryName(_directory(partial(tempfile.TemporaryDirectory, suffix, prefix, dir), loop, executor))
+    """A directory that is removed with all it holds: ``tempfile.TemporaryDirectory``;
+    entering it gives its name.
+    """
+    return _TemporaryName(
+        _directory(partial(tempfile.TemporaryDirectory, suffix, prefix, dir), loop, executor)
+    )
 
 
 async def _spooled(make: Any, loop: _Loop, executor: Executor | None) -> Any:
@@ -294,7 +298,9 @@ class AsyncTemporaryDirectory:
         executor: where it is removed; default: an IO thread.
     """
 
-    def __init__(self, file: tempfile.TemporaryDirectory[str], loop: _Loop, executor: Executor | None) -> None:
+    def __init__(
+        self, file: tempfile.TemporaryDirectory[str], loop: _Loop, executor: Executor | None
+    ) -> None:
         self._file = file
         self._loop = loop
         self._executor = executor

@@ -1,4 +1,6 @@
-"""Directories: ``scandir``, ``walk`` and ``stat_many``, some hundred entries for each call on an IO thread."""
+"""Directories: ``scandir``, ``walk`` and ``stat_many``,
+some hundred entries for each call on an IO thread.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _BATCH = 256
 
 
 class ScanDir:
-    """The entries of a directory, as ``os.DirEntry``: an asynchronous iterator, and a context manager that closes it.
+    """The entries of a directory, as ``os.DirEntry``: an asynchronous iterator,
+    and a context manager that closes it.
 
     Args:
         path: of the directory; default: the current one.
@@ -78,8 +81,9 @@ def _close_first(result: tuple[Any, Any]) -> None:
 def scandir(path: Any = ".") -> ScanDir:
     """The entries of a directory: ``async for entry in files.scandir(path)``; `entry` is an ``os.DirEntry``.
 
-    The directory is read some hundred entries at a time; ``async with`` closes it early. Of an entry, ``name``,
-    ``path`` and mostly ``is_dir()`` ask nobody; ``stat()`` may wait for the disk (see ``stat_many``).
+    The directory is read some hundred entries at a time; ``async with`` closes it early. Of an entry,
+    ``name``, ``path`` and mostly ``is_dir()`` ask nobody;
+    ``stat()`` may wait for the disk (see ``stat_many``).
 
     Raises:
         OSError: at the first entry, when it cannot be opened.
@@ -109,7 +113,10 @@ def _list(path: Any) -> tuple[list[Any], list[Any], list[Any]]:
 
 
 async def walk(
-    top: Any, topdown: bool = True, onerror: Callable[[OSError], object] | None = None, followlinks: bool = False
+    top: Any,
+    topdown: bool = True,
+    onerror: Callable[[OSError], object] | None = None,
+    followlinks: bool = False,
 ) -> AsyncIterator[tuple[Any, list[Any], list[Any]]]:
     """``os.walk``, one call on an IO thread for each directory: (path, names of directories, names of files).
 
@@ -151,7 +158,9 @@ def _stat_all(paths: list[Any], follow_symlinks: bool) -> list[os.stat_result | 
 
 
 async def stat_many(paths: Iterable[Any], *, follow_symlinks: bool = True) -> list[os.stat_result | OSError]:
-    """``os.stat`` of each of `paths`, in their order; in the place of one that fails stands its ``OSError``."""
+    """``os.stat`` of each of `paths`, in their order;
+    in the place of one that fails stands its ``OSError``.
+    """
     access = access_for()
     rest = iter(paths)
     found: list[os.stat_result | OSError] = []

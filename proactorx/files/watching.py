@@ -37,10 +37,12 @@ class Change(NamedTuple):
     """One change in a watched directory."""
 
     kind: str
-    """``created``, ``deleted``, ``modified``, ``written`` (closed after writing), ``attributes`` (on Windows these two
-    are ``modified``), ``moved_from`` and
-    ``moved_to`` (a rename within the directory gives both, with one `cookie`), ``gone`` (the directory itself; the last
-    change), ``overflow`` (there were more than the kernel keeps: look at the directory again)."""
+    """``created``, ``deleted``, ``modified``, ``written`` (closed after writing), ``attributes`` (on Windows
+    these two are ``modified``), ``moved_from`` and
+    ``moved_to`` (a rename within the directory gives both, with one `cookie`), ``gone`` (the directory
+    itself; the last change), ``overflow`` (there were more than the kernel keeps:
+    look at the directory again).
+    """
     path: str
     """Of what has changed; of ``gone`` and ``overflow`` the directory's."""
     is_dir: bool
@@ -171,7 +173,8 @@ def watch(path: Any) -> DirectoryWatch:
                 print(change.kind, change.path)
 
     Raises:
-        OSError: when it begins: `path` is no directory, or there are too many watches, inotify(7). ENOSYS: this system
+        OSError: when it begins: `path` is no directory, or there are too many watches, inotify(7). ENOSYS:
+        this system
             has no inotify. On Windows the system's own, of ReadDirectoryChangesW.
     """
     if sys.platform == "win32":

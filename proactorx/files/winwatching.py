@@ -1,4 +1,6 @@
-"""``watch`` on Windows: a thread of its own waits for the changes of each directory, ReadDirectoryChangesW."""
+"""``watch`` on Windows: a thread of its own waits for the changes of each directory,
+ReadDirectoryChangesW.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ class Listener:
     """
 
     def __init__(
-        self, watch: WindowsDirectoryWatch, path: str, loop: asyncio.AbstractEventLoop, started: asyncio.Future[None]
+        self,
+        watch: WindowsDirectoryWatch,
+        path: str,
+        loop: asyncio.AbstractEventLoop,
+        started: asyncio.Future[None],
     ) -> None:
         self._watch = weakref.ref(watch)
         self._path = path

@@ -47,7 +47,9 @@ def _write(path: bytes, data: Any, durable: bool) -> None:
 
 
 def _take_after(fd: int, old: os.stat_result) -> None:
-    """Give a new file, which is ours alone, the owner, the group and the mode of `old`, as far as that is allowed."""
+    """Give a new file, which is ours alone, the owner, the group and the mode of `old`,
+    as far as that is allowed.
+    """
     if sys.platform == "win32":
         return  # a file has the rights of its folder there
     mode = stat.S_IMODE(old.st_mode)
@@ -73,7 +75,8 @@ def _replace(path: bytes, data: Any, durable: bool) -> None:
     old = None
     with contextlib.suppress(FileNotFoundError):
         old = os.stat(path)
-    # Nobody may look into it before it has the permissions of what it replaces; a new one has those of any new file.
+    # Nobody may look into it before it has the permissions of what it replaces;
+    # a new one has those of any new file.
     mode = 0o666 if old is None else 0o600
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, mode)
     try:
@@ -107,10 +110,13 @@ async def write_bytes(path: AnyPath, data: Any, *, atomic: bool = False, durable
     Args:
         path: of the file.
         data: anything with the buffer protocol; not to be changed before this has ended.
-        atomic: others see the old file or the new one, and nothing between: it is written under another name in the
-            same directory, and renamed. It keeps the permissions of the old one, and its owner and group where that is
-            allowed (a group that it cannot keep may do no more than everybody), but not on Windows.
-        durable: the disk has it when this has ended, fsync(2), its name too; on Windows a name that is new may still
+        atomic: others see the old file or the new one, and nothing between:
+        it is written under another name in the
+            same directory, and renamed. It keeps the permissions of the old one, and its owner and group
+            where that is allowed (a group that it cannot keep may do no more than everybody),
+            but not on Windows.
+        durable: the disk has it when this has ended, fsync(2), its name too;
+        on Windows a name that is new may still
             be on its way, unless `atomic`.
 
     Cancelled, it ends all the same, in the background.

@@ -34,8 +34,8 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
 
     def _process_exited(self, returncode: int) -> None:
         self._context.run(super()._process_exited, returncode)
-        # Who waits for the child waits for no more than that, also where a grandchild keeps its pipes open.  Newer
-        # Pythons do this themselves.
+        # Who waits for the child waits for no more than that, also where a grandchild keeps its pipes open.
+        # Newer Pythons do this themselves.
         for waiter in self._exit_waiters or ():
             if not waiter.done():
                 waiter.set_result(returncode)

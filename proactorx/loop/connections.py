@@ -1,8 +1,8 @@
 """Connections and servers: what runs once per connection, on asyncio's own plumbing.
 
-``create_connection``, ``create_server``, ``connect_accepted_socket`` and ``start_tls`` are ``BaseEventLoop``'s; what is
-here is what they ask of a loop: transports made of sockets, and accepting.  The Unix forms are those of asyncio's own
-Unix loop, of which this class borrows the two methods.
+``create_connection``, ``create_server``, ``connect_accepted_socket`` and ``start_tls`` are
+``BaseEventLoop``'s; what is here is what they ask of a loop: transports made of sockets, and accepting.  The
+Unix forms are those of asyncio's own Unix loop, of which this class borrows the two methods.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class Connections(asyncio.BaseEventLoop):
             lower = cast("asyncio.Protocol", tls)
             self._make_socket_transport(rawsock, lower, extra=extra, server=server, context=context)
         except BaseException:
-            rawsock.close()  # a name or a context that cannot be used, or a server that is closed; nobody else would
+            # a name or a context that cannot be used, or a server that is closed; nobody else would
+            rawsock.close()
             raise
         return TLSTransport(self, tls)  # whose connection is made in a later turn
 
@@ -181,7 +182,8 @@ class Connections(asyncio.BaseEventLoop):
         # Nothing may come before connection_made().
         transport.pause_reading()
         if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
-            # What the reader holds already is the client's first message: newer Pythons do so too (gh-142352).
+            # What the reader holds already is the client's first message:
+            # newer Pythons do so too (gh-142352).
             buffer = getattr(getattr(protocol, "_stream_reader", None), "_buffer", None)
             if buffer:
                 tls.preload(buffer)
@@ -206,11 +208,11 @@ class Connections(asyncio.BaseEventLoop):
         if sock.fileno() < 0:
             raise OSError(9, "the socket is closed")
 
-    # ---------------------------------------------------------------------------------------------------- servers
+    # ------------------------------------------------------------------------------------------------ servers
 
     async def create_server(self, *args: Any, start_serving: bool = True, **kwargs: Any) -> asyncio.Server:
-        """``BaseEventLoop``'s, without the turn that it lets pass: who is cancelled there has a server and not its
-        name."""
+        """``BaseEventLoop``'s, without the turn that it lets pass: who is cancelled there has a server and
+        not its name."""
         server: Any = await super().create_server(*args, start_serving=False, **kwargs)
         if start_serving:
             self._serve(server, kwargs.get("sock"))
@@ -239,7 +241,9 @@ class Connections(asyncio.BaseEventLoop):
         make_tls = None
         if sslcontext is not None:
 
-            def make_tls(conn: socket.socket, protocol: asyncio.BaseProtocol, context: Context, peername: Any) -> None:
+            def make_tls(
+                conn: socket.socket, protocol: asyncio.BaseProtocol, context: Context, peername: Any
+            ) -> None:
                 conn.setblocking(False)
                 self._make_ssl_transport(
                     conn,
@@ -260,7 +264,8 @@ class Connections(asyncio.BaseEventLoop):
         number = sock.fileno()
         before = self._listeners.pop(number, None)
         if before is not None:
-            # A socket is served by the last who asks.  Or its user has closed it, and the number is another's now.
+            # A socket is served by the last who asks.  Or its user has closed it,
+            # and the number is another's now.
             before.close(keep=True)
         listener.start()
         self._listeners[number] = listener
@@ -290,17 +295,21 @@ class Connections(asyncio.BaseEventLoop):
             listener.close()
         self._listeners.clear()
 
-    # ------------------------------------------------------------------------------------------------- Unix sockets
+    # ------------------------------------------------------------------------------------------- Unix sockets
 
     if hasattr(socket, "AF_UNIX"):
 
-        async def create_unix_connection(self, *args: Any, sock: socket.socket | None = None, **kwargs: Any) -> Any:
+        async def create_unix_connection(
+            self, *args: Any, sock: socket.socket | None = None, **kwargs: Any
+        ) -> Any:
             """asyncio's own."""
             self._lend(sock)
             create: Any = asyncio.SelectorEventLoop.create_unix_connection
             return await create(self, *args, sock=sock, **kwargs)
 
-        async def create_unix_server(self, *args: Any, start_serving: bool = True, **kwargs: Any) -> asyncio.Server:
+        async def create_unix_server(
+            self, *args: Any, start_serving: bool = True, **kwargs: Any
+        ) -> asyncio.Server:
             """asyncio's own, and see ``create_server``."""
             create: Any = asyncio.SelectorEventLoop.create_unix_server
             server = await create(self, *args, start_serving=False, **kwargs)
@@ -330,7 +339,11 @@ class Connections(asyncio.BaseEventLoop):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     async def _create_connection_transport(
-        self, sock: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         def guarded() -> asyncio.BaseProtocol:
             try:

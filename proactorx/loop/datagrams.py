@@ -38,7 +38,8 @@ class Datagrams(asyncio.BaseEventLoop):
     _lend: Callable[[socket.socket | None], None]
     _is_lent: Callable[[socket.socket], bool]
 
-    async def create_datagram_endpoint(  # type: ignore[override]  # typeshed's has reuse_address, which is gone
+    # typeshed's has reuse_address, which is gone
+    async def create_datagram_endpoint(  # type: ignore[override]
         self,
         protocol_factory: Callable[[], asyncio.DatagramProtocol],
         local_addr: Any = None,

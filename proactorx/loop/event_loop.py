@@ -48,8 +48,9 @@ class EventLoop(
     """An asyncio event loop whose I/O goes through a completion port.
 
     Args:
-        backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``, or ``auto``.
-        spin: seconds for which the loop may look for I/O before it sleeps.  It does so only while that pays; it
+        backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``, or
+        ``auto``. spin: seconds for which the loop may look for I/O before it sleeps.
+        It does so only while that pays; it
             lowers latency where a core is free for it, and costs CPU time.  0: never.
 
     Raises:
@@ -78,7 +79,8 @@ class EventLoop(
         self._init_processes()
         self._init_readers()
         self._init_signals()
-        asyncio.BaseEventLoop.__init__(self)  # last: from here on it is not closed, and close() needs all of that
+        # last: from here on it is not closed, and close() needs all of that
+        asyncio.BaseEventLoop.__init__(self)
 
     def backend_info(self) -> drivers.BackendInfo:
         """What runs underneath, and why it was chosen."""
@@ -92,14 +94,16 @@ class EventLoop(
     if not TYPE_CHECKING:  # or every name would be an attribute
 
         def __getattr__(self, name: str) -> Any:
-            # What nest_asyncio asks first, before it gives the class methods that need a selector: no loop of this
-            # class would run any more.
+            # What nest_asyncio asks first, before it gives the class methods that need a selector: no loop of
+            # this class would run any more.
             if name == "_nest_patched" and sys._getframe(1).f_code.co_name == "_patch_loop":
                 raise ValueError(
-                    f"Can't patch loop of type {type(self)}: it has no selector, and its turn cannot be replaced. "
-                    "For nested runs use asyncio's own loop, or a loop in another thread"
+                    f"Can't patch loop of type {type(self)}: it has no selector, and its turn cannot be "
+                    "replaced. For nested runs use asyncio's own loop, or a loop in another thread"
                 )
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
 
     def __repr__(self) -> str:
         return (
@@ -107,13 +111,14 @@ class EventLoop(
             f"closed={self.is_closed()} debug={self.get_debug()}>"
         )
 
-    # ---------------------------------------------------------------------------------------------------- running
+    # ------------------------------------------------------------------------------------------------ running
 
     def run_forever(self) -> None:
         """Run until ``stop`` is called.
 
         Raises:
-            RuntimeError: the loop is closed, or running, or another loop runs in this thread, or the loop belongs to
+            RuntimeError: the loop is closed, or running, or another loop runs in this thread,
+            or the loop belongs to
                 the parent of this (forked) process.
         """
         self._check_closed()
@@ -124,7 +129,9 @@ class EventLoop(
         old_hooks = sys.get_asyncgen_hooks()
         try:
             self._thread_id = threading.get_ident()
-            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
             events._set_running_loop(self)
             self._run_until_stopped()
         finally:

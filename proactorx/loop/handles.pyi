@@ -4,8 +4,8 @@ from contextvars import Context
 from traceback import StackSummary
 from typing import Any
 
-# Handles are made by a loop. That they are asyncio's is what isinstance() sees: a compiled class cannot inherit from
-# those.
+# Handles are made by a loop. That they are asyncio's is what isinstance() sees: a compiled class cannot
+# inherit from those.
 class Handle(asyncio.Handle):
     _callback: Callable[..., object] | None
     _args: tuple[Any, ...] | None  # type: ignore[assignment]  # None once cancelled, asyncio's too

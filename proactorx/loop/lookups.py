@@ -1,6 +1,7 @@
 """``loop.getaddrinfo`` and ``loop.getnameinfo`` on IO threads.
 
-On stock asyncio they wait behind whatever keeps the executor's workers busy; here a full executor delays no connection.
+On stock asyncio they wait behind whatever keeps the executor's workers busy;
+here a full executor delays no connection.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ def policy_class() -> Any:
     """
     if sys.version_info >= (3, 16):
         raise RuntimeError(
-            "Python 3.16 has no event loop policies; use asyncio.run(main(), loop_factory=proactorx.new_event_loop)"
+            "Python 3.16 has no event loop policies; "
+            "use asyncio.run(main(), loop_factory=proactorx.new_event_loop)"
         )
     with warnings.catch_warnings():
         # Deprecated since 3.14; the warning is for those who call the policy API, not for us.

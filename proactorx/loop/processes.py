@@ -1,12 +1,12 @@
 """Subprocesses: ``subprocess_exec`` and ``subprocess_shell``.
 
-Both are ``BaseEventLoop``'s, and so is the transport; what is here is how a child is started and how its end is heard
-of: by an op of io_uring's; by a poll on its pidfd, pidfd_open(2); or by a thread that waits for it where the kernel has
-neither.  No signal handler is taken and no child watcher of asyncio's is asked, so it works in any thread, on every
-Python alike.
+Both are ``BaseEventLoop``'s, and so is the transport; what is here is how a child is started and how its end
+is heard of: by an op of io_uring's; by a poll on its pidfd, pidfd_open(2); or by a thread that waits for it
+where the kernel has neither.  No signal handler is taken and no child watcher of asyncio's is asked, so it
+works in any thread, on every Python alike.
 
-Only the loop's thread reaps.  So while the transport says that the child runs, its pid is the child's, and a signal
-cannot reach another process.
+Only the loop's thread reaps.  So while the transport says that the child runs, its pid is the child's, and a
+signal cannot reach another process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ _thread_numbers = itertools.count()
 class SubprocessTransport(ChildTransport):
     """asyncio's own subprocess transport, with its child started by ``subprocess.Popen``."""
 
-    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
+    def _start(
+        self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
+    ) -> None:
         self._proc = subprocess.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )
@@ -171,12 +173,14 @@ class Child:
             status = self.transport._proc.returncode  # its Popen was asked, by close() for one
         if status is None:
             status = UNKNOWN
-            logger.warning("child process pid %d exit status already read:  will report returncode 255", self.pid)
+            logger.warning(
+                "child process pid %d exit status already read:  will report returncode 255", self.pid
+            )
         elif self.loop.get_debug():
             logger.debug("process %s exited with returncode %s", self.pid, status)
         self.transport._process_exited(status)
 
-    # ----------------------------------------------------------------------------------------- without a pidfd
+    # ---------------------------------------------------------------------------------------- without a pidfd
 
     def _watch_by_thread(self) -> None:
         name = f"proactorx-waitpid-{next(_thread_numbers)}"

@@ -64,7 +64,8 @@ class Readers(asyncio.BaseEventLoop):
         """Undo ``add_reader``; whether there was a callback.
 
         Raises:
-            ValueError: `fd` is not a descriptor, nor an object that was given to ``add_reader`` before it was closed.
+            ValueError: `fd` is not a descriptor, nor an object that was given to ``add_reader`` before it was
+            closed.
         """
         return self._remove(fd, POLLIN)
 
@@ -85,7 +86,11 @@ class Readers(asyncio.BaseEventLoop):
             if self.is_closed():
                 return False
             # A file that was closed since.
-            known = (fd for (fd, asked), watched in self._watches.items() if asked == events and watched.file is file)
+            known = (
+                fd
+                for (fd, asked), watched in self._watches.items()
+                if asked == events and watched.file is file
+            )
             number = next(known, None)
             if number is None:
                 raise
@@ -102,7 +107,8 @@ class Readers(asyncio.BaseEventLoop):
         # Always a new op: the number may belong to another file by now.
         self._unwatch(fd, events)
         if isinstance(file, int):
-            # As on stock asyncio: a descriptor is known by the object that the other direction was asked for with.
+            # As on stock asyncio: a descriptor is known by the object that the other direction was asked for
+            # with.
             other = self._watches.get((fd, POLLIN + POLLOUT - events))
             file = file if other is None else other.file
         handle = self._make_handle(callback, args)

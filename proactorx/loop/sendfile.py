@@ -1,4 +1,5 @@
-"""``loop.sendfile`` and ``loop.sock_sendfile`` with sendfile(2): the bytes go from the page cache to the socket.
+"""``loop.sendfile`` and ``loop.sock_sendfile`` with sendfile(2):
+the bytes go from the page cache to the socket.
 
 On Windows with TransmitFile, see ``winsendfile.py``.
 
@@ -53,9 +54,15 @@ def _regular(file: IO[bytes]) -> int:
 
 
 async def _send(
-    source: int, offset: int, count: int | None, target: Callable[[], int], room: Callable[[], Awaitable[object]]
+    source: int,
+    offset: int,
+    count: int | None,
+    target: Callable[[], int],
+    room: Callable[[], Awaitable[object]],
 ) -> int:
-    """Send up to `count` bytes of `source` (None: all); `target` is asked for the descriptor before each call."""
+    """Send up to `count` bytes of `source` (None: all);
+    `target` is asked for the descriptor before each call.
+    """
     sent = 0
     moved = False  # whether the position of the file is ours to set: not where the fall-back goes on
     try:
@@ -87,9 +94,11 @@ async def _send(
 
 
 class _StandIn(asyncio.Protocol):
-    """In place of the user's protocol while a file is written to its transport: reads nothing, and waits for room.
+    """In place of the user's protocol while a file is written to its transport: reads nothing,
+    and waits for room.
 
-    asyncio's own leaves the user's protocol as paused or not as it was before, whatever the transport has told since.
+    asyncio's own leaves the user's protocol as paused or not as it was before,
+    whatever the transport has told since.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: StreamTransport | TLSTransport) -> None:
@@ -137,10 +146,14 @@ class Sendfile(Threads):
 
     _socket_table: SocketTable
 
-    async def _sock_sendfile_native(self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None) -> int:
+    async def _sock_sendfile_native(
+        self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
         source = _regular(file)
         if sys.platform == "win32":
-            return await Transmission(self, source, offset, count).send(lambda: self._socket_table.checked(sock))
+            return await Transmission(self, source, offset, count).send(
+                lambda: self._socket_table.checked(sock)
+            )
         return await _send(
             source,
             offset,
@@ -149,7 +162,9 @@ class Sendfile(Threads):
             lambda: self._socket_table.poll(sock, POLLOUT),
         )
 
-    async def _sendfile_native(self, transp: SendingTransport, file: IO[bytes], offset: int, count: int | None) -> int:
+    async def _sendfile_native(
+        self, transp: SendingTransport, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
         source = _regular(file)
         if sys.platform == "win32":
             send = Transmission(self, source, offset, count).send

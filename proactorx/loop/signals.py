@@ -1,7 +1,8 @@
 """Signals: a wake-up descriptor, so that a signal ends a wait whichever thread it was delivered to.
 
-Python's C-level handler writes the signal's number to the descriptor of ``signal.set_wakeup_fd``; the Python-level
-handler then runs in the main thread, where the loop is awake.  Only the main thread's loop does this.
+Python's C-level handler writes the signal's number to the descriptor of ``signal.set_wakeup_fd``; the
+Python-level handler then runs in the main thread, where the loop is awake.
+Only the main thread's loop does this.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _wakeup_fds: set[int] = set()
 
 
 def _after_fork_in_child() -> None:
-    """A signal of the child's must not wake the parent. asyncio sees to that from Python 3.12 on, and not for 3.11."""
+    """A signal of the child's must not wake the parent. asyncio sees to that from Python 3.12 on,
+    and not for 3.11.
+    """
     if not _wakeup_fds:
         return
     current = signal.set_wakeup_fd(-1)
@@ -65,15 +68,18 @@ class Signals(asyncio.BaseEventLoop):
         self._has_wakeup_fd = False
         self._other_wakeup_fd = -1
 
-    # ------------------------------------------------------------------------------------------ the wake-up descriptor
+    # --------------------------------------------------------------------------------- the wake-up descriptor
 
     def _before_sleep(self) -> None:
-        """The loop is about to sleep for the first time in this run: in the main thread, signals are to wake it."""
+        """The loop is about to sleep for the first time in this run: in the main thread,
+        signals are to wake it.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._take_wakeup_fd()
         if self._other_wakeup_fd != -1 and not self._signal_handlers:
-            self._give_wakeup_fd_back()  # the program has one of its own, which gets the bytes as on stock asyncio
+            # the program has one of its own, which gets the bytes as on stock asyncio
+            self._give_wakeup_fd_back()
 
     def _release_signals(self) -> None:
         """The run is over."""
@@ -149,7 +155,7 @@ class Signals(asyncio.BaseEventLoop):
         for sock in pair:
             sock.close()
 
-    # ------------------------------------------------------------------------------------------------------ handlers
+    # ----------------------------------------------------------------------------------------------- handlers
 
     def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call `callback` in the loop when signal `sig` comes; only in the main thread.

@@ -1,4 +1,5 @@
-"""The two pools of a loop: IO threads for what blocks inside the loop's own methods, workers for ``run_in_executor``.
+"""The two pools of a loop: IO threads for what blocks inside the loop's own methods,
+workers for ``run_in_executor``.
 
 Neither can keep the other waiting.
 """
@@ -28,8 +29,11 @@ class Threads(asyncio.BaseEventLoop):
     _default_executor: Executor | None
     _executor_shutdown_called: bool
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
-        """Run ``func(*args)`` in an executor; None: the default one, whose threads are called proactorx-worker-N.
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
+        """Run ``func(*args)`` in an executor; None: the default one,
+        whose threads are called proactorx-worker-N.
 
         Raises:
             RuntimeError: the loop is closed, or the default executor has been shut down.
@@ -41,7 +45,8 @@ class Threads(asyncio.BaseEventLoop):
 
     @property
     def io_pool(self) -> IOThreadPool:
-        """The loop's IO threads: an ``IOThreadPool``, made when it is first asked for and closed with the loop.
+        """The loop's IO threads: an ``IOThreadPool``,
+        made when it is first asked for and closed with the loop.
 
         Raises:
             RuntimeError: the loop is closed.

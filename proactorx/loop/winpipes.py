@@ -1,7 +1,7 @@
 """Pipes on Windows: ``connect_read_pipe`` and ``connect_write_pipe``, and named pipes as servers and clients.
 
-``create_pipe_connection`` and ``start_serving_pipe`` are those of asyncio's ``ProactorEventLoop``: what Unix sockets
-are elsewhere.  All need the iocp driver; on another one they raise ``NotImplementedError``.
+``create_pipe_connection`` and ``start_serving_pipe`` are those of asyncio's ``ProactorEventLoop``: what Unix
+sockets are elsewhere.  All need the iocp driver; on another one they raise ``NotImplementedError``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _BUSY_DELAYS = (0.001, 0.1)  # seconds: the first pause before another try to co
 def _check_handle(name: str, pipe: Any) -> None:
     """Refuse what has no overlapped handle.
 
-    The number of a file of Python's is a descriptor of the C library's: as a handle it might be somebody else's.  And
-    the files and pipes that Python opens are not for overlapped use.
+    The number of a file of Python's is a descriptor of the C library's: as a handle it might be somebody
+    else's.  And the files and pipes that Python opens are not for overlapped use.
     """
     number = pipe.fileno()
     try:
@@ -41,13 +41,17 @@ def _check_handle(name: str, pipe: Any) -> None:
     except OSError:
         right = False
     if not right:
-        raise ValueError(f"{name}: needs the overlapped handle of a pipe (asyncio.windows_utils.pipe), not {pipe!r}")
+        raise ValueError(
+            f"{name}: needs the overlapped handle of a pipe (asyncio.windows_utils.pipe), not {pipe!r}"
+        )
 
 
 class PipeServer:
     """Serves one name: there is always an instance of the pipe that waits for the next client."""
 
-    def __init__(self, loop: Pipes, port: LoopPort, factory: Callable[[], asyncio.BaseProtocol], address: str) -> None:
+    def __init__(
+        self, loop: Pipes, port: LoopPort, factory: Callable[[], asyncio.BaseProtocol], address: str
+    ) -> None:
         self._loop = loop
         self._port = port
         self._factory = factory
@@ -64,7 +68,14 @@ class PipeServer:
         flags = _winapi.PIPE_WAIT | _REJECT_REMOTE_CLIENTS
         unlimited = _winapi.PIPE_UNLIMITED_INSTANCES
         handle = _winapi.CreateNamedPipe(
-            self._address, mode, flags, unlimited, _BUFFER, _BUFFER, _winapi.NMPWAIT_WAIT_FOREVER, _winapi.NULL
+            self._address,
+            mode,
+            flags,
+            unlimited,
+            _BUFFER,
+            _BUFFER,
+            _winapi.NMPWAIT_WAIT_FOREVER,
+            _winapi.NULL,
         )
         return windows_utils.PipeHandle(handle)
 

@@ -1,7 +1,7 @@
 """Subprocesses on Windows: ``subprocess_exec`` and ``subprocess_shell``.
 
-The pipes are overlapped ones (``asyncio.windows_utils.Popen``), and the end of a child is heard of by a wait on its
-process handle, which posts a packet.  All of it needs the iocp driver.
+The pipes are overlapped ones (``asyncio.windows_utils.Popen``), and the end of a child is heard of by a wait
+on its process handle, which posts a packet.  All of it needs the iocp driver.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class SubprocessTransport(ChildTransport):
 
     _proc: Any
 
-    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
+    def _start(
+        self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
+    ) -> None:
         self._proc = windows_utils.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )

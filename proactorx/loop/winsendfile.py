@@ -1,4 +1,6 @@
-"""``loop.sendfile`` and ``loop.sock_sendfile`` on Windows: TransmitFile, the kernel reads the file and sends it."""
+"""``loop.sendfile`` and ``loop.sock_sendfile`` on Windows: TransmitFile,
+the kernel reads the file and sends it.
+"""
 
 from __future__ import annotations
 

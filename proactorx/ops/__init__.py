@@ -1,1 +1,3 @@
-"""Operations: what each kind is, and the life of one from submit to its last packet.  Knows no driver and no port."""
+"""Operations: what each kind is, and the life of one from submit to its last packet.
+Knows no driver and no port.
+"""

@@ -1,4 +1,6 @@
-"""IO threads: a pool for what blocks and what a kernel cannot do asynchronously, apart from the executor's workers."""
+"""IO threads: a pool for what blocks and what a kernel cannot do asynchronously,
+apart from the executor's workers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The port behind ``IOThreadPool.bind``: one thread takes its packets, in batches, and IO threads run the callbacks.
+"""The port behind ``IOThreadPool.bind``: one thread takes its packets, in batches,
+and IO threads run the callbacks.
 
 That thread runs no code of a user's, so no callback that blocks can keep it from the next packet.
 """

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: As the IO threads of .NET's first thread pool had it: SetMinThreads, and its gate thread.
 MAX_THREADS = 64
-#: More than .NET has at once (one per CPU): with 2 threads, 32 bodies of 0.5 ms at a time took 2.8 times as long as on
-#: an executor, with 8 threads 0.7 times. Threads that nobody needs are not started.
+#: More than .NET has at once (one per CPU): with 2 threads, 32 bodies of 0.5 ms at a time took 2.8 times as
+#: long as on an executor, with 8 threads 0.7 times. Threads that nobody needs are not started.
 MIN_THREADS = 8
 IDLE = 20.0
 GATE = 0.5
@@ -46,8 +46,8 @@ class Growth(NamedTuple):
     change: int
     """1: started; -1: ended; 0: the system refused a thread."""
     reason: str
-    """``minimum``, ``blocking``, ``starvation``, ``compensation``; ``idle``, ``limit lowered``, ``closed``; or what
-    the system said."""
+    """``minimum``, ``blocking``, ``starvation``, ``compensation``; ``idle``, ``limit lowered``, ``closed``;
+    or what the system said."""
     active: int
     """How many there were then."""
 
@@ -74,9 +74,10 @@ class PoolStats(NamedTuple):
 class IOThreadPool(PoolCore):
     """Threads for what blocks: file operations, name lookups, callbacks of completion ports.
 
-    The first packet starts a thread, and so does each further one that finds no idle thread, up to `min_threads`.
-    Beyond that, one thread is started per `gate` seconds while packets wait and none was taken, or while fewer than
-    `min_threads` threads are not blocked. A thread that had nothing to do for `idle` seconds ends; the last one stays.
+    The first packet starts a thread, and so does each further one that finds no idle thread, up to
+    `min_threads`. Beyond that, one thread is started per `gate` seconds while packets wait and none was
+    taken, or while fewer than `min_threads` threads are not blocked.
+    A thread that had nothing to do for `idle` seconds ends; the last one stays.
 
     The threads are daemons. The interpreter's exit waits a few seconds for what runs, and not for more.
 
@@ -127,7 +128,7 @@ class IOThreadPool(PoolCore):
         least, most = self._limits()
         return f"<IOThreadPool active={active} working={working} queued={queued} threads={least}..{most}>"
 
-    # ---------------------------------------------------------------------------------------------------- limits
+    # ------------------------------------------------------------------------------------------------- limits
 
     @property
     def min_threads(self) -> int:
@@ -190,7 +191,7 @@ class IOThreadPool(PoolCore):
         finally:
             self._block(seat, -1)
 
-    # ------------------------------------------------------------------------------------------------------ bind
+    # --------------------------------------------------------------------------------------------------- bind
 
     @property
     def port(self) -> CompletionPort:
@@ -213,7 +214,8 @@ class IOThreadPool(PoolCore):
             return self._poller.port
 
     def bind(self, file: Any, callback: Callable[[Packet], object]) -> None:
-        """Bind `file` to ``port``: an IO thread calls ``callback(packet)`` for each operation on it that has ended.
+        """Bind `file` to ``port``: an IO thread calls ``callback(packet)`` for each operation on it that has
+        ended.
 
         Args:
             file: a socket, a file object or a descriptor; ``port.unbind`` is the counterpart.
@@ -228,7 +230,7 @@ class IOThreadPool(PoolCore):
             raise TypeError(f"a callable object was expected, got {callback!r}")
         self.port.bind(file, callback)
 
-    # --------------------------------------------------------------------------------------------------- threads
+    # ------------------------------------------------------------------------------------------------ threads
 
     def _start(self, reason: str) -> None:
         """Start the thread for which the core has raised its count."""
@@ -243,7 +245,8 @@ class IOThreadPool(PoolCore):
         try:
             thread.start()
         except BaseException as exc:
-            # A KeyboardInterrupt may come when the thread has started; it sees then that it is not counted, and ends.
+            # A KeyboardInterrupt may come when the thread has started; it sees then that it is not counted,
+            # and ends.
             self._refused(seat, exc)
             with self._lock:
                 self._threads.discard(thread)
@@ -325,7 +328,7 @@ class IOThreadPool(PoolCore):
         except Exception:
             sys.excepthook(*sys.exc_info())
 
-    # ------------------------------------------------------------------------------------------------------ end
+    # ---------------------------------------------------------------------------------------------------- end
 
     def close(self, wait: bool = True, *, cancel_queued: bool = False) -> None:
         """Take nothing more; what was queued is run, and the threads end. Twice is allowed.
@@ -402,7 +405,9 @@ _making = threading.Lock()
 
 
 def default_pool() -> IOThreadPool:
-    """The pool of this process, made at the first call, for what belongs to no loop of ours. Do not close it."""
+    """The pool of this process, made at the first call, for what belongs to no loop of ours.
+    Do not close it.
+    """
     global _default
     with _making:
         if _default is None or _default._forked():

@@ -45,7 +45,11 @@ def pack(family: int, address: Any) -> bytes:
         if zone and not scope:
             scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
         flow = address[2] if len(address) > 2 else 0
-        rest = struct.pack("!HI", address[1], flow) + socket.inet_pton(family, host) + scope.to_bytes(4, sys.byteorder)
+        rest = (
+            struct.pack("!HI", address[1], flow)
+            + socket.inet_pton(family, host)
+            + scope.to_bytes(4, sys.byteorder)
+        )
     elif _AF_UNIX is not None and family == _AF_UNIX:
         path = bytes(address) if isinstance(address, (bytes, bytearray)) else os.fsencode(address)
         # "": unnamed, unix(7).  An abstract name may fill all of the space, a path ends with a null.

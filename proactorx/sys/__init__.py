@@ -1,9 +1,9 @@
 """The ground floor: what the operating system offers, and nothing of this package.
 
-The only room that includes system headers.  Each header has one ``.pxd`` that declares it, and every module cimports
-from there.  Where POSIX and Windows differ a header includes its other half (``socket.h``, ``socket_windows.h``), and
-both have the same functions.  All calls have one convention: the result, or ``-errno`` with the numbers of
-``errnos.h``.
+The only room that includes system headers.  Each header has one ``.pxd`` that declares it, and every module
+cimports from there.  Where POSIX and Windows differ a header includes its other half (``socket.h``,
+``socket_windows.h``), and both have the same functions.  All calls have one convention: the result, or
+``-errno`` with the numbers of ``errnos.h``.
 
 =============  ============================================================================================
 atomic         words that threads share: load_acquire, store_release, compare_exchange and so on

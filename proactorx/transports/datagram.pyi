@@ -9,7 +9,8 @@ from proactorx.transports.sending import SendingTransport
 class UDPTransport(asyncio.DatagramTransport, asyncio.Transport): ...
 class Arena: ...
 
-# A UDPTransport, and so an asyncio.DatagramTransport, is what isinstance() sees: a compiled class cannot inherit.
+# A UDPTransport, and so an asyncio.DatagramTransport, is what isinstance() sees:
+# a compiled class cannot inherit.
 class DatagramTransport(SendingTransport, UDPTransport):
     max_size: ClassVar[int]
     def __init__(

@@ -19,7 +19,8 @@ class PipeFile:
 
 class PeerOp(Op): ...
 
-# A ReadPipe, and so an asyncio.ReadTransport, is what isinstance() sees: a compiled class cannot inherit from them.
+# A ReadPipe, and so an asyncio.ReadTransport, is what isinstance() sees:
+# a compiled class cannot inherit from them.
 class ReadPipeTransport(BaseTransport, ReadPipe):
     def __init__(
         self,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class SharedSocket(trsock.TransportSocket):
     """asyncio's own, and what the transport has put off is sent before anybody can come between.
 
-    Asked for its number or for a duplicate, somebody may send on it whenever he likes: from then on nothing is put off.
+    Asked for its number or for a duplicate, somebody may send on it whenever he likes:
+    from then on nothing is put off.
     """
 
     __slots__ = ("_transport",)

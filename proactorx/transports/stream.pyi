@@ -11,7 +11,8 @@ from proactorx.transports.sending import SendingTransport
 class TCPTransport(_FlowControlMixin, asyncio.Transport): ...
 class RawProtocol(Flushable): ...
 
-# A TCPTransport, and so an asyncio.Transport, is what isinstance() sees: a compiled class cannot inherit from them.
+# A TCPTransport, and so an asyncio.Transport, is what isinstance() sees:
+# a compiled class cannot inherit from them.
 class StreamTransport(SendingTransport, TCPTransport):
     _sendfile_compatible: ClassVar[_SendfileMode]
     _start_tls_compatible: ClassVar[bool]

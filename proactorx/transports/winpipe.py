@@ -1,11 +1,11 @@
 """Pipe transports of Windows: overlapped ReadFile and WriteFile on handles.
 
 One read and one write are in flight at a time, and own their memory.  The end of a pipe is an error there
-(ERROR_BROKEN_PIPE); an empty message is not the end.  A transport that only writes reads as well where it may: so it
-hears that the other side is gone.
+(ERROR_BROKEN_PIPE); an empty message is not the end.  A transport that only writes reads as well where it
+may: so it hears that the other side is gone.
 
-The handle belongs to the object that was given (``asyncio.windows_utils.PipeHandle`` or one like it), and is closed
-through it once the last op on it has ended.
+The handle belongs to the object that was given (``asyncio.windows_utils.PipeHandle`` or one like it), and is
+closed through it once the last op on it has ended.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         self._told = False
         self._refused = 0
 
-    # ------------------------------------------------------------------------------------------ what users ask for
+    # ------------------------------------------------------------------------------------- what users ask for
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Call `protocol` from now on."""
@@ -94,14 +94,15 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         state = "closed" if self._told else "closing" if self._closing else "open"
         return f"<{type(self).__name__} {state} handle={self._fd} bufsize={self._size}>"
 
-    # ----------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     def start(self, waiter: asyncio.Future[Any] | None = None) -> None:
         """Call ``connection_made``, then read, then wake who waits for the transport."""
         self._loop.call_soon(self._protocol.connection_made, self)
         self._loop.call_soon(self._read)
         if waiter is not None:
-            self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
+            wake = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+            self._loop.call_soon(wake, waiter, None)
 
     def _read(self) -> None:
         if self._reading is None and not self._closing and not self._paused:
@@ -181,7 +182,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         elif not self._paused and not self._closing:
             self._end()
 
-    # ----------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------ writing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`; anything mutable may be changed after the call.
@@ -245,7 +246,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         """
         raise NotImplementedError("write_eof: a named pipe cannot be closed in one direction")
 
-    # ------------------------------------------------------------------------------------------------------ ending
+    # ------------------------------------------------------------------------------------------------- ending
 
     def close(self) -> None:
         """Stop reading, write what is queued, then call ``connection_lost(None)``.  Twice is allowed."""

@@ -31,12 +31,13 @@ FAMILIES = ("multishot", "streams")
 
 # Names of opcodes by number, io_uring_enter(2).
 OPCODES = (  # noqa: SIM905
-    "nop readv writev fsync read_fixed write_fixed poll_add poll_remove sync_file_range sendmsg recvmsg timeout "
-    "timeout_remove accept async_cancel link_timeout connect fallocate openat close files_update statx read write "
-    "fadvise madvise send recv openat2 epoll_ctl splice provide_buffers remove_buffers tee shutdown renameat unlinkat "
-    "mkdirat symlinkat linkat msg_ring fsetxattr setxattr fgetxattr getxattr socket uring_cmd send_zc sendmsg_zc "
-    "read_multishot waitid futex_wait futex_wake futex_waitv fixed_fd_install ftruncate bind listen recv_zc epoll_wait "
-    "readv_fixed writev_fixed pipe nop128 uring_cmd128"
+    "nop readv writev fsync read_fixed write_fixed poll_add poll_remove sync_file_range sendmsg recvmsg "
+    "timeout timeout_remove accept async_cancel link_timeout connect fallocate openat close files_update "
+    "statx read write fadvise madvise send recv openat2 epoll_ctl splice provide_buffers remove_buffers "
+    "tee shutdown renameat unlinkat mkdirat symlinkat linkat msg_ring fsetxattr setxattr fgetxattr "
+    "getxattr socket uring_cmd send_zc sendmsg_zc read_multishot waitid futex_wait futex_wake "
+    "futex_waitv fixed_fd_install ftruncate bind listen recv_zc epoll_wait readv_fixed writev_fixed pipe "
+    "nop128 uring_cmd128"
 ).split()
 _NEEDED = ("poll_add", "async_cancel", "openat", "statx", "read", "write")
 
@@ -47,10 +48,14 @@ def disabled() -> frozenset[str]:
     Raises:
         ValueError: an unknown word.
     """
-    words = frozenset(w.strip() for w in os.environ.get("PROACTORX_URING_DISABLE", "").split(",") if w.strip())
+    words = frozenset(
+        w.strip() for w in os.environ.get("PROACTORX_URING_DISABLE", "").split(",") if w.strip()
+    )
     for word in words:
         if word not in FAMILIES:
-            raise ValueError(f"unknown family {word!r} in PROACTORX_URING_DISABLE: one of {', '.join(FAMILIES)}")
+            raise ValueError(
+                f"unknown family {word!r} in PROACTORX_URING_DISABLE: one of {', '.join(FAMILIES)}"
+            )
     return words
 
 
@@ -65,7 +70,10 @@ def explain(error: int) -> str:
     """Why the setup of a ring failed with `error`, in words."""
     name = errno.errorcode.get(error, str(error))
     if error == errno.ENOSYS:
-        return f"{name} from setup: this kernel has no io_uring (it came with Linux 5.1), or a seccomp filter hides it"
+        return (
+            f"{name} from setup: this kernel has no io_uring (it came with Linux 5.1), "
+            "or a seccomp filter hides it"
+        )
     if error in (errno.EPERM, errno.EACCES):
         sysctl = _sysctl()
         if sysctl in ("1", "2"):
@@ -101,7 +109,9 @@ def probe() -> Probe:
     try:
         from proactorx.drivers.io_uring.features import probe_ring
     except ImportError as exc:
-        return Probe("io_uring", False, f"the compiled driver is missing: {exc}", kernel=kernel, suitable=False)
+        return Probe(
+            "io_uring", False, f"the compiled driver is missing: {exc}", kernel=kernel, suitable=False
+        )
     try:
         found = probe_ring()
     except OSError as exc:

@@ -1,7 +1,7 @@
 """The select driver: completions made of readiness, on the standard library's ``selectors``.
 
-For macOS, BSD and anything else without a driver of its own; complete, not fast.  ``selectors.DefaultSelector`` is
-kqueue there, epoll on Linux.
+For macOS, BSD and anything else without a driver of its own; complete, not fast.
+``selectors.DefaultSelector`` is kqueue there, epoll on Linux.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from proactorx.drivers.readiness.driver import PythonReadinessDriver
 from proactorx.ops.constants import POLLIN, POLLOUT
 
-#: After so many waits that ended early and brought nothing, the selector reports something that it does not know.
+#: After so many waits that ended early and brought nothing,
+#: the selector reports something that it does not know.
 _EMPTY_WAITS = 4
 
 
@@ -41,7 +42,9 @@ class SelectDriver(PythonReadinessDriver):
     def _interest(self, fd: int, before: int, after: int) -> None:
         if self._selector is None or self.closed or self.forked:
             return
-        events = (selectors.EVENT_READ if after & POLLIN else 0) | (selectors.EVENT_WRITE if after & POLLOUT else 0)
+        events = (selectors.EVENT_READ if after & POLLIN else 0) | (
+            selectors.EVENT_WRITE if after & POLLOUT else 0
+        )
         # Not modify(): it does nothing for equal events, and the number may belong to another file by now.
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
@@ -77,15 +80,17 @@ class SelectDriver(PythonReadinessDriver):
             if key.fileobj is self._reader:
                 self._drain()
                 continue
-            mask = (POLLIN if events & selectors.EVENT_READ else 0) | (POLLOUT if events & selectors.EVENT_WRITE else 0)
+            mask = (POLLIN if events & selectors.EVENT_READ else 0) | (
+                POLLOUT if events & selectors.EVENT_WRITE else 0
+            )
             found.append((key.fd, mask))
         return found
 
     def _renew(self) -> None:
         """Go on with a new selector.
 
-        Somebody has closed a descriptor and keeps a duplicate of it: epoll goes on reporting it, and it cannot be
-        removed any more, epoll(7).
+        Somebody has closed a descriptor and keeps a duplicate of it: epoll goes on reporting it, and it
+        cannot be removed any more, epoll(7).
         """
         assert self._selector is not None
         old, self._selector = self._selector, selectors.DefaultSelector()
@@ -100,7 +105,9 @@ class SelectDriver(PythonReadinessDriver):
         old.close()
 
     def _closed(self) -> list[tuple[int, int]]:
-        """The descriptors that their owners have closed, which are not waited for any more: ready, to find out."""
+        """The descriptors that their owners have closed, which are not waited for any more: ready,
+        to find out.
+        """
         assert self._selector is not None
         closed = []
         for key in list(self._selector.get_map().values()):
