@@ -258,8 +258,6 @@ def _cycles(uses: dict[str, set[str]]) -> Iterator[list[str]]:
 
 #: Modules that have cycles still.
 STILL_CYCLIC = {
-    "proactorx.cli.render",
-    "proactorx.cli.picture",
     "proactorx.drivers.io_uring.probe",
     "proactorx.files.winwatching",
 }

@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import proactorx
 from proactorx.cli.errors import NO_RICH, CliError
-from proactorx.pool import Growth, IOThreadPool
+from proactorx.cli.story import Pool, Sample, Story
+from proactorx.pool import IOThreadPool
 
 #: The phases, and each one's share of the time.
 PHASES = (("calm", 0.1), ("workers saturated", 0.35), ("IO callbacks block", 0.35), ("rest", 0.2))
@@ -24,39 +24,6 @@ ROUNDS = 3  # calls for each worker
 BLOCKED = 10  # callbacks that block, for a pool that starts 2 threads at once
 SAMPLES = 54  # columns of the picture
 WORKERS = "proactorx-worker-"
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """One pool at one moment."""
-
-    threads: int
-    busy: int
-    queued: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Both pools at one moment."""
-
-    at: float  # seconds since the start
-    phase: str
-    workers: Pool
-    io: Pool
-
-
-@dataclass(slots=True)
-class Story:
-    """Everything that :mod:`picture` shows."""
-
-    seconds: float
-    backend: str
-    gate: float
-    idle: float
-    phase: str = ""
-    samples: list[Sample] = field(default_factory=list)
-    waits: dict[str, dict[str, float]] = field(default_factory=dict)  # phase -> pool -> seconds at most
-    log: list[tuple[float, Growth]] = field(default_factory=list)  # seconds since the start
 
 
 class Counter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -14,8 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from proactorx.cli.demo_threads import Pool, Story
+from proactorx.cli.story import Pool, Story
 
 HEIGHTS = "▁▂▃▄▅▆▇█"
 NUMBERS = "0123456789"

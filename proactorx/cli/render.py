@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -14,10 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from proactorx.cli import probe
-
-if TYPE_CHECKING:
-    from proactorx.cli.demo import Result
+from proactorx.cli import report as texts
+from proactorx.cli.comparison import Result
 
 COLOURS = {"proactorx": "green", "asyncio": "blue"}
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -88,7 +86,7 @@ def _demo_facts(result: Result) -> list[tuple[str, str]]:
     ours = result.servers["proactorx"]
     rounds = _plural(len(result.rounds["proactorx"]), "round")
     return [
-        ("driver", probe.named(ours)),
+        ("driver", texts.named(ours)),
         ("why", ours["reason"]),
         ("beside", f"stock asyncio with its {result.servers['asyncio']['name']}"),
         (
@@ -189,7 +187,7 @@ def show_probe(report: dict[str, Any]) -> None:
     """Print the report on drivers as tables."""
     console = Console(highlight=False)
     console.print()
-    console.print(_facts(probe.summary(report)))
+    console.print(_facts(texts.summary(report)))
     table = Table(box=box.ROUNDED)
     for caption in ("driver", "runs here", "tier"):
         table.add_column(caption, no_wrap=True)
@@ -205,7 +203,7 @@ def show_probe(report: dict[str, Any]) -> None:
     console.print()
     console.print(_inset(table))
     for driver in report["drivers"]:
-        more = [(name, text) for name, text in probe.details(driver) if name != "tier"]
+        more = [(name, text) for name, text in texts.details(driver) if name != "tier"]
         if more:
             console.print()
             console.print(Text(f" {driver['name']}", style="bold"))
