@@ -30,7 +30,7 @@ else:
     from posix import sendfile as _sendfile
 
 if TYPE_CHECKING:
-    from proactorx.loop.sockets import SocketTable
+    from proactorx.loop.socket_table import SocketTable
     from proactorx.transports.sending import SendingTransport
     from proactorx.transports.stream import StreamTransport
     from proactorx.transports.tls_transport import TLSTransport
