@@ -258,7 +258,6 @@ def _cycles(uses: dict[str, set[str]]) -> Iterator[list[str]]:
 
 #: Modules that have cycles still.
 STILL_CYCLIC = {
-    "proactorx.drivers.io_uring.probe",
     "proactorx.files.winwatching",
 }
 

@@ -8,64 +8,24 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
 import os
 import platform
 import sys
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from proactorx.drivers.info import BackendError, BackendInfo, Probe, logger
 
 if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
 
 __all__ = ["BackendError", "BackendInfo", "Choice", "Probe", "probe", "probe_all"]
 
-logger = logging.getLogger("proactorx")
-
 #: The words that ``backend=`` and ``$PROACTORX_BACKEND`` know.
-WORDS = ("auto", "io_uring", "epoll", "iocp", "select", "sim")
+WORDS = ("auto", "io_uring", "epoll", "iocp", "select")
 _DRIVERS = ("iocp", "select") if sys.platform == "win32" else ("io_uring", "epoll", "select")
 #: The facilities of one system.
 _SYSTEMS = {"io_uring": "Linux", "epoll": "Linux", "iocp": "Windows"}
-_MISSING = {"sim": "the sim driver is not part of this version"}
-
-
-class BackendError(RuntimeError):
-    """The named backend cannot run here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What one driver can do on this machine."""
-
-    name: str
-    available: bool
-    #: Why the driver cannot run, in words; "" when it can.
-    reason: str = ""
-    #: io_uring: the feature tier, U0 to U3 (see the documentation of backends).
-    tier: str = ""
-    kernel: str = ""
-    features: tuple[str, ...] = ()
-    #: io_uring: names of the supported operations.
-    ops: tuple[str, ...] = ()
-    setup_flags: tuple[str, ...] = ()
-    #: Whether ``auto`` may take this driver; `reason` says why not when it is False.
-    suitable: bool = True
-
-
-@dataclass(frozen=True)
-class BackendInfo:
-    """What runs underneath a loop."""
-
-    name: str
-    #: Why it was chosen, in one line.
-    reason: str
-    tier: str = ""
-    kernel: str = ""
-    features: tuple[str, ...] = ()
-    #: The drivers that ``auto`` preferred but could not take, and why.
-    rejected: dict[str, str] = field(default_factory=dict)
 
 
 def _probe_select() -> Probe:
@@ -79,8 +39,6 @@ def probe(name: str) -> Probe:
     Raises:
         ValueError: there is no driver of that name.
     """
-    if name in _MISSING:
-        return Probe(name, False, _MISSING[name], suitable=False)
     if name not in WORDS or name == "auto":
         raise ValueError(f"unknown backend {name!r}: one of {', '.join(WORDS)}")
     if name == "select":
@@ -105,7 +63,8 @@ def _make(name: str, shared: bool) -> Driver:
     elif name == "iocp":
         driver = import_module("proactorx.drivers.iocp.driver").IocpDriver()
     else:
-        driver = import_module("proactorx.drivers.io_uring.probe").make_driver(shared=shared)
+        make = import_module("proactorx.drivers.io_uring.probe").make_driver
+        driver = make(probe("io_uring"), shared=shared)
     return driver
 
 

@@ -84,7 +84,9 @@ def test_a_loop_whose_ring_cannot_be_opened_goes_on(monkeypatch: pytest.MonkeyPa
     """The kernel itself refuses a ring without entries, io_uring_setup(2)."""
     from proactorx.drivers.io_uring.driver import UringDriver
 
-    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(entries=0))
+    monkeypatch.setattr(
+        "proactorx.drivers.io_uring.probe.make_driver", lambda *_, **__: UringDriver(entries=0)
+    )
     loop = proactorx.new_event_loop()
     try:
         assert loop.backend_info().name == "io_uring"
@@ -118,7 +120,9 @@ def test_a_loop_whose_first_operation_is_one_on_a_file(
 
     with asyncio.Runner(loop_factory=proactorx.new_event_loop) as runner:
         runner.run(write("first"))  # the file system is known to be local now
-    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(entries=0))
+    monkeypatch.setattr(
+        "proactorx.drivers.io_uring.probe.make_driver", lambda *_, **__: UringDriver(entries=0)
+    )
     with asyncio.Runner(loop_factory=proactorx.new_event_loop) as runner:
         runner.run(write("second"))
         info = runner.get_loop().backend_info()  # type: ignore[attr-defined]

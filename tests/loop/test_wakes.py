@@ -107,7 +107,9 @@ def auto_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     from proactorx.drivers.io_uring.driver import UringDriver
 
     monkeypatch.delenv("PROACTORX_BACKEND", raising=False)
-    monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", lambda **_: UringDriver(entries=0))
+    monkeypatch.setattr(
+        "proactorx.drivers.io_uring.probe.make_driver", lambda *_, **__: UringDriver(entries=0)
+    )
 
 
 @pytest.mark.usefixtures("auto_falls_back")

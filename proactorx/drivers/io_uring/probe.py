@@ -18,7 +18,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proactorx.drivers import Probe, logger
+from proactorx.drivers.info import Probe, logger
 
 if TYPE_CHECKING:
     from proactorx.drivers.io_uring.driver import UringDriver
@@ -143,15 +143,15 @@ def probe() -> Probe:
     return Probe("io_uring", True, why, suitable=not why, **common)
 
 
-def make_driver(*, shared: bool = False) -> UringDriver:
+def make_driver(found: Probe, *, shared: bool = False) -> UringDriver:
     """The driver with what this kernel has, less what the environment switches off.
 
     Args:
+        found: what ``probe`` has found.
         shared: for a port that many threads wait on.
     """
-    from proactorx.drivers import probe as cached
     from proactorx.drivers.io_uring.driver import UringDriver
 
-    found, off = cached("io_uring"), disabled()
+    off = disabled()
     multishot = found.tier >= "U1" and "multishot" not in off
     return UringDriver(multishot=multishot, streams="streams" not in off, shared=shared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from proactorx.drivers import Probe
+from proactorx.drivers.info import Probe
 
 
 def probe() -> Probe:

@@ -1,0 +1,45 @@
+"""What is known of a driver: whether it can run here (``Probe``), and why it was chosen (``BackendInfo``)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+logger = logging.getLogger("proactorx")
+
+
+class BackendError(RuntimeError):
+    """The named backend cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one driver can do on this machine."""
+
+    name: str
+    available: bool
+    #: Why the driver cannot run, in words; "" when it can.
+    reason: str = ""
+    #: io_uring: the feature tier, U0 to U3 (see the documentation of backends).
+    tier: str = ""
+    kernel: str = ""
+    features: tuple[str, ...] = ()
+    #: io_uring: names of the supported operations.
+    ops: tuple[str, ...] = ()
+    setup_flags: tuple[str, ...] = ()
+    #: Whether ``auto`` may take this driver; `reason` says why not when it is False.
+    suitable: bool = True
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What runs underneath a loop."""
+
+    name: str
+    #: Why it was chosen, in one line.
+    reason: str
+    tier: str = ""
+    kernel: str = ""
+    features: tuple[str, ...] = ()
+    #: The drivers that ``auto`` preferred but could not take, and why.
+    rejected: dict[str, str] = field(default_factory=dict)
