@@ -1,4 +1,4 @@
-"""proactorx: an asyncio event loop whose I/O goes through a completion port.
+"""proactorx: an asyncio event loop that waits only on a completion port.
 
 asyncio.run(main(), loop_factory=proactorx.new_event_loop)     # Python 3.12 and later
 proactorx.run(main())                                          # every Python
@@ -39,7 +39,7 @@ __all__ = [
     "run",
 ]
 if _python < (3, 16):
-    __all__ += ["EventLoopPolicy"]  # made when it is asked for, see __getattr__
+    __all__ += ["EventLoopPolicy"]  # created on first use, see __getattr__
 __version__ = "0.1.0"
 
 run_bodies_on(default_pool)
@@ -48,23 +48,23 @@ _T = TypeVar("_T")
 
 
 def new_event_loop(backend: str | None = None, *, spin: float = 0) -> EventLoop:
-    """A new event loop; see ``EventLoop`` for the arguments and errors."""
+    """Create an event loop. See ``EventLoop`` for the arguments and errors."""
     return EventLoop(backend, spin=spin)
 
 
 def run(
     main: Coroutine[Any, Any, _T], *, debug: bool | None = None, backend: str | None = None, spin: float = 0
 ) -> _T:
-    """``asyncio.run`` on a proactorx loop.
+    """Run a coroutine on a new proactorx loop, as ``asyncio.run`` does, and return its result.
 
     Args:
         main: the coroutine to run.
-        debug: debug mode, as in ``asyncio.run``.
+        debug: whether the loop is in debug mode; None: as in ``asyncio.run``.
         backend: see ``EventLoop``.
         spin: see ``EventLoop``.
 
     Raises:
-        RuntimeError: a loop runs in this thread already.
+        RuntimeError: this thread already runs a loop.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("proactorx.run() cannot be called from a running event loop")
@@ -73,9 +73,9 @@ def run(
 
 
 def install() -> None:
-    """Make proactorx the loop of programs that name none, through an event loop policy.
+    """Make proactorx the default loop of asyncio, by setting an event loop policy.
 
-    Prefer ``loop_factory`` or ``run``: policies are deprecated in Python 3.14.
+    Prefer ``loop_factory`` or ``run``: policies are deprecated since Python 3.14.
 
     Raises:
         RuntimeError: this Python has no policies (3.16 and later).
@@ -86,7 +86,7 @@ def install() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # Policies are deprecated in Python 3.14 and gone in 3.16: importing proactorx must not touch them.
+    # Policies are deprecated since Python 3.14 and removed in 3.16: importing proactorx must not touch them.
     if name == "EventLoopPolicy":
         from proactorx.loop import policy
 
@@ -95,7 +95,7 @@ def __getattr__(name: str) -> Any:
         except RuntimeError as exc:
             raise AttributeError(str(exc)) from None
     if name == "open":
-        from proactorx import files  # not before it is asked for: a server may have no use for it
+        from proactorx import files  # imported on first use: a server may not need it
 
         return files.open
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
