@@ -37,8 +37,8 @@ DIRECTIVES = {
     "embedsignature": True,
     "auto_pickle": False,
 }
-#: Compiled for size, which also compiles faster: code that runs once per file, connection or process, or next to
-#: a thread switch.
+#: Compiled for size, which also compiles faster: code that runs once per file, connection or process,
+#: or next to a thread switch.
 COLD = {
     *("drivers.io_uring.features", "transports.tls_transport"),
     *(f"files.{name}" for name in ("inotify", "path_ops", "text")),
