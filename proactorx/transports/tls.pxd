@@ -1,56 +1,11 @@
-from libc.stdint cimport uint8_t
-from proactorx.transports.registry cimport Registry
-from proactorx.transports.stream cimport RawProtocol, StreamTransport
+from proactorx.transports.tls_records cimport TLSRecords
 
-cdef class TLSProtocol(RawProtocol):
-    cdef object _loop
-    cdef Registry registry
-    cdef object app              # the user's protocol
-    cdef object face             # the user's transport, until the connection is lost
-    cdef object lower            # the transport underneath, while there is one
-    cdef StreamTransport stream  # the same, where it is one of ours
-    cdef object context          # what callbacks run in
-    cdef object waiter
-    cdef dict extra
-    # The ssl module's side, and its methods that run per packet.
-    cdef object sslobj, incoming, outgoing
-    cdef object ssl_read, ssl_write, incoming_write, outgoing_read
-    cdef object failure          # an error that came after bytes which are still to be delivered
-    cdef list backlog            # what the user has written and is not encrypted yet
-    cdef Py_ssize_t backlog_size
-    cdef Py_ssize_t pending      # what the incoming BIO held when that was last asked
-    cdef Py_ssize_t out_high, out_low, in_high, in_low
-    cdef object handshake_timeout, shutdown_timeout, handshake_timer, shutdown_timer, started
-    cdef unsigned int lost       # 1: the connection is lost; more: writes since then, or since it was closed
-    cdef uint8_t state, app_state, kind
-    cdef bint server_side
-    cdef bint own_read           # a class of the user's decrypts, and may give less or more than it was asked for
-    cdef bint partial            # a piece of a record is inside OpenSSL
-    cdef bint rest               # the end of a decrypted record may be
-    cdef bint notified           # the peer's close_notify was read
-    cdef bint eof_seen           # the end of the transport underneath
-    cdef bint delivering         # inside a callback that gives bytes to the user's protocol
-    cdef bint discard            # the user has closed: what still comes is nobody's
-    cdef bint closed             # the user has closed, or the connection is lost
-    cdef bint early              # the handshake is done, and who awaits start_tls() does not know yet
-    cdef bint said_end           # our close_notify is made
-    cdef bint finished           # the closing of the transport underneath is arranged
-    cdef bint app_paused         # the user wants no bytes
-    cdef bint app_told           # the user was asked not to write
-    cdef bint lower_paused       # the transport underneath asked us not to write
-    cdef bint lower_held         # we asked the transport underneath not to read
-
+cdef class TLSProtocol(TLSRecords):
     cdef int set_app(self, protocol) except -1
     cdef int wake(self, exc) except -1
     cdef int advance(self) except -1
     cdef int handshake(self) except -1
     cdef int handshake_done(self, exc) except -1
-    cdef object take(self)
-    cdef object take_more(self, first)
-    cdef bint waiting(self) except -1
-    cdef bint ready(self) except -1
-    cdef Py_ssize_t room(self) except -1
-    cdef int was_read(self, Py_ssize_t room, Py_ssize_t count) except -1
     cdef int read(self) except -1
     cdef int deliver(self) except -1
     cdef int deliver_plain(self) except -1
@@ -58,13 +13,6 @@ cdef class TLSProtocol(RawProtocol):
     cdef int deliver_buffered(self) except -1
     cdef int tell_end(self) except -1
     cdef int hold_lower(self) except -1
-    cdef int write(self, data) except -1
-    cdef int send(self) except -1
-    cdef int encrypt(self) except -1
-    cdef int forward(self) except -1
-    cdef int pass_down(self, data) except -1
-    cdef int tell_app(self) except -1
-    cdef Py_ssize_t unsent(self) except -1
     cdef int pause(self) except -1
     cdef int resume(self) except -1
     cdef int close(self) except -1
@@ -72,13 +20,8 @@ cdef class TLSProtocol(RawProtocol):
     cdef int shut(self) except -1
     cdef int say_end(self) except -1
     cdef bint discard_rest(self) except -1
-    cdef int send_last(self) except -1
     cdef int interrupted(self) except -1
-    cdef bint may_send(self) noexcept
     cdef int shut_done(self, exc) except -1
     cdef int limit_shutdown(self) except -1
     cdef int abort(self, exc) except -1
     cdef int stop_timers(self) except -1
-    cdef int fatal(self, exc, str message) except -1
-
-cdef tuple limits(high, low, Py_ssize_t kib)

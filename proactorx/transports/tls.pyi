@@ -4,11 +4,11 @@ import ssl
 from typing import Any
 
 from proactorx.transports.registry import Registry
-from proactorx.transports.stream import RawProtocol
+from proactorx.transports.tls_records import TLSRecords
 
 logger: logging.Logger
 
-class TLSProtocol(RawProtocol):
+class TLSProtocol(TLSRecords):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -1,7 +1,8 @@
 """The transport that the user of a TLS connection gets; ``tls`` does the work."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
-from proactorx.transports.tls cimport TLSProtocol, limits
+from proactorx.transports.tls cimport TLSProtocol
+from proactorx.transports.tls_records cimport limits
 
 import warnings
 from asyncio import constants, sslproto, streams

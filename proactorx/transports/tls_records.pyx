@@ -1,0 +1,251 @@
+"""The bytes of a TLS connection: decrypting what has come, encrypting what is written and passing it down.
+
+One callback's writes are encrypted together and go down as one piece.
+"""
+
+from cpython.bytes cimport PyBytes_GET_SIZE
+from proactorx.transports.base cimport enter
+from proactorx.transports.stream cimport RawProtocol, StreamTransport
+
+import asyncio
+import logging
+import ssl
+from asyncio import constants
+
+cdef extern from "Python.h":
+    int PyContext_Exit(object context) except -1
+
+logger = logging.getLogger("asyncio")
+
+cdef enum:
+    DELIVERY = 262144       # one data_received() gets less than this and a record
+    ENCRYPT_AT_ONCE = 4096  # so much written is encrypted while the cache has it, less waits for the end of the turn
+    JOIN = 65536            # writes of up to so many bytes together are encrypted as one piece
+
+cdef object SSLError = ssl.SSLError
+cdef object Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
+cdef unsigned int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+cdef tuple limits(high, low, Py_ssize_t kib):
+    """Both limits of a buffer, as ``set_write_buffer_limits`` takes them; `kib` is the high one unless told."""
+    if high is None:
+        high = kib * 1024 if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return high, low
+
+
+cdef class TLSRecords(RawProtocol):
+    """The way of the bytes between the user's protocol and the transport underneath."""
+
+    # --------------------------------------------------------------------------------------------------- decrypting
+
+    cdef bint waiting(self) except -1:
+        """Whether a read may bring something: there is ciphertext, or the end of a record."""
+        if self.rest:
+            return True
+        self.pending = self.incoming.pending
+        return self.pending != 0
+
+    cdef bint ready(self) except -1:
+        """Whether to read at all; raises the error that had to wait until now."""
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        return not self.notified and self.waiting()
+
+    cdef Py_ssize_t room(self) except -1:
+        """After `ready`: ask for no more than a record has, nor than can come of the ciphertext that is there."""
+        return RECORD if self.rest or self.partial else min(self.pending, RECORD)
+
+    cdef int was_read(self, Py_ssize_t room, Py_ssize_t count) except -1:
+        """Note how a read ended; -1: with no complete record."""
+        self.partial = count < 0
+        self.rest = count == room or (self.own_read and count > 0)
+        if not count:
+            self.notified = True
+        return 0
+
+    cdef object take(self):
+        """What the next record holds; None: there is none, or the peer has ended."""
+        cdef Py_ssize_t room
+        cdef bytes data
+        if not self.ready():
+            return None
+        room = self.room()
+        try:
+            data = self.ssl_read(room)
+        except Again:
+            self.was_read(room, -1)
+            return None
+        self.was_read(room, PyBytes_GET_SIZE(data))
+        return data if PyBytes_GET_SIZE(data) else None
+
+    cdef object take_more(self, first):
+        """`first` and what all other complete records hold, or as much of it as one call is to be given."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(first)
+        cdef list pieces = [first]
+        while size < DELIVERY:
+            try:
+                piece = self.take()
+            except SSLError as exc:
+                self.failure = exc
+                break
+            if piece is None:
+                break
+            pieces.append(piece)
+            size += PyBytes_GET_SIZE(piece)
+        return b"".join(pieces) if len(pieces) > 1 else first
+
+    # --------------------------------------------------------------------------------------------------- encrypting
+
+    cdef int write(self, data) except -1:
+        """`data` is bytes, and not empty."""
+        if self.state != OPEN and self.state != HANDSHAKE:
+            if self.lost >= MANY_WARNINGS:
+                logger.warning("SSL connection is closed")
+            else:
+                self.lost += 1
+            return 0
+        self.backlog.append(data)
+        self.backlog_size += PyBytes_GET_SIZE(data)
+        if self.state == OPEN:
+            if self.backlog_size >= ENCRYPT_AT_ONCE:
+                self.send()
+            elif not self.registry.running or (self.stream is not None and self.stream.eager):
+                self.flush()
+            elif not self.delivering and not self.dirty:
+                self.registry.mark(self)
+        return 0
+
+    cdef int flush(self) except -1:
+        self.dirty = False
+        if self.backlog_size and self.state == OPEN and self.may_send():
+            self.send()
+        return 0
+
+    cdef bint may_send(self) noexcept:
+        """Whether it goes out now: no callback is to write more first, or others may use the descriptor."""
+        return not self.delivering or (self.stream is not None and self.stream.eager)
+
+    cdef int send_last(self) except -1:
+        """At the end: send what was written, and the alert that says why, RFC 8446 section 6.2, if they go."""
+        if self.lower is None or self.lower_paused or (self.stream is not None and self.stream.lost):
+            return 0
+        if self.backlog_size and (self.state == OPEN or self.state == FLUSHING):
+            try:
+                self.encrypt()
+            except Exception as exc:
+                logger.debug("%r: the last bytes could not be encrypted: %s", self, exc)
+        data = self.outgoing_read()
+        if data:
+            self.pass_down(data)
+        return 0
+
+    cdef int send(self) except -1:
+        """Encrypt what was written and pass it down."""
+        try:
+            if self.backlog_size:
+                self.encrypt()
+            self.forward()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fatal(exc, "Fatal error on SSL protocol")
+        return 0
+
+    cdef int encrypt(self) except -1:
+        cdef Py_ssize_t size, count, done = 0
+        cdef list backlog = self.backlog
+        if len(backlog) > 1 and self.backlog_size <= JOIN:
+            # One record, not one for each write.
+            backlog = self.backlog = [b"".join(backlog)]
+        try:
+            for data in backlog:
+                size = PyBytes_GET_SIZE(data)
+                count = self.ssl_write(data)
+                self.backlog_size -= count
+                while count < size:
+                    data = data[count:]
+                    backlog[done] = data
+                    size -= count
+                    count = self.ssl_write(data)
+                    self.backlog_size -= count
+                done += 1
+        except Again:
+            pass  # a renegotiation: goes on with what the peer sends
+        if done == len(backlog):
+            backlog.clear()
+        elif done:
+            del backlog[:done]
+        return 0
+
+    cdef int forward(self) except -1:
+        if not self.lower_paused:
+            data = self.outgoing_read()
+            if data:
+                self.pass_down(data)
+        return self.tell_app()
+
+    cdef int pass_down(self, data) except -1:
+        cdef StreamTransport stream = self.stream
+        if stream is not None and not stream.lost and not stream.eof_written:
+            stream.enqueue(data, PyBytes_GET_SIZE(data))
+        elif self.lower is not None:
+            self.lower.write(data)
+        return 0
+
+    cdef Py_ssize_t unsent(self) except -1:
+        cdef Py_ssize_t pending = self.outgoing.pending
+        return pending + self.backlog_size
+
+    cdef int tell_app(self) except -1:
+        """``pause_writing`` or ``resume_writing``, when it is time."""
+        cdef Py_ssize_t size = self.unsent() if self.lower_paused else self.backlog_size
+        cdef bint entered
+        if self.app is None:
+            return 0
+        if not self.app_told:
+            if not size or size < self.out_high:
+                return 0
+            name = "pause_writing"
+        elif size <= self.out_low:
+            name = "resume_writing"
+        else:
+            return 0
+        self.app_told = not self.app_told
+        entered = enter(self.context)
+        try:
+            getattr(self.app, name)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler({
+                "message": f"protocol.{name}() failed",
+                "exception": exc,
+                "transport": self.face,
+                "protocol": self,
+            })
+        finally:
+            if entered:
+                PyContext_Exit(self.context)
+        return 0
+
+    cdef int fatal(self, exc, str message) except -1:
+        if self.lower is not None:
+            self.send_last()
+            self.lower._force_close(exc)
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        elif not isinstance(exc, asyncio.CancelledError):
+            self._loop.call_exception_handler({
+                "message": message,
+                "exception": exc,
+                "transport": self.lower,
+                "protocol": self,
+            })
+        return 0
