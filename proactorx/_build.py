@@ -41,7 +41,7 @@ DIRECTIVES = {
 #: or next to a thread switch.
 COLD = {
     *("drivers.io_uring.features", "transports.tls_transport"),
-    *(f"files.{name}" for name in ("inotify", "path_ops", "text")),
+    *(f"files.{name}" for name in ("disk_calls", "fast_open", "inotify", "path_ops", "text")),
 }
 #: Cython's own runtime, shared by all modules.
 SHARED = "proactorx._cython"

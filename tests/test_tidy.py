@@ -21,8 +21,6 @@ GENERATED: set[str] = set()
 #: Files that are still too long.
 STILL_LONG = {
     "drivers/iocp/driver.pyx": 700,
-    "files/binary.pyx": 670,
-    "files/async_file.pyx": 800,
     "port/completion_port_windows.pyx": 670,
     "port/shared_driver.pyx": 680,
     "transports/datagram.pyx": 650,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proactorx.files import os, tempfile
-from proactorx.files.binary import AsyncBufferedIOBase, AsyncBufferedReader, AsyncFileIO
+from proactorx.files.binary import AsyncBufferedIOBase, AsyncBufferedReader
 from proactorx.files.copying import Copied, CopiedTree, copy, copy_tree
 from proactorx.files.coroutines import read_bytes, read_text
 from proactorx.files.direct import aligned
@@ -19,6 +19,7 @@ from proactorx.files.opening import (
 )
 from proactorx.files.text import AsyncTextIOWrapper
 from proactorx.files.tree import scandir, stat_many, walk
+from proactorx.files.unbuffered import AsyncFileIO
 from proactorx.files.watching import Change, watch
 from proactorx.files.writing import write_bytes
 

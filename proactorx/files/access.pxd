@@ -14,13 +14,13 @@ cdef class FileOp(Overlapped):
     cdef bint ended
     cdef bint abandoned
     cdef int move_to         # SEEK_CUR, SEEK_END: where the file's position goes when it has ended; -1: nowhere
-    cdef int place           # what has that position, see Window.fd
+    cdef int place           # what has that position, see RawState.fd
     cdef bint own            # its buffer is not the caller's
     cdef Until until         # READ: how far its blocking body goes; the driver is only given what is UNTIL_FULL
     cdef bint at_end         # READ: the end of the file is where it has ended
     cdef int opened          # OPEN: the descriptor, until somebody takes it; else -1
     cdef int finish(self) except -1
-    cdef int leave(self) except -1
+    cdef int abandon(self) except -1
     cdef void close_opened(self) noexcept
     cdef bytes taken(self)
     cdef int make_aligned(self, Py_ssize_t n) except -1
@@ -41,11 +41,13 @@ cdef class Access:
     cdef int start(self, FileOp op, bint native) except -1
     cdef FileOp start_by_path(self, int kind, bytes path, uint32_t events)
     cdef bint has_ring(self) except -1
-    cdef bint tired(self) noexcept
-    cdef object rest(self)
-    cdef int spend(self, Py_ssize_t size) except -1
+    cdef bint over_budget(self) noexcept
+    cdef object budget(self)
+    cdef object yield_turn(self)
+    cdef int charge(self, Py_ssize_t size) except -1
     cdef bint takes(self, int fd) except -1
     cdef object call(self, fn, tuple args)
 
 cdef Access access_of(object loop, object executor)
 cdef Access access_here(Access before)
+cdef object DONE

@@ -3,6 +3,7 @@
 The same op serves both: on io_uring the kernel executes it, elsewhere an IO thread runs its blocking body (``run``).
 """
 
+cimport cython
 from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EINTR, EOPNOTSUPP
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
@@ -57,6 +58,23 @@ cdef enum:
     SEEK_END = 2
 # How long one turn of the loop may be spent on operations that need not wait: timers are late by no more than that.
 cdef double SLICE = 0.25e-3
+
+
+@cython.final
+cdef class _Done:
+    """An awaitable that has ended: it costs no coroutine."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+
+DONE = _Done()
 
 
 cdef inline Py_ssize_t blocks(Py_ssize_t n):
@@ -172,8 +190,8 @@ cdef class FileOp(Overlapped):
             then(self)
         return 0
 
-    cdef int leave(self) except -1:
-        """Who waited has been cancelled.  The op lives on, with its buffer."""
+    cdef int abandon(self) except -1:
+        """The caller has been cancelled.  The op lives on, with its buffer."""
         self.abandoned = True
         if self.ended:
             self.close_opened()
@@ -238,7 +256,7 @@ cdef class Access:
         return op
 
     cdef int start(self, FileOp op, bint native) except -1:
-        """Have `op` executed; await its ``future``, and ``leave`` it when that raises.
+        """Have `op` executed; await its ``future``, and ``abandon`` it when that raises.
 
         Not `native`: a pipe, a terminal, or something else whose next bytes may never come, which would keep one of
         the kernel's few threads.
@@ -279,7 +297,7 @@ cdef class Access:
         pool = self.loop.io_pool if self.port is not None else default_pool()
         return pool.call(self.loop, fn, *args)
 
-    cdef bint tired(self) noexcept:
+    cdef bint over_budget(self) noexcept:
         """Whether an operation has to let others have their turn first: it awaits ``rest()`` then.
 
         First, and not at its end: it could be cancelled there, with bytes that it has taken.
@@ -291,7 +309,11 @@ cdef class Access:
         self.exhausted = False
         return True
 
-    cdef object rest(self):
+    cdef object budget(self):
+        """Await this before an operation that may not have to wait: others have their turn if the budget is spent."""
+        return self.yield_turn() if self.over_budget() else DONE
+
+    cdef object yield_turn(self):
         """Something to await until others have had their turn.  Who has rested longest goes on first."""
         cdef object future
         if self.port is None:
@@ -324,7 +346,7 @@ cdef class Access:
         if resting:
             self.loop.call_soon(self._wake)
 
-    cdef int spend(self, Py_ssize_t size) except -1:
+    cdef int charge(self, Py_ssize_t size) except -1:
         """An operation on `size` bytes has not waited."""
         self.work += CALL_WORK + size
         if self.work < (LOOK_AFTER if self.port is not None else 16 * LOOK_AFTER):

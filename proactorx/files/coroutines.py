@@ -24,7 +24,7 @@ async def pread(self: Any, n: int, offset: int) -> Any:
     if found.__class__ is bytes:
         return found
     if found is False:
-        await self._rest()
+        await self._yield_turn()
         found = self._pread_now(n, offset, 1)
     if found is None:
         await self._ready_for(False)
@@ -34,16 +34,42 @@ async def pread(self: Any, n: int, offset: int) -> Any:
     try:
         await found.future
     except BaseException:
-        self._left(found)
+        self._abandon(found)
         raise
     return self._pread_end(found, n)
+
+
+async def read(self: Any, *args: int | None) -> Any:
+    """Read at most `size` bytes, or all up to the end: ``read(size=-1)``; b"" at the end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = self._now("read", args, False)
+    if found is False:
+        await self._yield_turn()
+        found = self._now("read", args, True)
+    return found if found is not None else await self._awaited("read", args)
+
+
+async def readinto(self: Any, buffer: Any) -> Any:
+    """Read into `buffer` as many bytes as it has room for; how many there were, 0 at the end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = self._now("readinto", (buffer,), False)
+    if found is False:
+        await self._yield_turn()
+        found = self._now("readinto", (buffer,), True)
+    return found if found is not None else await self._awaited("readinto", (buffer,))
 
 
 async def readline(self: Any, *args: int) -> Any:
     """One line, or at most `size` bytes or characters of it: ``readline(size=-1)``; nothing at the end."""
     line = self._line_now(args, False)
     if line is False:
-        await self._rest()
+        await self._yield_turn()
         line = self._line_now(args, True)
     return line if line is not None else await self._line(args)
 
@@ -52,7 +78,7 @@ async def next_line(self: Any) -> Any:
     """The same, for ``async for``."""
     line = self._line_now((), False)
     if line is False:
-        await self._rest()
+        await self._yield_turn()
         line = self._line_now((), True)
     if line is None:
         line = await self._line(())
@@ -69,7 +95,7 @@ async def raw_read(self: Any, *args: int | None) -> Any:
     """
     found = self._raw_now("read", args, False)
     if found is False:
-        await self._rest()
+        await self._yield_turn()
         found = self._raw_now("read", args, True)
     return found if found is not None else await self._raw("read", args)
 
@@ -78,7 +104,7 @@ async def raw_readinto(self: Any, buffer: Any) -> Any:
     """Read into `buffer`; how many bytes, as of ``read``; 0 at the end, None where there are none now."""
     found = self._raw_now("readinto", (buffer,), False)
     if found is False:
-        await self._rest()
+        await self._yield_turn()
         found = self._raw_now("readinto", (buffer,), True)
     return found if found is not None else await self._raw("readinto", (buffer,))
 

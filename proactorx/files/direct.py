@@ -47,7 +47,7 @@ def opener(inner: Callable[[str, int], int] | None) -> Callable[[str, int], int]
     """What opens a file for direct access, by `inner` where that is given.
 
     On Windows that is an ordinary one: what goes past the cache there is a second handle
-    (``Window.take_second``).
+    (``RawState.take_second``).
     """
     return partial(_open, inner) if sys.platform != "win32" else inner
 

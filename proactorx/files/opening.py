@@ -13,18 +13,19 @@ from functools import partial, singledispatch
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from proactorx.files import direct as unbuffered
+from proactorx.files import direct as _direct
 from proactorx.files.access import access_for
 from proactorx.files.binary import (
     AsyncBinary,
     AsyncBufferedIOBase,
     AsyncBufferedReader,
-    AsyncFileIO,
     AsyncIndirectBufferedIOBase,
 )
-from proactorx.files.raw_file import RawFile, open_by_op, open_now
+from proactorx.files.fast_open import open_by_op, open_now
+from proactorx.files.raw_file import RawFile
 from proactorx.files.text import AsyncTextIndirectIOWrapper, AsyncTextIOWrapper
 from proactorx.files.thread_call import in_thread
+from proactorx.files.unbuffered import AsyncFileIO
 
 if TYPE_CHECKING:
     from _typeshed import (
@@ -105,7 +106,7 @@ def _stack(
     """The stack of ``io`` objects that ``io.open`` would have put on `raw`."""
     binary = "b" in mode
     size, lines = _buffer_size(raw, buffering)
-    raw._window.buffer = size
+    raw._state.buffer = size
     if buffering == 0:
         if binary:
             return raw
@@ -146,10 +147,10 @@ def _make(
     raw = RawFile(file, raw_mode, closefd, opener)
     try:
         if known:
-            raw._window.trust_file_system()
+            raw._state.trust_file_system()
         else:
-            raw._window.look_at_file_system()
-            raw._window.take_second(direct)
+            raw._state.look_at_file_system()
+            raw._state.take_second(direct)
         return _stack(raw, mode, buffering, encoding, errors, newline)
     except BaseException:
         raw.close()
@@ -218,8 +219,8 @@ async def _open(
         file = os.fspath(file)
     access = access_for(loop, executor)
     if direct:
-        unbuffered.check(mode, buffering)
-        opener = unbuffered.opener(opener)
+        _direct.check(mode, buffering)
+        opener = _direct.opener(opener)
         buffering = 0
     fd = -1
     if opener is None and closefd and not isinstance(file, int):

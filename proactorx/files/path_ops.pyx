@@ -6,20 +6,20 @@ the kernel's few threads.
 
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
-from proactorx.files.raw_file cimport kernel_name
+from proactorx.files.fast_open cimport kernel_name
 from proactorx.ops.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
 from proactorx.sys.file cimport PX_LOCAL, px_file_facts, px_file_nature, px_stat_cached
 
 import os
 import sys
 
-from proactorx.files import raw_file as _raw_file
+from proactorx.files import raw_state as _raw_state
 from proactorx.files.thread_call import in_thread
 
 UNLINK = NAME_UNLINK
 RMDIR = NAME_RMDIR
 RENAME = NAME_RENAME
-cdef dict local_devices = _raw_file.local_devices
+cdef dict local_devices = _raw_state.local_devices
 
 
 def _look_at_file_system(folder):
@@ -74,6 +74,6 @@ async def change(Access access not None, int what, str event, tuple paths):
     try:
         await op.future
     except BaseException:
-        op.leave()
+        op.abandon()
         raise
     return not op.error

@@ -182,7 +182,7 @@ class _Temporary(OpeningContextManager[Any]):
         # Not close: where delete_on_close is off, the file is removed at the end of the block.
         handle: Any = self._obj
         self._obj = None
-        await handle._leave_block(*exc_info)
+        await handle._exit_block(*exc_info)
 
 
 class _TemporaryName(OpeningContextManager[Any]):

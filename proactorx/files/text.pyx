@@ -1,7 +1,7 @@
-"""Text files: ``io.TextIOWrapper``, fed from the window.
+"""Text files: ``io.TextIOWrapper``, fed from ``RawState``.
 
 A ``TextIOWrapper`` takes "nothing now" for the end of the file, and forgets what it has decoded when a read fails.  So
-it is asked for a line only when the window holds the end of one, and for characters only when it holds enough of them.
+it is asked for a line only when that holds the end of one, and for characters only when it holds enough of them.
 What cannot be promised so (other codecs, error handlers of the program's own) runs on an IO thread.
 
 What has no positions, a pipe or a terminal say, may keep its next bytes for ever: its lines and characters are counted
@@ -9,18 +9,14 @@ here (see characters.pyx), and nobody waits for more bytes than it takes.
 """
 
 from proactorx.files.access cimport Access
-from proactorx.files.characters cimport Characters
 from proactorx.files.async_file cimport AsyncBase
-from proactorx.files.raw_file cimport Window
+from proactorx.files.characters cimport Characters
+from proactorx.files.raw_state cimport RawState
 
 import codecs
 
-from proactorx.files import coroutines as _coroutines
-
-cdef object next_line = _coroutines.next_line
-
 cdef enum:
-    WINDOW = 1 << 16         # read ahead at a time
+    READ_AHEAD = 1 << 16     # bytes at a time
     INLINE = 1 << 20         # bytes that may be looked at and decoded in the loop's thread
     FEW = 1 << 16            # characters that are read there
     SLACK = 16               # bytes that give no character: a byte order mark, CR before LF
@@ -34,16 +30,16 @@ cdef class AsyncTextIOWrapper(AsyncBase):
     """The asynchronous ``io.TextIOWrapper``."""
 
     cdef object one_line     # the stack's readline
-    cdef int newline         # see Window.has_line
+    cdef int newline         # see RawState.has_line
     cdef str splits          # as it was given to open
     cdef Characters flow     # of what has no positions; else None
     cdef bint by_lines       # the bytes say where lines end
     cdef bint by_characters  # and how many characters there are, at least
 
-    def _set_window(self):
-        AsyncBase._set_window(self)
-        if self.window is not None:
-            self.window.strict = True
+    def _set_state(self):
+        AsyncBase._set_state(self)
+        if self.state is not None:
+            self.state.strict = True
             self.one_line = self.stack.readline
             name = codecs.lookup(self.stack.encoding).name
             self.by_lines = name.startswith(PLAIN_CODECS) and self.stack.errors in PLAIN_ERRORS
@@ -59,21 +55,21 @@ cdef class AsyncTextIOWrapper(AsyncBase):
 
     cdef bint flows(self) except -1:
         """Whether the file has no positions, and is read by way of ``flow``."""
-        cdef Window window = self.window
-        if window is None or window.seekable or not window.readable or window.fd < 0:
+        cdef RawState state = self.state
+        if state is None or state.seekable or not state.readable or state.fd < 0:
             return False
         if self.flow is None:
             self.flow = Characters(self.stack.encoding, self.stack.errors, self.splits)
-        if window.left():
-            self.flow.feed(window.take(-1), False)
+        if state.left():
+            self.flow.feed(state.take(-1), False)
         return True
 
     async def _flows(self):
-        """The same; of one that looks as if it had positions the first read tells whether it has."""
-        cdef Window window = self.window
-        if window.seekable and not window.known and window.readable and window.fd >= 0:
-            if not window.left() and not window.eof:
-                await self._fetch(WINDOW)
+        """``flows`` after a first read: only that tells whether a file that seems to have positions has them."""
+        cdef RawState state = self.state
+        if state.seekable and not state.known and state.readable and state.fd >= 0:
+            if not state.left() and not state.eof:
+                await self._fetch(READ_AHEAD)
         return self.flows()
 
     cdef Py_ssize_t ready(self, str name, Py_ssize_t n) except -2:
@@ -87,7 +83,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
 
     async def _flow(self, str name, tuple args):
         """``readline(n)`` or ``read(n)``; negative: without a limit."""
-        cdef Window window = self.window
+        cdef RawState state = self.state
         cdef Py_ssize_t n = _limit(args), found
         cdef list parts = []
         try:
@@ -95,26 +91,22 @@ cdef class AsyncTextIOWrapper(AsyncBase):
                 found = self.ready(name, n)
                 if found >= 0:
                     return self.flow.take(found)
-                if window.eof or window.dry:
+                if state.eof or state.dry:
                     break
                 if name == "read" and n < 0:
                     parts.append(self.flow.take(-1))
-                await self._fetch(WINDOW)
-                self.flow.feed(window.take(-1), False)
+                await self._fetch(READ_AHEAD)
+                self.flow.feed(state.take(-1), False)
         finally:
             if parts:
                 self.flow.put_back("".join(parts))
-        if window.dry and not self.flow.left():
-            window.begin()
-            try:
-                return getattr(self.stack, name)(*args)  # what the io module says when there is nothing now
-            finally:
-                window.end()
-        if window.eof:
+        if state.dry and not self.flow.left():
+            return self.call_stack(name, args)  # what the io module says when there is nothing now
+        if state.eof:
             self.flow.feed(b"", True)
             found = self.ready(name, n)
         if found < 0:
-            window.eof = window.dry = False  # they have been told
+            state.eof = state.dry = False  # they have been told
         return self.flow.take(found)
 
     async def seek(self, *args):
@@ -125,7 +117,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         return result
 
     async def _bulk(self, name, args):
-        if self.window is None or self.window.placed or not await self._flows():
+        if self.state is None or self.state.placed or not await self._flows():
             return await AsyncBase._bulk(self, name, args)
         if name == "read":
             return await self._flow(name, args)
@@ -141,107 +133,84 @@ cdef class AsyncTextIOWrapper(AsyncBase):
 
     cdef object line_now(self, tuple args):
         """A line, or None where it has to be waited for."""
-        cdef Window window = self.window
+        cdef RawState state = self.state
         cdef Py_ssize_t n
         if not self.free_now():
             return None
-        if not window.seekable:
+        if not state.seekable:
             n = self.ready("readline", _limit(args)) if self.flows() else -1
             return None if n < 0 else self.flow.take(n)
         if not self.by_lines:
             return None
-        if window.fd >= 0 and window.readable:
-            while not window.has_line(self.newline) and not window.eof:
-                if window.left() >= INLINE or window.read_ahead(max(WINDOW, window.left())) < 0:
+        if state.fd >= 0 and state.readable:
+            while not state.has_line(self.newline) and not state.eof:
+                if state.left() >= INLINE or state.read_ahead(max(READ_AHEAD, state.left())) < 0:
                     return None
-        window.begin()
+        state.begin()
         try:
             return self.one_line(*args)
         finally:
-            window.end()
+            state.end()
 
     async def _line(self, tuple args):
         line = await self._awaited_line(args)
-        self.access.spend(len(line))
+        self.access.charge(len(line))
         return line
 
     async def _awaited_line(self, tuple args):
-        cdef Window window
-        if self.held:
-            await self._turn()
-        self.held = True
+        cdef RawState state
+        await self.turn()
         try:
-            window = self.window
-            if window is not None and self.dirty and window.readable and window.fd >= 0:
+            state = self.state
+            if state is not None and self.dirty and state.readable and state.fd >= 0:
                 await self._flush()
-            if window is not None and not window.placed and await self._flows():
+            if state is not None and not state.placed and await self._flows():
                 return await self._flow("readline", args)
-            if window is None or not self.by_lines:
+            if state is None or not self.by_lines:
                 return await self._on_thread("readline", args, None, True)
-            if window.fd >= 0 and window.readable:
-                while not window.has_line(self.newline) and not window.eof:
-                    if window.left() >= INLINE or window.read_ahead(max(WINDOW, window.left())) < 0:
-                        await self._fetch(max(WINDOW, window.left()))
-            window.begin()
+            if state.fd >= 0 and state.readable:
+                while not state.has_line(self.newline) and not state.eof:
+                    if state.left() >= INLINE or state.read_ahead(max(READ_AHEAD, state.left())) < 0:
+                        await self._fetch(max(READ_AHEAD, state.left()))
+            state.begin()
             try:
                 return self.one_line(*args)
             finally:
-                window.end()
+                state.end()
         finally:
-            self.leave()
-
-    readline = _coroutines.readline
-
-    def __anext__(self):
-        return next_line(self)
-
-    def _line_now(self, tuple args, bint rested):
-        """The line; False: it is others' turn; None: it has to be waited for."""
-        if self.here().tired() and not rested:
-            return False
-        line = self.line_now(args)
-        if line is not None:
-            self.access.spend(len(line))
-        return line
+            self.lock.release()
 
     async def read(self, *args):
         """At most `size` characters, or all up to the end: ``read(size=-1)``; "" at the end."""
-        cdef Window window
+        cdef RawState state
         cdef Py_ssize_t n, enough
         cdef Access access = self.here()
-        if access.tired():
-            await access.rest()
-        if self.held:
-            await self._turn()
-        self.held = True
+        await access.budget()
+        await self.turn()
         try:
             n = -1 if not args or args[0] is None else args[0]
-            window = self.window
+            state = self.state
             if n < 0:
                 result = await self._bulk("read", args)
-            elif window is not None and (window.fd < 0 or not window.readable):
+            elif state is not None and (state.fd < 0 or not state.readable):
                 result = self.stack.read(n)  # raises
-            elif window is not None and not window.placed and await self._flows():
+            elif state is not None and not state.placed and await self._flows():
                 result = await self._flow("read", args)
-            elif window is None or not window.seekable or not self.by_characters or n > FEW:
-                if window is not None and self.dirty:
+            elif state is None or not state.seekable or not self.by_characters or n > FEW:
+                if state is not None and self.dirty:
                     await self._flush()
                 result = await self._on_thread("read", args, None, True)
             else:
                 if self.dirty:
                     await self._flush()
                 enough = 4 * n + SLACK
-                while n and window.left() < enough and not window.eof:
-                    if window.read_ahead(max(WINDOW, enough - window.left())) < 0:
-                        await self._fetch(max(WINDOW, enough - window.left()))
-                window.begin()
-                try:
-                    result = self.stack.read(n)
-                finally:
-                    window.end()
+                while n and state.left() < enough and not state.eof:
+                    if state.read_ahead(max(READ_AHEAD, enough - state.left())) < 0:
+                        await self._fetch(max(READ_AHEAD, enough - state.left()))
+                result = self.call_stack("read", (n,))
         finally:
-            self.leave()
-        access.spend(len(result))
+            self.lock.release()
+        access.charge(len(result))
         return result
 
     def _complex_seek(self, args):
@@ -288,7 +257,7 @@ cdef Py_ssize_t _limit(tuple args) except? -1:
 
 cdef object _detached(AsyncBase handle):
     below = handle.file().detach()
-    handle.window = None
+    handle.state = None
     return below
 
 

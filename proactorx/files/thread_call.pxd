@@ -1,9 +1,9 @@
 from proactorx.files.access cimport Access
 
-cdef class Body:
+cdef class ThreadCall:
     cdef readonly object future
     cdef object inner
     cdef object then         # called with `inner` at its end, when who waited for it has gone
-    cdef int leave(self, then) except -1
+    cdef int abandon(self, then) except -1
 
-cdef Body start_body(Access access, fn, tuple args)
+cdef ThreadCall start_call(Access access, fn, tuple args)

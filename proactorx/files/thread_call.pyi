@@ -7,7 +7,7 @@ from proactorx.files.access import Access
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-class Body:
+class ThreadCall:
     @property
     def future(self) -> asyncio.Future[Any]: ...
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 
 
-cdef class Body:
+cdef class ThreadCall:
     """A blocking call on an IO thread, whose end is noticed also when nobody waits for it."""
 
     def _ended(self, inner):
@@ -22,7 +22,7 @@ cdef class Body:
         else:
             self.future.set_result(inner.result())
 
-    cdef int leave(self, then) except -1:
+    cdef int abandon(self, then) except -1:
         """Who waited has been cancelled: have `then` called with the inner future, or None where that failed."""
         self.future.cancel()
         if self.inner.done():
@@ -34,12 +34,12 @@ cdef class Body:
         return 0
 
 
-cdef Body start_body(Access access, fn, tuple args):
-    cdef Body body = <Body>Body.__new__(Body)
-    body.future = access.loop.create_future()
-    body.inner = access.call(fn, args)
-    body.inner.add_done_callback(body._ended)
-    return body
+cdef ThreadCall start_call(Access access, fn, tuple args):
+    cdef ThreadCall call = <ThreadCall>ThreadCall.__new__(ThreadCall)
+    call.future = access.loop.create_future()
+    call.inner = access.call(fn, args)
+    call.inner.add_done_callback(call._ended)
+    return call
 
 
 async def in_thread(Access access not None, fn, *args, orphan=None):
@@ -50,11 +50,11 @@ async def in_thread(Access access not None, fn, *args, orphan=None):
         fn: what to call.
         orphan: called with the result when it is there and the caller was cancelled: to close a descriptor, say.
     """
-    cdef Body body = start_body(access, fn, args)
+    cdef ThreadCall call = start_call(access, fn, args)
     try:
-        return await body.future
+        return await call.future
     except asyncio.CancelledError:
-        body.leave(functools.partial(_orphaned, orphan))
+        call.abandon(functools.partial(_orphaned, orphan))
         raise
 
 

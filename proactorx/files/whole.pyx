@@ -20,7 +20,7 @@ import os
 import select
 
 from proactorx.files.thread_call import in_thread
-from proactorx.files import raw_file as _raw_file
+from proactorx.files import raw_file as _raw_file, raw_state as _raw_state
 
 cdef extern from "Python.h":
     int PyUnicode_FSConverter(object path, PyObject **result) except 0
@@ -28,7 +28,7 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
 
 cdef object RawFile = _raw_file.RawFile
-cdef dict local_devices = _raw_file.local_devices
+cdef dict local_devices = _raw_state.local_devices
 cdef enum:
     SMALL = 1 << 18   # read in the loop's thread
     TINY = 1 << 14    # read by one call, which comes before the file is looked at
@@ -123,7 +123,7 @@ cdef bytes read_rest(int fd, const char *begun, Py_ssize_t size):
 def _read_file(path):
     """The body: all of it."""
     with RawFile(path, "r") as file:
-        file._window.look_at_file_system()
+        file._state.look_at_file_system()
         data = file.readall()
     if root == UNKNOWN and not PX_BY_HANDLE:
         _look_at_root()
@@ -161,7 +161,7 @@ def read_small(path):
         OSError, TypeError, ValueError: as of ``open``.
     """
     cdef Access access = access_of(None, None)
-    if access.tired():
+    if access.over_budget():
         return False
     return read_at_once(access, path)
 
@@ -169,7 +169,7 @@ def read_small(path):
 cdef object read_at_once(Access access, path):
     cdef object found = read_path(path) if access.port is not None else None
     if type(found) is bytes:
-        access.spend(2 * CALLS + len(<bytes>found))
+        access.charge(2 * CALLS + len(<bytes>found))
     return found
 
 
@@ -177,7 +177,7 @@ async def read_waiting(path, found):
     """The same of one that ``read_small`` could not give: it has answered `found`."""
     cdef Access access = access_of(None, None)
     if found is False:
-        await access.rest()
+        await access.yield_turn()
         found = read_at_once(access, path)
         if type(found) is bytes:
             return found

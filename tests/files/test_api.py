@@ -21,7 +21,7 @@ import pytest
 
 import proactorx
 from proactorx import files
-from proactorx.files import binary, opening, ospath, text
+from proactorx.files import binary, opening, ospath, text, unbuffered
 
 MODULES = {
     "files": (files, aiofiles),
@@ -35,10 +35,10 @@ CLASSES = {
     "AsyncTextIndirectIOWrapper": (text, aiofiles.threadpool.text, io.TextIOWrapper),
     "AsyncBufferedIOBase": (binary, aiofiles.threadpool.binary, io.BufferedWriter),
     "AsyncBufferedReader": (binary, aiofiles.threadpool.binary, io.BufferedReader),
-    "AsyncFileIO": (binary, aiofiles.threadpool.binary, io.FileIO),
+    "AsyncFileIO": (unbuffered, aiofiles.threadpool.binary, io.FileIO),
     "AsyncIndirectBufferedIOBase": (binary, aiofiles.threadpool.binary, io.BufferedWriter),
     "AsyncIndirectBufferedReader": (binary, aiofiles.threadpool.binary, io.BufferedReader),
-    "AsyncIndirectFileIO": (binary, aiofiles.threadpool.binary, io.FileIO),
+    "AsyncIndirectFileIO": (unbuffered, aiofiles.threadpool.binary, io.FileIO),
 }
 
 

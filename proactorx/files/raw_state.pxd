@@ -1,7 +1,6 @@
 from libc.stdint cimport int64_t
-from proactorx.files.access cimport Access
 
-cdef class Window:
+cdef class RawState:
     cdef bytes data          # what was read ahead: data[start:]
     cdef Py_ssize_t start
     cdef bint eof            # behind it is the end of the file, of which nobody has heard yet
@@ -55,4 +54,3 @@ cdef class Window:
     cdef bint moves(self) noexcept
 
 cdef int number_of(int fd) except -1
-cdef bytes kernel_name(Access access, path)

@@ -1,0 +1,4 @@
+from proactorx.files.transfer cimport Transfer
+
+cdef class DiskCalls(Transfer):
+    pass

@@ -1,0 +1,85 @@
+"""What a file object asks of the disk: to keep what was written, to reserve room, to expect a way of reading."""
+
+from proactorx.files.access cimport FileOp
+from proactorx.files.transfer cimport Transfer, error_of
+from proactorx.ops.op cimport FSYNC, FSYNC_DATA
+
+import os
+
+from proactorx.files.disk import advise_call, allocate_call
+
+
+cdef class DiskCalls(Transfer):
+    """Methods of all file objects that concern the disk."""
+
+    async def _sync(self, bint data_only):
+        cdef FileOp op
+        await self.turn()
+        try:
+            await self._flush()
+            op = self.access.new_op(FSYNC, self.descriptor(), -1)
+            op.events = FSYNC_DATA if data_only else 0
+            await self._whole(op)
+            self.unsynced = op.error != 0
+        finally:
+            self.lock.release()
+        if op.error:
+            raise error_of(op, self.state)
+
+    async def fsync(self):
+        """Flush, and wait until the disk has the bytes and the file's attributes: fsync(2).
+
+        Raises:
+            OSError: not all was written, or the disk has failed.
+        """
+        await self._sync(False)
+
+    async def fdatasync(self):
+        """``fsync`` without the attributes that no later read needs: fdatasync(2).
+
+        Raises:
+            OSError: as for ``fsync``.
+        """
+        await self._sync(True)
+
+    async def _about(self, fn, *args):
+        """``fn(descriptor, *args)`` on an IO thread, in line with the other operations."""
+        await self.turn()
+        try:
+            self.unsynced = True
+            await self._call(fn, (self.descriptor(), *args), self._call_ended)
+        finally:
+            self.lock.release()
+
+    async def allocate(self, offset, length):
+        """Reserve room on the disk, so that writing there cannot fail for want of it.
+
+        The file grows to ``offset + length`` bytes if it is shorter: posix_fallocate(3); FileAllocationInfo on Windows.
+
+        Args:
+            offset: of the first byte.
+            length: in bytes.
+
+        Raises:
+            OSError: there is not so much room.
+            io.UnsupportedOperation: this system has no such call.
+        """
+        await self._about(allocate_call(), offset, length)
+
+    async def advise(self, advice, offset=0, length=0):
+        """Tell the kernel how the file will be read: posix_fadvise(2).
+
+        Args:
+            advice: ``normal``, ``sequential``, ``random``, ``noreuse``, ``willneed`` or ``dontneed``.
+            offset: of the first byte that this is about.
+            length: in bytes; 0: up to the end.
+
+        Raises:
+            ValueError: another word.
+            io.UnsupportedOperation: this system has no such call.
+        """
+        call = advise_call()
+        words = ("normal", "sequential", "random", "noreuse", "willneed", "dontneed")
+        if advice not in words:
+            raise ValueError(f"unknown advice {advice!r}: one of {', '.join(words)}")
+        await self._about(call, offset, length, getattr(os, f"POSIX_FADV_{advice.upper()}"))

@@ -1,0 +1,3 @@
+from proactorx.files.access cimport Access
+
+cdef bytes kernel_name(Access access, path)

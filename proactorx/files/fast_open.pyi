@@ -1,0 +1,6 @@
+from typing import Any
+
+from proactorx.files.access import Access
+
+async def open_now(access: Access, path: Any) -> int: ...
+async def open_by_op(access: Access, path: Any, flags: int) -> int: ...

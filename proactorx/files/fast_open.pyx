@@ -1,0 +1,101 @@
+"""Opening a file without an IO thread: at once where nothing has to be waited for, or by an op of the driver."""
+
+from proactorx.files.access cimport Access, FileOp
+from proactorx.ops.op cimport OPEN
+from proactorx.sys.errnos cimport EAGAIN, ENOENT
+from proactorx.sys.file cimport (
+    O_CLOEXEC, O_NONBLOCK, O_RDONLY, PX_RESOLVE_CACHED, px_file_close, px_file_facts, px_file_set_flags,
+    px_open_now, px_stat_cached, px_stat_fd,
+)
+
+import errno
+import os
+
+from proactorx.files import raw_state as _raw_state
+
+cdef dict local_devices = _raw_state.local_devices
+# A named pipe without a reader; another process's lease, fcntl(2); a loop that is being closed.
+cdef tuple NOT_BY_OP = (errno.ENXIO, errno.EAGAIN, errno.ECANCELED)
+cdef enum:
+    OPENING = 64 << 10       # what it costs, with the objects that are made for it, as copying so many bytes
+
+
+cdef bytes kernel_name(Access access, path):
+    """`path` for the kernel; None where a thread must do what is to be done, whose own error is the better one."""
+    if access.port is None or access.executor is not None:
+        return None
+    try:
+        name = os.fsencode(path)
+    except TypeError:
+        return None
+    return None if b"\0" in name else name
+
+
+async def open_now(Access access not None, path):
+    """Open a regular file for reading if that needs no waiting; else -1, and nothing has been opened.
+
+    That is so when the names on the way are in the kernel's cache, and the file system is known to be local.  It is
+    looked at first and opened then: opening something else, a FIFO say, may wait, or may be noticed by others.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    cdef px_file_facts facts
+    cdef bytes name = kernel_name(access, path)
+    cdef int fd
+    if name is None:
+        return -1
+    await access.budget()
+    if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
+        return -1
+    # O_NONBLOCK: another process may hold a lease, fcntl(2).
+    fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
+    if fd < 0:
+        return -1
+    if px_stat_fd(fd, &facts) < 0 or facts.kind != c"r" or px_file_set_flags(fd, O_RDONLY) < 0:
+        px_file_close(fd)  # somebody has put something else there in between
+        return -1
+    access.charge(OPENING)
+    return fd
+
+
+cdef bint may_open_by_op(bytes name) except -1:
+    """Whether `name`, or the folder of one that is not there or not in the kernel's cache, is local and no device."""
+    cdef px_file_facts facts
+    cdef int error = px_stat_cached(name, &facts)
+    cdef bytes folder
+    if error == -EAGAIN or error == -ENOENT:
+        folder = os.path.dirname(name) or b"."
+        error = px_stat_cached(folder, &facts)
+    elif error >= 0 and facts.kind != c"r":
+        return False
+    return error >= 0 and bool(local_devices.get(facts.device))
+
+
+async def open_by_op(Access access not None, path, int flags):
+    """Open a file for writing by an op; -1, and nothing was opened, where that will not do.
+
+    The kernel's few threads must not be kept: by a server of files, or a named pipe that waits for its other end.
+    Where the driver has no such op, its body asks less of the interpreter's lock than opening all of it on a thread.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    cdef FileOp op
+    cdef bytes name = kernel_name(access, path)
+    cdef int fd
+    if name is None or not may_open_by_op(name):
+        return -1
+    op = access.start_by_path(OPEN, name, flags | O_CLOEXEC | O_NONBLOCK)
+    try:
+        await op.future
+    except BaseException:
+        op.abandon()
+        raise
+    if op.error in NOT_BY_OP:
+        return -1
+    if op.error:
+        raise OSError(op.error, os.strerror(op.error), path)
+    fd, op.opened = op.opened, -1
+    px_file_set_flags(fd, flags)
+    return fd
