@@ -16,12 +16,8 @@ from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = (
-    *(
-        "drivers.io_uring.driver",
-        "drivers.io_uring.features",
-        "drivers.readiness.epollset",
-        "drivers.epoll.driver",
-    ),
+    *(f"drivers.io_uring.{name}" for name in ("driver", "encode", "features")),
+    *("drivers.readiness.epollset", "drivers.epoll.driver"),
     "files.path_ops",
 )
 WINDOWS = ("drivers.iocp.driver", "port.binding_windows", "port.completion_port_windows", "files.windows")
@@ -107,11 +103,16 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
         made = {module.name: module for module in translate(self.extensions, int(self.parallel or 1))}
         for extension in self.extensions:
             extension.sources = made[extension.name].sources
+            extension.define_macros = [("PX_CHECKS", self._checks())]
             if sys.platform != "win32":
                 extension.extra_compile_args = self._flags(extension.name)
         # Longest first, so that no compiler starts a long file when the others have finished.
         self.extensions.sort(key=lambda extension: -Path(extension.sources[0]).stat().st_size)
         super().build_extensions()
+
+    def _checks(self) -> str:
+        """Whether the package checks its own accounts (``ops/checks.h``): not in what is installed."""
+        return os.environ.get("PROACTORX_CHECKS") or str(int(bool(self.debug or self.inplace)))
 
     def _flags(self, name: str) -> list[str]:
         level = "-Os" if name == SHARED or name.removeprefix("proactorx.") in COLD else "-O2"

@@ -20,7 +20,13 @@ PACKAGE = Path(proactorx.__file__).parent
 LINUX_ONLY = (
     *(
         f"proactorx.drivers.{name}"
-        for name in ("readiness.epollset", "epoll.driver", "io_uring.driver", "io_uring.features")
+        for name in (
+            "readiness.epollset",
+            "epoll.driver",
+            "io_uring.driver",
+            "io_uring.encode",
+            "io_uring.features",
+        )
     ),
     "proactorx.files.path_ops",
 )

@@ -1,6 +1,10 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.ops.op cimport Op, Packet, PacketQueue
 
+cdef enum:
+    MOST_CHECKED = 256  # ops, and packets, that check_counters looks at in one turn
+
+
 cdef class Driver:
     cdef PacketQueue queue
     cdef readonly list inflight      # the driver's references: one for each op that is not done
@@ -45,3 +49,4 @@ cdef class Driver:
     cdef int push_next(self, Op op, int res, uint32_t flags) except -1
     cdef int track(self, Op op) except -1
     cdef int untrack(self, Op op) except -1
+    cdef int check_counters(self) except -1

@@ -8,7 +8,10 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t
 from proactorx.sys.errnos cimport ENOSYS
-from proactorx.ops.op cimport IN_FLIGHT, PACKET_READY, queue_count, queue_free, queue_grow, queue_init
+from proactorx.ops.checks cimport px_check
+from proactorx.ops.op cimport (
+    CANCELLING, IN_FLIGHT, ORPHANED, PACKET_READY, queue_count, queue_free, queue_grow, queue_init, set_state,
+)
 
 import os
 import weakref
@@ -171,7 +174,26 @@ cdef class Driver:
         op.hold()
         op.slot = <int>len(self.inflight)
         self.inflight.append(op)
-        op.state = IN_FLIGHT
+        set_state(op, IN_FLIGHT)
+        return 0
+
+    cdef int check_counters(self) except -1:
+        """Between turns: what is counted agrees with what there is.  In builds with checks; see ``ops/checks.h``."""
+        cdef uint32_t i = self.queue.head, queued = 0
+        cdef Op op
+        cdef int place = 0
+        px_check(queue_count(&self.queue) <= self.queue.mask + 1, "the queue of packets has more than its room")
+        if len(self.inflight) > MOST_CHECKED or queue_count(&self.queue) > MOST_CHECKED:
+            return 0
+        while i != self.queue.tail:
+            queued += (self.queue.items[i & self.queue.mask].flags & PACKET_READY) != 0
+            i += 1
+        for op in self.inflight:
+            px_check(op.slot == place, "an op in flight is not at its place in the list")
+            px_check(op.state == IN_FLIGHT or op.state == CANCELLING or op.state == ORPHANED,
+                     "an op in the list is not in flight")
+            px_check(op.ready <= queued, "an op counts more READY packets than are queued")
+            place += 1
         return 0
 
     cdef int untrack(self, Op op) except -1:

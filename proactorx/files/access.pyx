@@ -82,7 +82,10 @@ cdef inline Py_ssize_t blocks(Py_ssize_t n):
 
 
 cdef class FileOp(Overlapped):
-    """READ, WRITE, FSYNC, OPEN or NAME.  ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how."""
+    """READ, WRITE, FSYNC, OPEN or PATH_CHANGE.
+
+    ``future`` gets None when it has ended; ``error`` and ``nbytes`` say how.
+    """
 
     def __cinit__(self):
         self.opened = self.move_to = -1
@@ -197,6 +200,7 @@ cdef class FileOp(Overlapped):
             self.close_opened()
         elif self.state == IN_FLIGHT:
             self.access.port.cancel(self)
+            self.orphan()
         return 0
 
     cdef void close_opened(self) noexcept:
@@ -270,7 +274,7 @@ cdef class Access:
         return 0
 
     cdef FileOp start_by_path(self, int kind, bytes path, uint32_t events):
-        """Have an OPEN or a NAME executed, as ``start`` does."""
+        """Have an OPEN or a PATH_CHANGE executed, as ``start`` does."""
         cdef FileOp op = self.new_op(kind, AT_FDCWD, -1)
         op.view = path
         op.memory = PyBytes_AS_STRING(path)

@@ -7,7 +7,7 @@ the kernel's few threads.
 from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
 from proactorx.files.fast_open cimport kernel_name
-from proactorx.ops.op cimport NAME, NAME_RENAME, NAME_RMDIR, NAME_UNLINK
+from proactorx.ops.op cimport CHANGE_RENAME, CHANGE_RMDIR, CHANGE_UNLINK, PATH_CHANGE
 from proactorx.sys.file cimport PX_LOCAL, px_file_facts, px_file_nature, px_stat_cached
 
 import os
@@ -16,9 +16,9 @@ import sys
 from proactorx.files import raw_state as _raw_state
 from proactorx.files.thread_call import in_thread
 
-UNLINK = NAME_UNLINK
-RMDIR = NAME_RMDIR
-RENAME = NAME_RENAME
+UNLINK = CHANGE_UNLINK
+RMDIR = CHANGE_RMDIR
+RENAME = CHANGE_RENAME
 cdef dict local_devices = _raw_state.local_devices
 
 
@@ -70,7 +70,7 @@ async def change(Access access not None, int what, str event, tuple paths):
         before = folder
         names += name + b"\0"
     sys.audit(event, *paths, *(-1,) * len(paths))
-    op = access.start_by_path(NAME, names, what)
+    op = access.start_by_path(PATH_CHANGE, names, what)
     try:
         await op.future
     except BaseException:

@@ -84,6 +84,7 @@ cdef class SocketOp(Overlapped):
         if self.state != DONE:
             self.future.cancel()
             self.table.port.cancel(self)
+            self.orphan()
         else:
             self.unwanted()  # the result was there when the cancellation came
             self.table.ended(self)

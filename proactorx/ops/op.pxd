@@ -1,32 +1,14 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from proactorx.sys.overlapped cimport px_overlapped
-
-cdef enum Kind:
-    POLL            # wait until the fd is ready for `events`
-    RECV_STREAM     # multishot: bytes as they come, in memory of the driver's
-    RECV            # one receive of at most `size` bytes, as a new bytes object
-    RECV_INTO       # one receive into the op's own buffer
-    SEND            # the whole of the op's own buffer
-    ACCEPT          # multishot: connected descriptors
-    ACCEPT_ONE      # one connected descriptor
-    CONNECT         # to the op's own address
-    RECV_DGRAMS     # multishot: a PACKET_READY each time that datagrams are there, which the owner takes
-    RECV_FROM       # one datagram and its address, into the op's own buffer or as a new bytes object
-    SEND_TO         # one datagram, the op's own buffer, to an address or to the peer of the socket
-    DISCONNECT      # a stream, both ways, behind the sends before it
-    WAIT_CHILD      # until the child process whose pid is in the place of the fd has ended; it is not reaped
-    READ            # of a file, at `position`: at most `size` bytes, as a new bytes object or into the op's own buffer
-    WRITE           # to a file, at `position`: the whole of the op's own buffer
-    FSYNC           # a file's data, and its attributes unless `events` says otherwise, to the disk
-    OPEN            # the path that is the op's own buffer, with the flags `events`: a descriptor; `fd` is AT_FDCWD
-    TRANSMIT        # Windows: `size` bytes of a file, from `position` on, to a socket; `events` is the file's handle
-    NAME            # Linux: a change in a directory, one of NAME_*, in `events`; the paths are in the op's own buffer
+from proactorx.ops.checks cimport px_check
+from proactorx.ops.kinds cimport (
+    ACCEPT, ACCEPT_ONE, CHANGE_RENAME, CHANGE_RMDIR, CHANGE_UNLINK, CONNECT, DISCONNECT, FSYNC, KINDS, OPEN,
+    PATH_CHANGE, POLL, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, WAIT_CHILD,
+    WRITE, px_call, px_kind, px_kinds,
+)
 
 cdef enum:
     FSYNC_DATA = 1       # FSYNC, `events`: only the attributes that a later read needs, fdatasync(2)
-    NAME_UNLINK = 0      # NAME, `events`: unlink(2), and so on; of two paths, each ends with a null
-    NAME_RMDIR = 1
-    NAME_RENAME = 2
     # READ, WRITE: so many bytes at a time.  What the page cache has is copied by the thread that submits, which is the
     # loop's: 1 MiB takes it 0.1 ms.
     FILE_STEP = 1 << 20
@@ -34,7 +16,8 @@ cdef enum:
 cdef enum State:
     NEW
     IN_FLIGHT
-    CANCELLING
+    CANCELLING      # its end was asked for
+    ORPHANED        # that too, and nobody waits for the result any more
     DONE
 
 cdef enum:
@@ -68,6 +51,22 @@ cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
 cdef bytes client_of(Packet *packet)
 
 
+# What a driver keeps of an op that it has.
+
+cdef struct LineNote:       # readiness
+    void *next              # the op that waits behind it on the same fd and direction
+
+cdef struct RingNote:       # io_uring
+    bint used               # the ring does it; else it waits in the epoll set
+    bint in_kernel          # its entry was not answered for the last time
+    bint withdrawn          # its entry was turned into a no-op before the kernel saw it
+    uint32_t entry          # the place of its entry in the submission queue
+
+cdef struct KernelNote:     # iocp
+    uint8_t mode            # how it waits
+    bint in_kernel          # the kernel holds a reference
+
+
 cdef class Op:
     cdef readonly int fd
     cdef uint32_t events
@@ -78,21 +77,20 @@ cdef class Op:
     cdef bint again          # direct: the owner left bytes behind
     cdef bint owned          # RECV_STREAM: the loop alone has the socket, so the driver may keep its file
     cdef bint unix_stream    # RECV_STREAM: a Unix socket, on which a receive may stop short
-    # The driver's own notes.
+    # Between the driver and the port.
     cdef bint armed          # the driver waits for the kernel's last word on this op
-    cdef bint in_kernel      # io_uring: that word has not come yet
     cdef bint cancel_sent
     cdef bint quiet          # paused, and the driver has stopped listening
     cdef bint pending_ready  # paused while ready
     cdef bint edge           # its READY packets report edges: bytes that were left behind must be asked for again
-    cdef uint8_t mode        # iocp: how it waits
     cdef uint32_t ready      # READY packets in the queue
-    cdef bint withdrawn      # io_uring: that entry was turned into a no-op before the kernel saw it
-    cdef uint32_t entry      # io_uring: the place of its entry in the submission queue
     cdef int slot            # its place in Driver.inflight
     cdef int64_t position    # READ, WRITE: of the next byte; -1: the file has no positions
-    cdef px_overlapped flight    # what the kernel has of it while it is in flight
-    cdef void *fd_next       # the next op that waits on the same fd and direction
+    # The driver's own: each reads and writes one of these only.
+    cdef LineNote line
+    cdef RingNote ring
+    cdef KernelNote kernel
+    cdef px_overlapped flight # Windows: what the kernel has of it while it is in flight
     cdef int on_packet(self, Packet *packet) except -1
     cdef object subject(self)
     cdef int owner_failed(self, exc) except -1
@@ -100,9 +98,29 @@ cdef class Op:
     cdef Py_ssize_t want(self) noexcept
     cdef char *buffer(self) noexcept
     cdef int took(self, Py_ssize_t nbytes) except -1
+    cdef void fill(self, px_call *call) noexcept
     cdef void *message(self) noexcept    # a px_message, see sys/socket.h
     cdef int hold(self) except -1
+    cdef int orphan(self) except -1
     cdef int let_go(self) except -1
+
+
+cdef inline void set_state(Op op, int state) noexcept:
+    """Every step of an op's life goes through here.  See the picture in op.pyx."""
+    px_check(may_follow(op.state, state), "an op took a step that its life does not have")
+    op.state = <uint8_t>state
+
+
+cdef inline bint may_follow(int before, int after) noexcept:
+    if after == IN_FLIGHT:
+        return before == NEW
+    if after == CANCELLING:
+        return before == IN_FLIGHT
+    if after == ORPHANED:
+        return before == IN_FLIGHT or before == CANCELLING
+    if after == DONE:
+        return before != DONE
+    return before == NEW or before == DONE  # made anew by its owner
 
 
 cdef class Watch(Op):

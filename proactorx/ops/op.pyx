@@ -2,7 +2,9 @@
 
     NEW --submit--> IN_FLIGHT --last packet--> DONE
                       |  ^ packet with MORE (multishot): stays IN_FLIGHT
-                      `--cancel()--> CANCELLING --last packet (aborted, failed, or success after all)--> DONE
+                      |--cancel()--> CANCELLING --last packet (aborted, failed, or success after all)--> DONE
+                      |                |
+                      `--orphan()------`--> ORPHANED --last packet--> DONE  (a descriptor that it brought is closed)
 
 Three rules keep memory and descriptors safe:
 
@@ -20,6 +22,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.sys.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
+from proactorx.ops.kinds cimport PX_ENDS, PX_ON_SOCKET, px_done_when_ready
 from proactorx.sys.socket cimport px_client, px_close, px_has_bytes, px_message, px_message_set, sockaddr_storage
 
 import sys
@@ -104,7 +107,7 @@ cdef class Op:
     def __cinit__(self):
         self.fd = -1
         self.slot = -1
-        self.state = NEW
+        set_state(self, NEW)
 
     cdef int on_packet(self, Packet *packet) except -1:
         raise NotImplementedError("Op.on_packet")
@@ -133,6 +136,13 @@ cdef class Op:
         """`nbytes` were moved; 1 when the op wants to go on (a send that was short)."""
         return 0
 
+    cdef void fill(self, px_call *call) noexcept:
+        """The op's part of a system call: where the bytes are that it would move now, how many, and the address."""
+        call.buffer = self.buffer()
+        call.size = self.want()
+        call.message = <px_message *>self.message()
+        call.position = self.position
+
     cdef void *message(self) noexcept:
         """RECV_FROM, SEND_TO: the memory of its header and address."""
         return NULL
@@ -141,14 +151,20 @@ cdef class Op:
         """It goes to the driver: from now on the garbage collector must not take its buffer, whatever becomes of it."""
         return 0
 
+    cdef int orphan(self) except -1:
+        """Nobody waits for it any more.  Its end was asked for; what it brings after all is thrown away."""
+        if self.state == IN_FLIGHT or self.state == CANCELLING:
+            set_state(self, ORPHANED)
+        return 0
+
     cdef int let_go(self) except -1:
         """The counterpart: its last packet has come."""
         return 0
 
     @property
     def state_name(self):
-        """Where the op is in its life: NEW, IN_FLIGHT, CANCELLING or DONE."""
-        return ("NEW", "IN_FLIGHT", "CANCELLING", "DONE")[self.state]
+        """Where the op is in its life: NEW, IN_FLIGHT, CANCELLING, ORPHANED or DONE."""
+        return ("NEW", "IN_FLIGHT", "CANCELLING", "ORPHANED", "DONE")[self.state]
 
 
 cdef class Watch(Op):
@@ -311,7 +327,7 @@ cdef class Overlapped(Op):
                 return 0
         elif res < 0 and not (self.kind == READ and self.offset and res != -ECANCELED and res != -EINTR):
             # EINTR: the cancel met a file op that was being executed.
-            self.error = ECANCELED if res == -EINTR and self.kind >= READ else -res
+            self.error = ECANCELED if res == -EINTR and px_kinds[self.kind].on != PX_ON_SOCKET else -res
         elif self.kind == RECV:
             self.value = PyBytes_FromStringAndSize(packet.data, res)
             self.offset = res
@@ -342,7 +358,7 @@ cdef class Overlapped(Op):
 
     cdef _descriptor(self, int fd):
         # Success after all: nobody waits for this descriptor any more, so nobody else will close it.
-        if self.owner is None:
+        if self.owner is None or self.state == ORPHANED:
             px_close(fd)
             self.error = ECANCELED
         elif self.kind == ACCEPT:
@@ -353,9 +369,33 @@ cdef class Overlapped(Op):
     def __dealloc__(self):
         # Where the driver went away with this op in the kernel, `held` stays: memory is leaked rather than freed while
         # the kernel may still use it.
-        if self.state != IN_FLIGHT and self.state != CANCELLING:
+        if self.state == NEW or self.state == DONE:
             PyMem_Free(self.envelope)
 
 
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
+
+
+cdef tuple DIRECTIONS = ("neither", "in", "out")
+cdef tuple ON = ("socket", "child", "file", "path")
+
+
+def table():
+    """What each kind of op is, by its number in ``constants``: the rows of ``kinds.h``, as data."""
+    cdef const px_kind *row
+    cdef int kind
+    rows = []
+    for kind in range(KINDS):
+        row = &px_kinds[kind]
+        rows.append({
+            "name": row.name.decode(),
+            "direction": DIRECTIONS[row.direction],
+            "on": ON[row.on],
+            "serial": bool(row.serial),
+            "eager": bool(row.eager),
+            "multishot": row.goes_on != PX_ENDS,
+            "when_ready": bool(px_done_when_ready(row)),
+            "blocking": row.blocking != NULL,
+        })
+    return rows

@@ -23,7 +23,7 @@ from proactorx.sys.iocp cimport *
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
 from proactorx.ops.op cimport (
     ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM,
-    RECV_INTO, SEND, SEND_TO, WRITE,
+    RECV_INTO, SEND, SEND_TO, WRITE, set_state,
 )
 from proactorx.port.binding_windows cimport HandleBinding, bind, binding_of, family_of, is_disk, let_go, rebind, unbind
 from proactorx.port.operations cimport Binding, Operations, Overlapped, most_running, nanoseconds
@@ -437,13 +437,13 @@ cdef class CompletionPort(Operations):
         flight.buffer = <char *>PyMem_Malloc(room) if room else NULL
         if room and flight.buffer == NULL:
             raise MemoryError
-        op.state = IN_FLIGHT
+        set_state(op, IN_FLIGHT)
         self.ops.add(op)
         try:
             self.begin(op)
         except BaseException:
             self.ops.discard(op)
-            op.state = DONE
+            set_state(op, DONE)
             self.free_buffer(flight)
             raise
         return 0
@@ -529,7 +529,7 @@ cdef class CompletionPort(Operations):
                 return self.goes_on(op)
         if not error:
             packet.res = <int>count
-        op.state = DONE
+        set_state(op, DONE)
         op.on_packet(&packet)
         self.free_buffer(flight)
         return True
@@ -539,7 +539,7 @@ cdef class CompletionPort(Operations):
         try:
             self.begin(op)
         except OSError:
-            op.state = DONE
+            set_state(op, DONE)
             op.error = ENOMEM
             self.finish(op, True)
             return True
@@ -548,7 +548,7 @@ cdef class CompletionPort(Operations):
     cdef int stop(self, Overlapped op) except -1:
         if op.state != IN_FLIGHT or op.is_finished():
             return 0
-        op.state = CANCELLING
+        set_state(op, CANCELLING)
         # Where it finds nothing, the packet is queued already.
         return 1 if CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped) else 0
 

@@ -10,7 +10,7 @@ from proactorx.sys.errnos cimport ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.ops.op cimport (
-    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count,
+    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count, set_state,
 )
 from proactorx.sys.atomic cimport load_pointer, store_pointer
 
@@ -207,7 +207,7 @@ cdef class LoopPort:
             op.armed = False
             going = driver.continues(op, packet) if op.state == IN_FLIGHT else 0
             if going == 0:
-                op.state = DONE
+                set_state(op, DONE)
                 driver.untrack(op)
             else:
                 packet.flags |= PACKET_MORE

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t
 from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM
 from proactorx.ops.op cimport (
     ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM, RECV_INTO,
-    SEND, SEND_TO, WRITE, client_of,
+    SEND, SEND_TO, WRITE, client_of, set_state,
 )
 from proactorx.ops.op cimport Overlapped as Op
 from proactorx.sys.atomic cimport compare_exchange, load_acquire
@@ -206,7 +206,7 @@ cdef class Overlapped(Op):
         packet.data = NULL
         packet.res = res
         packet.flags = packet.buffer = 0
-        self.state = DONE
+        set_state(self, DONE)
         Op.on_packet(self, &packet)
         self.port.finish(self, False)
         self.port.bodies.discard(self)
@@ -393,14 +393,14 @@ cdef class Operations:
     cdef int queue_body(self, Overlapped op) except -1:
         """Have an IO thread do it."""
         self.begin_body()
-        op.state = IN_FLIGHT
+        set_state(op, IN_FLIGHT)
         op.body = QUEUED
         self.bodies.add(op)
         try:
             io_threads().queue(op._run_body)
         except BaseException:
             self.bodies.discard(op)
-            op.state = DONE
+            set_state(op, DONE)
             self.undo_body()
             raise
         return 0

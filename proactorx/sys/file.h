@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h> /* rename() */
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -44,6 +45,10 @@ static inline int px_file_open(const char *path, int flags) {
     int fd = open(path, flags, 0666);
     return fd < 0 ? -errno : fd;
 }
+
+static inline int px_path_unlink(const char *path) { return unlink(path) < 0 ? -errno : 0; }
+static inline int px_path_rmdir(const char *path) { return rmdir(path) < 0 ? -errno : 0; }
+static inline int px_path_rename(const char *path, const char *other) { return rename(path, other) < 0 ? -errno : 0; }
 
 /* By its number: the C library's function is a point at which a thread may be cancelled, which takes time. */
 static inline int px_file_close(int fd) {

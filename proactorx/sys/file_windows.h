@@ -146,6 +146,19 @@ static inline int px_file_open(const char *path, int flags) {
     return -ENOSYS; /* the C library's own open() is what makes its descriptors */
 }
 
+/* Python's own calls know how Windows writes paths. */
+static inline int px_path_unlink(const char *path) {
+    (void)path;
+    return -ENOSYS;
+}
+
+static inline int px_path_rmdir(const char *path) { return px_path_unlink(path); }
+
+static inline int px_path_rename(const char *path, const char *other) {
+    (void)other;
+    return px_path_unlink(path);
+}
+
 static inline ssize_t px_file_read_now(int fd, char *buffer, size_t size, int64_t offset) {
     (void)fd, (void)buffer, (void)size, (void)offset;
     return -EOPNOTSUPP;

@@ -1,7 +1,7 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
 from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
-from proactorx.ops.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of
+from proactorx.ops.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of, set_state
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
@@ -58,7 +58,7 @@ cdef class Listener(Op):
         self.retry = None
         if self.closed or not holds(self.sock, self.fd):
             return
-        self.state = NEW
+        set_state(self, NEW)
         self.port.submit(self)
 
     def close(self, bint keep=False):
@@ -74,7 +74,7 @@ cdef class Listener(Op):
             self.port.cancel(self)
             # From now on clients are to be refused: have the kernel let go at once.
             self.port.driver.settle()
-        if not self.in_kernel:
+        if not self.kernel.in_kernel:
             self._release()
 
     def _release(self):

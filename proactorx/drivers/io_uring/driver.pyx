@@ -28,11 +28,14 @@ from cpython.ref cimport Py_INCREF
 from proactorx.sys.errnos cimport EAGAIN, EBUSY, ECANCELED, EEXIST, EINTR, ENOMEM, ETIME
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.drivers.readiness.epollset cimport EpollSet
-from proactorx.drivers.io_uring.encode cimport arm_file
+from proactorx.drivers.driver cimport MOST_CHECKED
+from proactorx.drivers.io_uring.encode cimport encode, has_cell
 from proactorx.sys.ring cimport *
+from proactorx.ops.checks cimport PX_CHECKS, px_check
+from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_PATH, px_kinds
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, NEW, OPEN, NAME, Op, PACKET_MORE, PACKET_READY, Packet, READ, RECV_STREAM, WAIT_CHILD, WRITE,
-    queue_count, queue_postpone,
+    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM, queue_count, queue_postpone,
+    set_state,
 )
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
@@ -66,9 +69,14 @@ cdef uint32_t READ_ON = POLLIN | POLLRDHUP
 cdef uint32_t MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI
 
 
-cdef inline bint in_ring(Op op) noexcept:
-    """Whether the ring does this op; else it waits in the epoll set."""
-    return op.kind >= WAIT_CHILD or (op.kind == RECV_STREAM and op.owned)
+cdef inline bint on_file(Op op) noexcept:
+    """Whether it is an op on a file or a path: one of the kernel's threads may be at it."""
+    return px_kinds[op.kind].on >= PX_ON_FILE
+
+
+cdef inline bint moves_file(Op op) noexcept:
+    """READ, WRITE."""
+    return px_kinds[op.kind].on == PX_ON_FILE and px_kinds[op.kind].moves
 
 
 cdef class UringDriver(EpollSet):
@@ -79,7 +87,7 @@ cdef class UringDriver(EpollSet):
     cdef uint64_t owner          # the thread that made the ring, see px_this_thread
     cdef uint32_t entries, cq_entries
     cdef int in_flight           # ops that have an entry in the ring
-    cdef int file_ops            # READ, WRITE, FSYNC, OPEN, NAME among them
+    cdef int file_ops            # those on files and paths among them
     cdef bint set_polled         # the ring polls the epoll set
     cdef bint set_ready          # that poll has ended: look into the set
     cdef readonly int rebuilds
@@ -196,13 +204,14 @@ cdef class UringDriver(EpollSet):
             if not packet.flags & PACKET_MORE:
                 ended.add(<uintptr_t>packet.op)
         for op in self.inflight:
-            if not in_ring(op) or not op.armed or <uintptr_t><void *>op in ended:
+            if not op.ring.used or not op.armed or <uintptr_t><void *>op in ended:
                 continue
             self._out(op)
             op.armed = False
-            if op.kind >= READ:
+            if on_file(op):
                 # See _await_files: it may still happen.  Its memory is leaked rather than given to the kernel twice.
-                op.state = CANCELLING
+                if op.state == IN_FLIGHT:
+                    set_state(op, CANCELLING)
                 Py_INCREF(op)
                 self.push(op, -ECANCELED, 0)
             elif op.state == IN_FLIGHT:
@@ -253,50 +262,41 @@ cdef class UringDriver(EpollSet):
     cdef int arm(self, Op op) except -1:
         """Prepare the entry of `op`."""
         cdef px_sqe *entry = self.sqe()
-        entry.fd = op.fd
-        entry.user_data = <uint64_t><uintptr_t><void *>op
-        if op.kind == RECV_STREAM:
-            entry.opcode = PX_OP_POLL_ADD
-            entry.op_flags = POLLIN | POLLRDHUP | POLLPRI
-            entry.len = PX_POLL_ADD_MULTI if self.multishot else 0
-            op.edge = True
-        elif op.kind == WAIT_CHILD:
-            # WNOWAIT: as long as nobody has reaped the child its pid is its own, and a signal can reach no other.
-            entry.opcode = PX_OP_WAITID
-            entry.len = P_PID
-            entry.file_index = WEXITED | WNOWAIT
-        else:
+        encode(op, entry)
+        if op.kind == RECV_STREAM and not self.multishot:
+            entry.len = 0
+        if on_file(op):
             self.file_ops += 1
-            arm_file(op, entry)
         self.in_flight += 1
-        op.entry = px_ring_last(&self.ring)
-        op.armed = op.in_kernel = True
+        op.ring.entry = px_ring_last(&self.ring)
+        op.armed = op.ring.in_kernel = True
         op.cancel_sent = False
         return 0
 
     cdef void _out(self, Op op) noexcept:
         """The ring has said its last word on the entry of `op`."""
-        op.in_kernel = False
+        op.ring.in_kernel = False
         self.in_flight -= 1
-        if op.kind >= READ:
+        if on_file(op):
             self.file_ops -= 1
 
     cdef int submit(self, Op op) except -1:
         if not self.streams:
             op.owned = False
-        if not in_ring(op):
+        op.ring.used = has_cell(op.kind) and (op.kind != RECV_STREAM or op.owned)
+        if not op.ring.used:
             return EpollSet.submit(self, op)
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
-        if op.fd < 0 and op.kind != OPEN and op.kind != NAME:
+        if op.fd < 0 and px_kinds[op.kind].on != PX_ON_PATH:
             raise ValueError(f"Invalid file descriptor: {op.fd}")
-        if (op.kind == READ or op.kind == WRITE) and op.position < 0 and px_has_position(op.fd):
+        if moves_file(op) and op.position < 0 and px_has_position(op.fd):
             # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18).
             raise ValueError("a file that has positions is read and written at one")
         op.quiet = op.pending_ready = False
         self.arm(op)
         self.track(op)
-        if op.kind >= READ and px_ring_unsent(&self.ring) >= FILES_AT_ONCE:
+        if on_file(op) and px_ring_unsent(&self.ring) >= FILES_AT_ONCE:
             self._enter(0, 0)  # not at the end of the turn: the disk would have nothing to do meanwhile
         return 0
 
@@ -304,9 +304,9 @@ cdef class UringDriver(EpollSet):
         cdef px_sqe *entry
         if op.cancel_sent:
             return 0
-        if px_ring_withdraw(&self.ring, op.entry, <uint64_t><uintptr_t><void *>op):
+        if px_ring_withdraw(&self.ring, op.ring.entry, <uint64_t><uintptr_t><void *>op):
             # The kernel has not seen it, and must not by then: the descriptor may be another file's.
-            op.cancel_sent = op.withdrawn = True
+            op.cancel_sent = op.ring.withdrawn = True
             return 0
         entry = self.sqe()
         entry.opcode = PX_OP_ASYNC_CANCEL
@@ -317,12 +317,12 @@ cdef class UringDriver(EpollSet):
         return 0
 
     cdef int cancel(self, Op op) except -1:
-        if not in_ring(op):
+        if not op.ring.used:
             return EpollSet.cancel(self, op)
         if op.state != IN_FLIGHT:
             return 0
-        op.state = CANCELLING
-        if op.in_kernel:
+        set_state(op, CANCELLING)
+        if op.ring.in_kernel:
             self._send_cancel(op)
         elif not op.armed:
             self.push(op, -ECANCELED, 0)
@@ -347,6 +347,8 @@ cdef class UringDriver(EpollSet):
         self._wait(timeout_ns)
         if before and queue_count(&self.queue) != before:
             queue_postpone(&self.queue, before)
+        if PX_CHECKS:
+            self.check_counters()
         return 0
 
     cdef int _wait(self, int64_t timeout_ns) except -1:
@@ -421,8 +423,8 @@ cdef class UringDriver(EpollSet):
         cdef uint32_t flags = PACKET_MORE if cqe_flags & PX_CQE_MORE else 0
         if not flags:
             self._out(op)
-        if op.withdrawn:
-            op.withdrawn = False
+        if op.ring.withdrawn:
+            op.ring.withdrawn = False
             res = -ECANCELED
         if op.kind == RECV_STREAM:
             if res >= 0:
@@ -430,9 +432,21 @@ cdef class UringDriver(EpollSet):
                     op.events |= <uint32_t>res  # one is in the queue already: see perform
                     return 0
                 flags |= PACKET_READY
-        elif res > 0 and (op.kind == READ or op.kind == WRITE):
+        elif res > 0 and moves_file(op):
             op.again = op.took(res)
         return self.push(op, res, flags)
+
+    cdef int check_counters(self) except -1:
+        cdef int in_kernel = 0, files = 0
+        cdef Op op
+        EpollSet.check_counters(self)
+        if len(self.inflight) <= MOST_CHECKED:
+            for op in self.inflight:
+                in_kernel += op.ring.in_kernel
+                files += op.ring.in_kernel and on_file(op)
+            px_check(in_kernel == self.in_flight, "the ring has more or fewer ops than are counted")
+            px_check(files == self.file_ops, "the ring has more or fewer file ops than are counted")
+        return 0
 
     # -------------------------------------------------------------------------------------- finishing a packet
 
@@ -440,7 +454,7 @@ cdef class UringDriver(EpollSet):
         cdef uint32_t mask = <uint32_t>packet.res
         cdef ssize_t n
         cdef int cut = 0
-        if not in_ring(op):
+        if not op.ring.used:
             return EpollSet.perform(self, op, packet)
         # What was reported since the packet was queued counts too: a shutdown, for one.
         mask |= op.events
@@ -459,7 +473,7 @@ cdef class UringDriver(EpollSet):
             packet.res = <int>n
             if op.armed:
                 # The end, of which the poll knows nothing: take it out of the kernel before the last packet.
-                op.state = CANCELLING
+                set_state(op, CANCELLING)
                 self._send_cancel(op)
                 packet.flags = PACKET_MORE
             else:
@@ -478,12 +492,12 @@ cdef class UringDriver(EpollSet):
 
     cdef int continues(self, Op op, Packet *packet) except -1:
         cdef int res = packet.res
-        if not in_ring(op):
+        if not op.ring.used:
             return 0
         # Not cancelled by its owner: a pause, or the end of the thread that submitted it.
-        if res == -ECANCELED or (res == -EINTR and op.kind >= READ):
+        if res == -ECANCELED or (res == -EINTR and on_file(op)):
             return self._again(op)
-        if op.again and (op.kind == READ or op.kind == WRITE):
+        if op.again and moves_file(op):
             op.again = False
             return self._again(op)
         return 0
@@ -494,15 +508,15 @@ cdef class UringDriver(EpollSet):
         return 2
 
     cdef int quiesce(self, Op op) except -1:
-        if not in_ring(op):
+        if not op.ring.used:
             return EpollSet.quiesce(self, op)
         op.quiet = True
-        if op.in_kernel:
+        if op.ring.in_kernel:
             self._send_cancel(op)
         return 0
 
     cdef int resume(self, Op op) except -1:
-        if not in_ring(op):
+        if not op.ring.used:
             return EpollSet.resume(self, op)
         op.quiet = False
         if op.state != IN_FLIGHT:

@@ -28,7 +28,7 @@ from proactorx.sys.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EW
 from proactorx.ops.op cimport (
     ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, FILE_STEP, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE,
     PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
-    TRANSMIT, WRITE, queue_count,
+    TRANSMIT, WRITE, queue_count, set_state,
 )
 from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
 from proactorx.sys.pollthread cimport px_thread, px_thread_ask, px_thread_cancel, px_thread_new, px_thread_stop
@@ -41,7 +41,7 @@ import ctypes
 import time
 
 cdef enum:
-    BY_PACKET = 0          # Op.mode: the kernel does it
+    BY_PACKET = 0          # Op.kernel.mode: the kernel does it
     BY_READINESS = 1       # it is polled, and the system call is made here
     ACCEPTS_IN_A_ROW = 64  # connections of one listener that are taken without looking at anything else
 
@@ -156,7 +156,7 @@ cdef class IocpDriver(ReadinessDriver):
     cdef int submit(self, Op op) except -1:
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
-        op.mode = BY_READINESS
+        op.kernel.mode = BY_READINESS
         if op.kind == READ or op.kind == WRITE:
             return self.start_packet(op)
         if op.fd < 0 or op.fd > LARGEST_FD or op.kind == RECV_DGRAMS or (
@@ -181,7 +181,7 @@ cdef class IocpDriver(ReadinessDriver):
         return self.binds and px_adopt(self.port, fd, self.skip)
 
     cdef int start_packet(self, Op op) except -1:
-        op.mode = BY_PACKET
+        op.kernel.mode = BY_PACKET
         op.quiet = op.pending_ready = False
         self.track(op)
         return self.begin(op)
@@ -212,7 +212,7 @@ cdef class IocpDriver(ReadinessDriver):
             self.put_buffer(flight.buffer)
             flight.buffer = NULL
             return self.push(op, started, PACKET_LATE)
-        op.in_kernel = True
+        op.kernel.in_kernel = True
         Py_INCREF(op)  # the kernel's reference
         return 0
 
@@ -356,17 +356,17 @@ cdef class IocpDriver(ReadinessDriver):
     # --------------------------------------------------------------------------------------------------- cancelling
 
     cdef int cancel(self, Op op) except -1:
-        if op.mode == BY_READINESS:
+        if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.cancel(self, op)
         if op.state != IN_FLIGHT:
             return 0
-        op.state = CANCELLING
-        if not op.in_kernel:
+        set_state(op, CANCELLING)
+        if not op.kernel.in_kernel:
             if not op.armed:
                 self.push(op, -ECANCELED, PACKET_LATE)
         elif op.kind == POLL:
             if not px_end_wait(flight_of(op)):
-                op.in_kernel = False
+                op.kernel.in_kernel = False
                 Py_DECREF(op)
                 self.push(op, -ECANCELED, PACKET_LATE)
         else:
@@ -378,13 +378,13 @@ cdef class IocpDriver(ReadinessDriver):
         return self.reap(0)
 
     cdef int quiesce(self, Op op) except -1:
-        if op.mode == BY_READINESS:
+        if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.quiesce(self, op)
         op.quiet = True
         return 0
 
     cdef int resume(self, Op op) except -1:
-        if op.mode == BY_READINESS:
+        if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.resume(self, op)
         op.quiet = op.pending_ready = False
         self.waiting.append(op)
@@ -392,7 +392,7 @@ cdef class IocpDriver(ReadinessDriver):
 
     cdef int perform(self, Op op, Packet *packet) except -1:
         cdef int told
-        if op.mode == BY_READINESS:
+        if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.perform(self, op, packet)
         told = perform_call(op, packet, self.hot)
         if not told or packet.flags & PACKET_MORE:
@@ -440,7 +440,7 @@ cdef class IocpDriver(ReadinessDriver):
         if entry.lpCompletionKey == <size_t>PX_KEY_OP:
             flight = <px_overlapped *>entry.lpOverlapped
             op = <Op>flight.op
-            op.in_kernel = False
+            op.kernel.in_kernel = False
             Py_DECREF(op)  # the kernel's; `op` holds one
             self.ended(op, entry.dwNumberOfBytesTransferred)
             if op.kind == ACCEPT and not op.armed and op.state == IN_FLIGHT:
@@ -639,7 +639,7 @@ cdef class IocpDriver(ReadinessDriver):
         if self.closed or not self.opened:
             return
         for op in self.inflight:
-            if op.in_kernel and op.kind != POLL:
+            if op.kernel.in_kernel and op.kind != POLL:
                 CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped)
         self._drop()
 

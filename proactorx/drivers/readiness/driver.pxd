@@ -7,7 +7,7 @@ cdef enum:
     LARGEST_FD = 1 << 26  # more than any kernel's fs.nr_open: the table grows to the largest number seen
 
 cdef struct FdSlot:
-    void *readers        # the first op that waits for input; the others hang on its fd_next
+    void *readers        # the first op that waits for input; the others hang on its line.next
     void *writers
     uint32_t registered  # what the operating system has been asked for
     uint32_t generation  # how often that was begun and ended

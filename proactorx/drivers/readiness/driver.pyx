@@ -16,87 +16,42 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
+from proactorx.ops.kinds cimport PX_ENDS, PX_IN, PX_ON_FILE, PX_OUT, px_call, px_done_when_ready, px_kind, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY,
-    POLL, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, WAIT_CHILD,
+    CANCELLING, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, RECV_STREAM, set_state,
 )
 from proactorx.sys.event cimport px_wake_socket, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
-from proactorx.sys.socket cimport (
-    POLLERR, POLLHUP, POLLIN, POLLOUT, PX_HOT_SIZE, px_accept, px_client, px_connect, px_disconnect, px_message,
-    px_recv, px_recvmsg, px_send, px_sendmsg, px_sleep_on, px_socket_error, sockaddr,
-)
-
-cdef enum:
-    ACCEPTS_IN_A_ROW = 8
-
+from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLIN, POLLOUT, PX_HOT_SIZE, px_sleep_on
 
 cdef inline bint waits_to_write(Op op) noexcept:
     if op.kind == POLL:
         return not op.events & POLLIN
-    return op.kind == SEND or op.kind == CONNECT or op.kind == SEND_TO or op.kind == DISCONNECT
+    return px_kinds[op.kind].direction == PX_OUT
 
 
 cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
     """Make the system call of a ready op.  0: nothing came of it; 1: `packet` tells what."""
-    cdef int kind = op.kind
+    cdef const px_kind *row = &px_kinds[op.kind]
+    cdef px_call call
     cdef ssize_t n
-    cdef uint32_t mask = <uint32_t>packet.res
     if op.stale():
-        n = -EBADF
+        packet.res = -EBADF
         packet.flags = 0
-    elif kind == RECV_STREAM:
-        if op.direct:
-            packet.flags = PACKET_READY | PACKET_MORE
-            return 1
-        n = px_recv(op.fd, hot, PX_HOT_SIZE)
-        packet.data = hot
-        packet.flags = PACKET_MORE if n > 0 else 0
-    elif kind == POLL:
-        n = mask
-        packet.flags = PACKET_MORE if op.direct else 0
-    elif kind == RECV:
-        n = px_recv(op.fd, hot, min(op.want(), PX_HOT_SIZE))
-        packet.data = hot
-        packet.flags = 0
-    elif kind == RECV_INTO:
-        n = px_recv(op.fd, op.buffer(), op.want())
-        if n > 0:
-            op.took(n)
-        packet.flags = 0
-    elif kind == SEND:
-        n = px_send(op.fd, op.buffer(), op.want())
-        if n >= 0 and op.took(n):
-            return 0
-        packet.flags = 0
-    elif kind == RECV_DGRAMS:
-        packet.flags = PACKET_READY | PACKET_MORE
         return 1
-    elif kind == RECV_FROM:
-        if op.buffer() != NULL:
-            n = px_recvmsg(op.fd, <px_message *>op.message(), op.buffer(), op.want())
-        else:
-            n = px_recvmsg(op.fd, <px_message *>op.message(), hot, min(op.want(), PX_HOT_SIZE))
-        packet.data = hot
-        packet.flags = 0
-    elif kind == SEND_TO:
-        n = px_sendmsg(op.fd, &(<px_message *>op.message()).header)
-        packet.flags = 0
-    elif kind == DISCONNECT:
-        n = px_disconnect(op.fd)
-        packet.flags = 0
-    elif kind == ACCEPT:
-        n = px_accept(op.fd, <px_client *>hot)
-        packet.data = hot
-        packet.flags = PACKET_MORE if n >= 0 else 0
-    elif kind == ACCEPT_ONE:
-        n = px_accept(op.fd, <px_client *>hot)
-        packet.data = hot
-        packet.flags = 0
-    else:  # CONNECT
-        n = px_socket_error(op.fd)
-        packet.flags = 0
-    if n == -EAGAIN or n == -EWOULDBLOCK:
+    if row.attempt == NULL or (op.direct and row.goes_on != PX_ENDS):
+        packet.flags = PACKET_READY | PACKET_MORE  # the owner makes the call
+        return 1
+    call.fd = op.fd
+    call.events = <uint32_t>packet.res
+    call.scratch = hot
+    call.data = packet.data
+    if row.buffered:
+        op.fill(&call)
+    n = row.attempt(&call)
+    if n == -EAGAIN or n == -EWOULDBLOCK or (row.moves and n >= 0 and op.took(n)):
         return 0
+    packet.data = call.data
+    packet.flags = PACKET_MORE if n >= row.goes_on or op.direct else 0
     packet.res = <int>n
     return 1
 
@@ -160,7 +115,7 @@ cdef class ReadinessDriver(Driver):
         while item != NULL:
             if not (<Op>item).quiet:
                 mask |= (<Op>item).events & (POLLIN | POLLOUT) if (<Op>item).kind == POLL else POLLIN
-            item = (<Op>item).fd_next
+            item = (<Op>item).line.next
         if mask != before:
             self.set_interest(fd, before, mask)
             self.slots[fd].registered = mask
@@ -182,12 +137,12 @@ cdef class ReadinessDriver(Driver):
             item = slot.writers if i else slot.readers
             while item != NULL:
                 op = <Op>item
-                next = op.fd_next
-                op.fd_next = NULL
+                next = op.line.next
+                op.line.next = NULL
                 if item != fresh:
                     op.armed = False
                     if op.state == IN_FLIGHT:
-                        op.state = CANCELLING
+                        set_state(op, CANCELLING)
                     # A Watch calls back at any error, as readiness: not for a file that nobody has asked for.
                     self.push(op, -ECANCELED if op.kind == POLL and op.direct else -EBADF, PACKET_LATE)
                 item = next
@@ -205,9 +160,9 @@ cdef class ReadinessDriver(Driver):
         cdef FdSlot *slot = self.slot_of(op.fd)
         cdef void **place = &slot.writers if waits_to_write(op) else &slot.readers
         cdef uint32_t before
-        op.fd_next = NULL
+        op.line.next = NULL
         while place[0] != NULL:
-            place = &(<Op>place[0]).fd_next
+            place = &(<Op>place[0]).line.next
         place[0] = <void *>op
         op.armed = True
         before = slot.registered
@@ -233,10 +188,10 @@ cdef class ReadinessDriver(Driver):
         slot = &self.slots[op.fd]
         place = &slot.writers if waits_to_write(op) else &slot.readers
         while place[0] != NULL and place[0] != <void *>op:
-            place = &(<Op>place[0]).fd_next
+            place = &(<Op>place[0]).line.next
         if place[0] != NULL:
-            place[0] = op.fd_next
-        op.fd_next = NULL
+            place[0] = op.line.next
+        op.line.next = NULL
         op.armed = False
         if not lazily or slot.readers != NULL or not slot.registered & POLLIN:
             self.update(op.fd)
@@ -244,27 +199,30 @@ cdef class ReadinessDriver(Driver):
 
     cdef int submit(self, Op op) except -1:
         cdef FdSlot *slot
+        cdef const px_kind *row = &px_kinds[op.kind]
+        cdef px_call call
         cdef bint first
-        cdef int n
+        cdef ssize_t n
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
-        if op.kind == WAIT_CHILD:
-            raise NotImplementedError(f"the {self.name} driver has no operation that waits for a child")
-        if op.kind >= READ:
-            # A file is always ready, poll(2), and its read waits for the disk all the same.
-            raise NotImplementedError(f"the {self.name} driver has no file operations (see Driver.native_files)")
+        if not px_done_when_ready(row):
+            # A file, for one, is always ready, poll(2), and its read waits for the disk all the same.
+            what = "no file operations" if row.on == PX_ON_FILE else f"no operation {row.name.decode()}"
+            raise NotImplementedError(f"the {self.name} driver has {what} (see Driver.native_files)")
         if op.fd > LARGEST_FD:
             self.track(op)
             return self.push(op, -EBADF, PACKET_LATE)
         slot = self.slot_of(op.fd)
         first = (slot.writers if waits_to_write(op) else slot.readers) == NULL
         op.cancel_sent = op.quiet = op.pending_ready = False
-        if op.kind == CONNECT:
-            n = px_connect(op.fd, <const sockaddr *>op.buffer(), <unsigned int>op.want())
+        if row.start != NULL:
+            call.fd = op.fd
+            op.fill(&call)
+            n = row.start(&call)
             if n != -EINPROGRESS:
                 self.track(op)
-                return self.push(op, n, PACKET_LATE)
-        elif first and op.kind != POLL and op.kind != RECV_STREAM and op.kind != RECV_DGRAMS and not (
+                return self.push(op, <int>n, PACKET_LATE)
+        elif first and row.eager and not (
                 self.lazy and slot.registered & POLLIN and not waits_to_write(op)):
             # In line already, and tried as a packet of this turn: the call is made when its turn comes.
             try:
@@ -287,7 +245,7 @@ cdef class ReadinessDriver(Driver):
         packet.res = 0
         packet.flags = 0
         packet.data = NULL
-        if op.kind != POLL and perform_call(op, &packet, self.hot) and packet.res < 0:
+        if px_kinds[op.kind].serial and perform_call(op, &packet, self.hot) and packet.res < 0:
             error = -packet.res
         self.track(op)
         return self.push(op, -error, PACKET_LATE)
@@ -295,7 +253,7 @@ cdef class ReadinessDriver(Driver):
     cdef int cancel(self, Op op) except -1:
         if op.state != IN_FLIGHT:
             return 0
-        op.state = CANCELLING
+        set_state(op, CANCELLING)
         if op.armed:
             self.unlink(op)
             self.push(op, -ECANCELED, PACKET_LATE)
@@ -318,8 +276,8 @@ cdef class ReadinessDriver(Driver):
         cdef Op op
         while item != NULL:
             op = <Op>item
-            item = op.fd_next
-            if op.kind == POLL:
+            item = op.line.next
+            if not px_kinds[op.kind].serial:
                 if not op.ready and mask & (op.events | POLLERR | POLLHUP):
                     self.push(op, mask, PACKET_READY | PACKET_MORE)
             elif not served and mask & (direction | POLLERR | POLLHUP):
@@ -329,21 +287,21 @@ cdef class ReadinessDriver(Driver):
         return 0
 
     cdef int perform(self, Op op, Packet *packet) except -1:
-        cdef int told
+        cdef int told, burst = px_kinds[op.kind].burst
         if not op.armed:
             return 0
         told = perform_call(op, packet, self.hot)
-        if op.kind == ACCEPT:
+        if burst:
             # Others are likely to be in the backlog: a few are served in the same turn.  Not until EAGAIN: others may
             # share the listener, and its connections are one source among others.
             op.events = op.events + 1 if told and packet.flags & PACKET_MORE else 0
-            if op.events % ACCEPTS_IN_A_ROW:
+            if op.events % burst:
                 self.push_next(op, 0, PACKET_READY | PACKET_MORE)
         if not told:
             return 0
         if not packet.flags & PACKET_MORE:
             # After a receive comes another one, most of the time: what the facility was asked for stays.
-            self.unlink(op, self.lazy and op.kind != POLL and op.kind != RECV_STREAM and not waits_to_write(op))
+            self.unlink(op, self.lazy and px_kinds[op.kind].direction == PX_IN and op.kind != RECV_STREAM)
         return 1
 
     cdef int quiesce(self, Op op) except -1:

@@ -9,6 +9,7 @@ See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-
 from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.readiness.driver cimport FdSlot, ReadinessDriver
+from proactorx.ops.checks cimport PX_CHECKS
 from proactorx.sys.atomic cimport load_acquire, store_release
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.epoll cimport (
@@ -119,7 +120,10 @@ cdef class EpollSet(ReadinessDriver):
             if n == -EINTR:
                 return 0
             raise OSError(-n, os.strerror(-n))
-        return self.collect(n)
+        self.collect(n)
+        if PX_CHECKS:
+            self.check_counters()
+        return 0
 
     cdef int collect(self, int n) except -1:
         """Queue the packets of `n` events."""

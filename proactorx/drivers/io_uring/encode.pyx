@@ -1,0 +1,92 @@
+"""What an entry of the ring says of an op: a cell for each kind that the ring does.  See io_uring_enter(2)."""
+
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.string cimport strlen
+from proactorx.ops.op cimport (
+    CHANGE_RENAME, CHANGE_RMDIR, FILE_STEP, FSYNC, KINDS, OPEN, Op, PATH_CHANGE, READ, RECV_STREAM, WAIT_CHILD, WRITE,
+)
+from proactorx.sys.file cimport AT_FDCWD
+from proactorx.sys.ring cimport *
+from proactorx.sys.socket cimport POLLIN, POLLPRI, POLLRDHUP
+
+cdef enum:
+    AT_REMOVEDIR = 0x200
+    NEW_FILE_MODE = 0o666  # OPEN: less the umask
+
+ctypedef void (*Encoder)(Op op, px_sqe *entry) noexcept
+
+
+cdef void encode_recv_stream(Op op, px_sqe *entry) noexcept:
+    entry.opcode = PX_OP_POLL_ADD
+    entry.op_flags = POLLIN | POLLRDHUP | POLLPRI
+    entry.len = PX_POLL_ADD_MULTI
+    op.edge = True
+
+
+cdef void encode_wait_child(Op op, px_sqe *entry) noexcept:
+    # WNOWAIT: as long as nobody has reaped the child its pid is its own, and a signal can reach no other.
+    entry.opcode = PX_OP_WAITID
+    entry.len = P_PID
+    entry.file_index = WEXITED | WNOWAIT
+
+
+cdef void encode_read(Op op, px_sqe *entry) noexcept:
+    entry.opcode = PX_OP_READ
+    transfer(op, entry)
+
+
+cdef void encode_write(Op op, px_sqe *entry) noexcept:
+    entry.opcode = PX_OP_WRITE
+    transfer(op, entry)
+
+
+cdef void transfer(Op op, px_sqe *entry) noexcept:
+    entry.addr = <uint64_t><uintptr_t>op.buffer()
+    entry.len = <uint32_t>min(op.want(), FILE_STEP)
+    entry.off = <uint64_t>op.position
+
+
+cdef void encode_fsync(Op op, px_sqe *entry) noexcept:
+    entry.opcode = PX_OP_FSYNC
+    entry.op_flags = op.events
+
+
+cdef void encode_open(Op op, px_sqe *entry) noexcept:
+    entry.opcode = PX_OP_OPENAT
+    entry.addr = <uint64_t><uintptr_t>op.buffer()
+    entry.op_flags = op.events
+    entry.len = NEW_FILE_MODE
+
+
+cdef void encode_path_change(Op op, px_sqe *entry) noexcept:
+    entry.fd = AT_FDCWD
+    entry.addr = <uint64_t><uintptr_t>op.buffer()
+    if op.events == CHANGE_RENAME:
+        entry.opcode = PX_OP_RENAMEAT
+        entry.len = <uint32_t>AT_FDCWD
+        entry.off = entry.addr + strlen(op.buffer()) + 1
+    else:
+        entry.opcode = PX_OP_UNLINKAT
+        entry.op_flags = AT_REMOVEDIR if op.events == CHANGE_RMDIR else 0
+
+
+cdef Encoder encoders[KINDS]
+encoders[RECV_STREAM] = encode_recv_stream
+encoders[WAIT_CHILD] = encode_wait_child
+encoders[READ] = encode_read
+encoders[WRITE] = encode_write
+encoders[FSYNC] = encode_fsync
+encoders[OPEN] = encode_open
+encoders[PATH_CHANGE] = encode_path_change
+
+
+cdef bint has_cell(int kind) noexcept:
+    """Whether the ring does this kind of op; else the epoll set waits for it."""
+    return encoders[kind] != NULL
+
+
+cdef void encode(Op op, px_sqe *entry) noexcept:
+    """Fill the entry of an op whose kind has a cell."""
+    entry.fd = op.fd
+    entry.user_data = <uint64_t><uintptr_t><void *>op
+    encoders[op.kind](op, entry)

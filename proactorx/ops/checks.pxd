@@ -1,0 +1,3 @@
+cdef extern from "proactorx/ops/checks.h":
+    enum: PX_CHECKS
+    void px_check(bint ok, const char *what) noexcept
