@@ -23,7 +23,6 @@ STILL_LONG = {
     "drivers/iocp/driver.pyx": 700,
     "port/completion_port_windows.pyx": 670,
     "port/shared_driver.pyx": 680,
-    "transports/datagram.pyx": 650,
 }
 #: Lines of compiled code are still wider.
 COMPILED_LINE_LENGTH = 120

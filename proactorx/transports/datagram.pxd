@@ -1,17 +1,7 @@
 from libc.stdint cimport uint32_t
 from proactorx.transports.sending cimport SendingTransport
-from proactorx.sys.datagram cimport PX_NAME, px_arena
-
-cdef struct Outgoing:
-    void *data                   # bytes; a reference of its own
-    void *address                # the same: NULL, bytes of a long struct sockaddr, or what only the socket module reads
-    unsigned char size           # of the name, 0: none, or see `address`
-    unsigned char name[PX_NAME]
-
-cdef struct Known:
-    void *address                # a reference of its own, or NULL
-    unsigned char size
-    unsigned char name[PX_NAME]
+from proactorx.transports.address_cache cimport AddressCache, Known, Outgoing
+from proactorx.sys.datagram cimport px_arena
 
 cdef class Arena:
     cdef px_arena *memory
@@ -21,9 +11,7 @@ cdef class DatagramTransport(SendingTransport):
     cdef object retry            # a timer: the socket says that it takes more, and does not
     cdef Outgoing *queue
     cdef uint32_t head, count, room
-    cdef Known *known            # addresses that datagrams came from
-    cdef Known *recent
-    cdef Known sent_to           # the last address that was given to sendto()
+    cdef AddressCache addresses
     cdef Known fixed             # `remote`, where the socket is not connected
     cdef int family
     cdef int stalls
@@ -35,10 +23,8 @@ cdef class DatagramTransport(SendingTransport):
     cdef int ready(self) except -1
     cdef int ready_plain(self) except -1
     cdef int take_in(self, px_arena *arena, int count) except -1
-    cdef object address_of(self, unsigned char *name, uint32_t size)
     cdef int deliver(self, object data, object address) except -1
     cdef int unstash(self) except -1
-    cdef int name_of(self, object address, Outgoing *out) except -1
     cdef int push_out(self, object data, Outgoing *out) except -1
     cdef int grow(self) except -1
     cdef int drop(self, uint32_t count) noexcept

@@ -12,26 +12,25 @@ Closing: see ``sending``.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint32_t
-from libc.string cimport memcmp, memcpy, strlen
+from libc.string cimport memcpy
 from proactorx.ops.op cimport PACKET_READY, Packet, RECV_DGRAMS
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
 from proactorx.sys.datagram cimport (
-    AF_INET, AF_INET6, AF_UNIX, PX_HOST, PX_SENT, PX_TAKEN, px_arena_free, px_arena_new, px_late_error, px_outgoing,
-    px_pack, px_place, px_recv_batch, px_send_batch, px_taken_data, px_taken_name, px_taken_name_size, px_taken_size,
-    px_unpack,
+    AF_INET, AF_INET6, AF_UNIX, PX_NAME, PX_SENT, PX_TAKEN, px_arena, px_arena_free, px_arena_new, px_late_error,
+    px_outgoing, px_recv_batch, px_send_batch, px_taken_data, px_taken_name, px_taken_name_size, px_taken_size,
 )
+from proactorx.transports.address_cache cimport AddressCache, Known, Outgoing, PLAIN
 
 import asyncio
 import socket
 
-from proactorx.port import sockaddr
 from proactorx.sys.errors import strerror
 from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket
@@ -41,15 +40,12 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef enum:
     LARGEST = 65536        # an IP datagram carries less, RFC 768 and RFC 8200; 65,507 bytes over IPv4
     LARGEST_UNIX = 262144  # stock asyncio's limit; the system's is net.core.wmem_max
     HEADER = 8             # what a datagram counts in the buffer besides its bytes, as on stock asyncio
-    KNOWN = 64             # addresses that are kept as Python sees them
     LYING = 3              # so many "writable" without room for a datagram, and the next try waits for a timer
-    PLAIN = 0xff           # Outgoing.size: only the socket module knows the address
 
 cdef object DATAGRAM_RECEIVED = "datagram_received"
 
@@ -93,11 +89,13 @@ cdef class DatagramTransport(SendingTransport):
         if extra is not None:
             self.extra.update(extra)
         self.family = sock.family
+        self.addresses = AddressCache.__new__(AddressCache)
+        self.addresses.family = self.family
         self.plain = self.family not in (AF_INET, AF_INET6, AF_UNIX)
         self.connected = self.extra["peername"] is not None
         self.remote = address or None
         if self.remote is not None and not self.connected and not self.plain:
-            self.name_of(self.remote, &out)
+            self.addresses.name_of(self.remote, &out)
             Py_XDECREF(<PyObject *>out.address)
             if out.address == NULL and out.size != PLAIN:
                 self.fixed.size = out.size
@@ -258,7 +256,7 @@ cdef class DatagramTransport(SendingTransport):
         try:
             while i < count and not self.closing:
                 data = PyBytes_FromStringAndSize(px_taken_data(arena, i), px_taken_size(arena, i))
-                address = self.address_of(px_taken_name(arena, i), px_taken_name_size(arena, i))
+                address = self.addresses.address_of(px_taken_name(arena, i), px_taken_name_size(arena, i))
                 i += 1
                 if self.reading_paused or self.stash is not None:
                     if self.stash is None:
@@ -273,7 +271,8 @@ cdef class DatagramTransport(SendingTransport):
                     self.stash = []
                 for i in range(i, count):
                     data = PyBytes_FromStringAndSize(px_taken_data(arena, i), px_taken_size(arena, i))
-                    self.stash.append((data, self.address_of(px_taken_name(arena, i), px_taken_name_size(arena, i))))
+                    address = self.addresses.address_of(px_taken_name(arena, i), px_taken_name_size(arena, i))
+                    self.stash.append((data, address))
                 self._loop.call_soon(self._read_again, context=self.context)
             raise
         return 0
@@ -294,37 +293,6 @@ cdef class DatagramTransport(SendingTransport):
             if self.dirty:
                 self.flush()
         return 0
-
-    cdef object address_of(self, unsigned char *name, uint32_t size):
-        """An address as the socket module would say it: a tuple, the name of a Unix socket, or None."""
-        cdef Known *known
-        cdef char host[PX_HOST]
-        cdef int port = 0, family
-        cdef uint32_t flow = 0, scope = 0
-        cdef object address
-        if self.family == AF_UNIX or size < 16 or size > PX_NAME:
-            return sockaddr.parse((<char *>name)[:size]) if size else None
-        if self.known == NULL:
-            self.known = <Known *>PyMem_Calloc(KNOWN, sizeof(Known))
-            if self.known == NULL:
-                raise MemoryError
-        known = &self.known[px_place(name, size, KNOWN - 1)]
-        self.recent = known
-        if known.address != NULL and known.size == size and not memcmp(known.name, name, size):
-            return <object>known.address
-        family = px_unpack(name, size, host, &port, &flow, &scope)
-        if family == AF_INET:
-            address = (host.decode("ascii"), port)
-        elif family == AF_INET6:
-            address = (host.decode("ascii"), port, flow, scope)
-        else:
-            return None
-        Py_XDECREF(<PyObject *>known.address)
-        Py_INCREF(address)
-        known.address = <void *>address
-        known.size = <unsigned char>size
-        memcpy(known.name, name, size)
-        return address
 
     cdef int deliver(self, object data, object address) except -1:
         cdef PyObject *args[3]
@@ -366,6 +334,7 @@ cdef class DatagramTransport(SendingTransport):
             ValueError: the endpoint has a remote address, and `addr` is another one.
         """
         cdef Outgoing out
+        cdef Known *recent
         if type(data) is not bytes:
             if not isinstance(data, (bytes, bytearray, memoryview)):
                 raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
@@ -382,14 +351,15 @@ cdef class DatagramTransport(SendingTransport):
         if self.plain:
             out.size = PLAIN
         elif not self.connected:
-            if self.recent != NULL and self.recent.address == <void *>addr:
-                out.size = self.recent.size
-                memcpy(out.name, self.recent.name, PX_NAME)
+            recent = self.addresses.recent
+            if recent != NULL and recent.address == <void *>addr:
+                out.size = recent.size
+                memcpy(out.name, recent.name, PX_NAME)
             elif self.fixed.size:
                 out.size = self.fixed.size
                 memcpy(out.name, self.fixed.name, PX_NAME)
             else:
-                self.name_of(addr, &out)
+                self.addresses.name_of(addr, &out)
         if out.size == PLAIN:
             if self.dirty:
                 self.flush()
@@ -398,57 +368,6 @@ cdef class DatagramTransport(SendingTransport):
             Py_INCREF(addr)
             out.address = <void *>addr
         self.push_out(data, &out)
-
-    cdef int name_of(self, object address, Outgoing *out) except -1:
-        """The ``struct sockaddr`` of `address`; PLAIN where that is left to the socket module, with its errors."""
-        cdef Py_ssize_t length, size
-        cdef const char *host
-        cdef long long port, flow = 0, scope = 0
-        out.address = NULL
-        out.size = PLAIN
-        if self.sent_to.address != NULL and self.sent_to.address == <void *>address:
-            out.size = self.sent_to.size
-            memcpy(out.name, self.sent_to.name, PX_NAME)
-            return 0
-        if self.family == AF_UNIX:
-            if (type(address) is str or type(address) is bytes) and address:
-                try:
-                    packed = sockaddr.pack(AF_UNIX, address)
-                except (OSError, ValueError):
-                    return 0  # too long, or no name of a file
-                Py_INCREF(packed)
-                out.address = <void *>packed
-                out.size = 0
-            return 0
-        length = len(address) if type(address) is tuple else 0
-        if not (length == 2 or (self.family == AF_INET6 and 2 < length <= 4)) or type(address[0]) is not str:
-            return 0
-        if not (<str>address[0]).isascii():
-            return 0
-        for item in address[1:]:
-            if type(item) is not int or not 0 <= item <= 0xffffffff:
-                return 0
-        port = address[1]
-        if port > 65535:
-            return 0
-        if length > 2:
-            flow = address[2]
-        if length > 3:
-            scope = address[3]
-        if flow > 0xfffff:
-            return 0
-        host = PyUnicode_AsUTF8AndSize(address[0], &size)
-        if strlen(host) != <size_t>size:
-            return 0  # a null: what follows it is not to be lost silently
-        size = px_pack(self.family, host, <int>port, <uint32_t>flow, <uint32_t>scope, out.name)
-        if size:
-            out.size = <unsigned char>size
-            Py_XDECREF(<PyObject *>self.sent_to.address)
-            Py_INCREF(address)
-            self.sent_to.address = <void *>address
-            self.sent_to.size = out.size
-            memcpy(self.sent_to.name, out.name, PX_NAME)
-        return 0
 
     cdef int push_out(self, object data, Outgoing *out) except -1:
         """Queue a datagram, and send what is queued when that is much."""
@@ -612,14 +531,8 @@ cdef class DatagramTransport(SendingTransport):
         return 0
 
     def __dealloc__(self):
-        cdef int i
         self.drop(self.count)
         PyMem_Free(self.queue)
-        Py_XDECREF(<PyObject *>self.sent_to.address)
-        if self.known != NULL:
-            for i in range(KNOWN):
-                Py_XDECREF(<PyObject *>self.known[i].address)
-            PyMem_Free(self.known)
 
 
 cdef _name(ask):
