@@ -1,4 +1,4 @@
-"""Each room of the package has a README that names its files, in the order in which to read them."""
+"""Each room of the package has a README that names its files and the rooms that it may use."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ def test_it_is_short(room: str) -> None:
     lines = _readme(room).splitlines()
     assert 8 <= len(lines) <= 25
     assert [line for line in lines if len(line) > 130] == []
+
+
+@pytest.mark.parametrize("room", FOLDERS)
+def test_it_says_which_rooms_it_may_use(room: str) -> None:
+    found = re.search(r"[Ii]t may use (.*?)\.(?:\s|$)", _readme(room), re.DOTALL)
+    assert found is not None
+    if not re.search(r"every\s+room|all of them", found[1]):
+        assert set(re.findall(r"`(\w+)`", found[1])) == ROOMS[room]
