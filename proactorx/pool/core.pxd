@@ -11,7 +11,7 @@ cdef extern from "pythread.h":
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr) nogil
     void PyThread_release_lock(PyThread_type_lock lock) nogil
 
-cdef class Results:
+cdef class ResultInbox:
     cdef object loop
     cdef object drain            # the bound method
     cdef list done               # calls that have ended, for the loop to take
@@ -22,7 +22,7 @@ cdef class Results:
 
 cdef class Call:
     cdef PoolCore pool
-    cdef Results results      # None: a callback that nobody waits for
+    cdef ResultInbox inbox        # None: a callback that nobody waits for
     cdef object future
     cdef object fn
     cdef tuple args
@@ -35,9 +35,9 @@ cdef class Call:
     cdef int finish(self) except -1
     cdef int orphan(self) except -1
 
-cdef class Seat:
+cdef class IOThread:
     cdef PyThread_type_lock lock  # held, except when somebody wakes the thread
-    cdef Seat above, below        # in the stack of idle threads
+    cdef IOThread above, below        # in the stack of idle threads
     cdef bint idle                # in that stack
     cdef bint member              # counted in PoolCore.active
     cdef bint expected            # about to look at the queue: new, woken, or done with a call
@@ -51,8 +51,8 @@ cdef class PoolCore:
     # Everything below belongs to who holds the mutex.
     cdef void *first              # the queue, of owned references
     cdef void *last
-    cdef Seat top                 # the idle thread that was last to come
-    cdef list seats               # of all threads
+    cdef IOThread top                 # the idle thread that was last to come
+    cdef list threads               # of all threads
     cdef int active, working, blocked, expected
     cdef uint64_t retired, queued, taken, completed
     cdef uint64_t seen            # `taken` at the gate's last look
@@ -64,15 +64,15 @@ cdef class PoolCore:
     cdef int generation           # of the process, counted in forks
     cdef object __weakref__
     cdef int put(self, Call call) except -1
-    cdef Seat react(self, int *step)
+    cdef IOThread react(self, int *step)
     cdef int go(self, int step) except -1
-    cdef Seat pop_idle(self)
-    cdef int push_idle(self, Seat seat) except -1
-    cdef int remove_idle(self, Seat seat) except -1
+    cdef IOThread pop_idle(self)
+    cdef int push_idle(self, IOThread thread) except -1
+    cdef int remove_idle(self, IOThread thread) except -1
     cdef Call pop(self)
-    cdef Call take(self, Seat seat)
-    cdef int ended(self, Seat seat) except -1
-    cdef bint wait(self, Seat seat) except -1
-    cdef int leave(self, Seat seat, str why) except -1
-    cdef int perform(self, Seat seat, Call call) except -1
+    cdef Call take(self, IOThread thread)
+    cdef int ended(self, IOThread thread) except -1
+    cdef bint wait(self, IOThread thread) except -1
+    cdef int retire(self, IOThread thread, str why) except -1
+    cdef int perform(self, IOThread thread, Call call) except -1
     cdef int fail_queued(self, object error) except -1

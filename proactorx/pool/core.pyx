@@ -44,18 +44,18 @@ def name_this_thread(str name not None):
 
 # ------------------------------------------------------------------------------------------------ back to the loop
 
-cdef Results results_of(loop):
+cdef ResultInbox inbox_of(loop):
     """Where the results for `loop` go: an attribute of the loop, so that they share its life."""
     # Of its own, which a mock that has whatever it is asked for has not.
     attributes = vars(loop)
     found = attributes.get("_proactorx_results")
     if found is None:
-        found = attributes.setdefault("_proactorx_results", Results(loop))  # one, whichever thread comes first
-    return <Results?>found
+        found = attributes.setdefault("_proactorx_results", ResultInbox(loop))  # one, whichever thread comes first
+    return <ResultInbox?>found
 
 
 @cython.final
-cdef class Results:
+cdef class ResultInbox:
     """Calls that have ended and that their loop is to hear of; those that come together share one wake-up of it."""
 
     def __cinit__(self, *args):
@@ -158,7 +158,7 @@ cdef class Call:
 # -------------------------------------------------------------------------------------------------------- the pool
 
 @cython.final
-cdef class Seat:
+cdef class IOThread:
     """A thread's place in its pool."""
 
     def __cinit__(self):
@@ -181,7 +181,7 @@ cdef class PoolCore:
         self.generation = generation
         self.minimum = self.maximum = 1
         self.idle_us = 1000000
-        self.seats = []
+        self.threads = []
 
     def __dealloc__(self):
         cdef Call call
@@ -213,7 +213,7 @@ cdef class PoolCore:
         """
         cdef Call call = <Call>Call.__new__(Call)
         call.pool = self
-        call.results = results_of(loop)
+        call.inbox = inbox_of(loop)
         call.future = loop.create_future()
         call.fn = fn
         call.args = args
@@ -241,7 +241,7 @@ cdef class PoolCore:
         self.put(call)
 
     cdef int put(self, Call call) except -1:
-        cdef Seat woken = None
+        cdef IOThread woken = None
         cdef int step = NOTHING
         cdef bint refused
         if self.generation != generation:
@@ -266,7 +266,7 @@ cdef class PoolCore:
             self.go(step)
         return 0
 
-    cdef Seat react(self, int *step):
+    cdef IOThread react(self, int *step):
         """Under the mutex: what to do now that packets are queued; the thread to wake, or a step for ``go``."""
         step[0] = NOTHING
         if self.queued <= <uint64_t>self.expected:
@@ -303,60 +303,60 @@ cdef class PoolCore:
 
     # ------------------------------------------------------------------------------------------------- idle threads
 
-    cdef Seat pop_idle(self):
+    cdef IOThread pop_idle(self):
         """The thread to wake; the caller releases its lock."""
-        cdef Seat seat = self.top
-        self.remove_idle(seat)
-        seat.expected = True
+        cdef IOThread thread = self.top
+        self.remove_idle(thread)
+        thread.expected = True
         self.expected += 1
-        return seat
+        return thread
 
-    cdef int push_idle(self, Seat seat) except -1:
-        seat.below = self.top
+    cdef int push_idle(self, IOThread thread) except -1:
+        thread.below = self.top
         if self.top is not None:
-            self.top.above = seat
-        self.top = seat
-        seat.idle = True
+            self.top.above = thread
+        self.top = thread
+        thread.idle = True
         return 0
 
-    cdef int remove_idle(self, Seat seat) except -1:
-        if seat.above is None:
-            self.top = seat.below
+    cdef int remove_idle(self, IOThread thread) except -1:
+        if thread.above is None:
+            self.top = thread.below
         else:
-            seat.above.below = seat.below
-        if seat.below is not None:
-            seat.below.above = seat.above
-        seat.above = seat.below = None
-        seat.idle = False
+            thread.above.below = thread.below
+        if thread.below is not None:
+            thread.below.above = thread.above
+        thread.above = thread.below = None
+        thread.idle = False
         return 0
 
     # -------------------------------------------------------------------------------------------------- the threads
 
-    cdef Call take(self, Seat seat):
+    cdef Call take(self, IOThread thread):
         """The next packet for this thread, which may wait for it; None: the thread is to end."""
         cdef Call call = None
-        cdef Seat woken
+        cdef IOThread woken
         cdef int step
         while True:
             with self.mutex:
-                if seat.expected:
-                    seat.expected = False
+                if thread.expected:
+                    thread.expected = False
                     self.expected -= 1
-                self.ended(seat)
-                if not seat.member:
+                self.ended(thread)
+                if not thread.member:
                     return None
                 if self.active > self.maximum:
-                    self.leave(seat, "limit lowered")
+                    self.retire(thread, "limit lowered")
                 elif self.first != NULL:
                     call = self.pop()
                     self.taken += 1
                     self.working += 1
-                    seat.taken += 1
-                    seat.working = True
+                    thread.taken += 1
+                    thread.working = True
                 elif self.closing:
-                    self.leave(seat, "closed")
+                    self.retire(thread, "closed")
                 else:
-                    self.push_idle(seat)
+                    self.push_idle(thread)
                 woken = self.react(&step)
             if woken is not None:
                 PyThread_release_lock(woken.lock)
@@ -364,56 +364,56 @@ cdef class PoolCore:
                 self.go(step)
             if call is not None:
                 return call
-            if not seat.member or not self.wait(seat):
+            if not thread.member or not self.wait(thread):
                 return None
 
-    cdef int ended(self, Seat seat) except -1:
+    cdef int ended(self, IOThread thread) except -1:
         """Under the mutex: what the thread had taken has been run."""
-        if seat.working:
-            seat.working = False
+        if thread.working:
+            thread.working = False
             self.working -= 1
             self.completed += 1
         return 0
 
-    cdef bint wait(self, Seat seat) except -1:
+    cdef bint wait(self, IOThread thread) except -1:
         """Wait for packets; False: there were none for so long that the thread is to end."""
         cdef int64_t timeout = self.idle_us
         cdef PyLockStatus got
         while True:
             with nogil:
-                got = PyThread_acquire_lock_timed(seat.lock, timeout, 0)
+                got = PyThread_acquire_lock_timed(thread.lock, timeout, 0)
             if got == PY_LOCK_ACQUIRED:
                 return True
             timeout = -1  # woken just now, or the last one, which stays
             with self.mutex:
-                if seat.idle and (self.active > 1 or self.closing):
-                    self.remove_idle(seat)
-                    self.leave(seat, "idle")
+                if thread.idle and (self.active > 1 or self.closing):
+                    self.remove_idle(thread)
+                    self.retire(thread, "idle")
                     return False
 
-    cdef int leave(self, Seat seat, str why) except -1:
-        seat.member = False
-        seat.why = why
-        self.seats.remove(seat)
+    cdef int retire(self, IOThread thread, str why) except -1:
+        thread.member = False
+        thread.why = why
+        self.threads.remove(thread)
         self.active -= 1
         self.retired += 1
         return 0
 
-    def _serve(self, Seat seat not None):
+    def _serve(self, IOThread thread not None):
         """The body of a thread."""
         cdef Call call
         while True:
-            call = self.take(seat)
+            call = self.take(thread)
             if call is None:
                 return
             try:
-                self.perform(seat, call)
+                self.perform(thread, call)
             except BaseException as exc:  # memory has run out, on the way of the result back
                 self._report(exc)
             call = None
 
-    cdef int perform(self, Seat seat, Call call) except -1:
-        if call.results is None:
+    cdef int perform(self, IOThread thread, Call call) except -1:
+        if call.inbox is None:
             self._run_callback(call.fn, call.args)
             return 0
         if call.future.cancelled():
@@ -427,11 +427,11 @@ cdef class PoolCore:
         except BaseException as exc:
             call.error = exc
         with self.mutex:
-            self.ended(seat)
+            self.ended(thread)
             # It looks at the queue right after: who hears of the result and calls again needs no other thread.
-            seat.expected = True
+            thread.expected = True
             self.expected += 1
-        return call.results.add(call)
+        return call.inbox.add(call)
 
     def _run_callback(self, callback, tuple args):
         try:
@@ -441,21 +441,21 @@ cdef class PoolCore:
 
     # ------------------------------------------------------------------------------------------ growing and shrinking
 
-    def _enter(self, Seat seat not None):
+    def _enter(self, IOThread thread not None):
         """Count the thread for which `active` was raised."""
         with self.mutex:
-            self.seats.append(seat)
-            seat.member = seat.expected = True
+            self.threads.append(thread)
+            thread.member = thread.expected = True
 
-    def _refused(self, Seat seat not None, error):
+    def _refused(self, IOThread thread not None, error):
         """There is no such thread after all."""
         cdef bint alone
         with self.mutex:
-            if seat.member:
-                self.leave(seat, "refused")
+            if thread.member:
+                self.retire(thread, "refused")
                 self.retired -= 1
-            if seat.expected:
-                seat.expected = False
+            if thread.expected:
+                thread.expected = False
                 self.expected -= 1
             alone = self.active == 0
         if alone:
@@ -471,23 +471,23 @@ cdef class PoolCore:
             if call is None:
                 return 0
             call.error = error
-            if call.results is not None:
-                call.results.add(call)
+            if call.inbox is not None:
+                call.inbox.add(call)
             else:
                 self._report(error)
 
     def _look(self):
         """The gate's: whether to start a thread, and why, or ``"end"``: nothing has been queued for a while."""
-        cdef Seat seat
+        cdef IOThread thread
         cdef int stuck = 0
         cdef bint none_taken
         with self.mutex:
             none_taken = self.taken == self.seen
             self.seen = self.taken
-            for seat in self.seats:
-                if seat.blocking or (seat.working and seat.taken == seat.seen):
+            for thread in self.threads:
+                if thread.blocking or (thread.working and thread.taken == thread.seen):
                     stuck += 1
-                seat.seen = seat.taken
+                thread.seen = thread.taken
             if self.first == NULL or self.active >= self.maximum:
                 if self.quiet or self.closing:
                     self.quiet = self.gate = False
@@ -507,7 +507,7 @@ cdef class PoolCore:
 
     def _reconsider(self):
         """A limit, or the number of blocked threads, has changed: start and wake what that calls for."""
-        cdef Seat woken
+        cdef IOThread woken
         cdef list surplus = []
         cdef int step = GROW
         while step == GROW:
@@ -516,18 +516,18 @@ cdef class PoolCore:
                     surplus.append(self.pop_idle())
                 woken = self.react(&step)
             while surplus:
-                PyThread_release_lock((<Seat>surplus.pop()).lock)
+                PyThread_release_lock((<IOThread>surplus.pop()).lock)
             if woken is not None:
                 PyThread_release_lock(woken.lock)
             self.go(step)
 
-    def _block(self, Seat seat not None, int step):
+    def _block(self, IOThread thread not None, int step):
         """Enter (1) or leave (-1) ``blocking()`` on this thread."""
         with self.mutex:
-            if seat.blocking == 0:
+            if thread.blocking == 0:
                 self.blocked += 1
-            seat.blocking += step
-            if seat.blocking == 0:
+            thread.blocking += step
+            if thread.blocking == 0:
                 self.blocked -= 1
 
     def _limits(self, int minimum=0, int maximum=0):
@@ -548,7 +548,7 @@ cdef class PoolCore:
         """Take nothing more; wake every thread, so that it ends when nothing is left to do."""
         cdef list idle = []
         cdef list dropped = []
-        cdef Seat seat
+        cdef IOThread thread
         cdef Call call
         with self.mutex:
             self.closing = True
@@ -556,12 +556,12 @@ cdef class PoolCore:
                 idle.append(self.pop_idle())
             while cancel_queued and self.first != NULL:
                 dropped.append(self.pop())
-        for seat in idle:
-            PyThread_release_lock(seat.lock)
+        for thread in idle:
+            PyThread_release_lock(thread.lock)
         for call in dropped:
-            if call.results is not None:
+            if call.inbox is not None:
                 call.cancelled = True
-                call.results.add(call)
+                call.inbox.add(call)
 
     def _set_idle(self, int64_t microseconds):
         self.idle_us = microseconds

@@ -15,7 +15,7 @@ from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proactorx.pool.core import CLOSED, FORKED, PoolCore, Seat, name_this_thread
+from proactorx.pool.core import CLOSED, FORKED, IOThread, PoolCore, name_this_thread
 from proactorx.pool.poller import Poller
 from proactorx.pool.thread_numbers import io_threads
 
@@ -35,7 +35,7 @@ LONGEST = 1e9  # seconds; what a wait of the system takes
 EXIT_DEADLINE = 5.0
 
 _pools: weakref.WeakSet[IOThreadPool] = weakref.WeakSet()
-_here = threading.local()  # pool and seat of an IO thread
+_here = threading.local()  # `place`: the pool and the IOThread of the thread that asks
 
 
 class Growth(NamedTuple):
@@ -181,15 +181,15 @@ class IOThreadPool(PoolCore):
         Raises:
             RuntimeError: this is no thread of this pool.
         """
-        pool, seat = getattr(_here, "seat", (None, None))
-        if pool is not self or seat is None:
+        pool, io_thread = getattr(_here, "place", (None, None))
+        if pool is not self or io_thread is None:
             raise RuntimeError("blocking() is for the pool's own threads")
-        self._block(seat, 1)
+        self._block(io_thread, 1)
         try:
             self._reconsider()
             yield
         finally:
-            self._block(seat, -1)
+            self._block(io_thread, -1)
 
     # --------------------------------------------------------------------------------------------------- bind
 
@@ -234,11 +234,11 @@ class IOThreadPool(PoolCore):
 
     def _start(self, reason: str) -> None:
         """Start the thread for which the core has raised its count."""
-        seat = Seat()
-        self._enter(seat)
+        io_thread = IOThread()
+        self._enter(io_thread)
         number = io_threads.take()
         name = f"proactorx-io-{number}"
-        thread = threading.Thread(target=self._main, args=(seat, number), name=name, daemon=True)
+        thread = threading.Thread(target=self._main, args=(io_thread, number), name=name, daemon=True)
         with self._lock:
             self._threads.add(thread)
         started = self._note(1, reason)
@@ -247,7 +247,7 @@ class IOThreadPool(PoolCore):
         except BaseException as exc:
             # A KeyboardInterrupt may come when the thread has started; it sees then that it is not counted,
             # and ends.
-            self._refused(seat, exc)
+            self._refused(io_thread, exc)
             with self._lock:
                 self._threads.discard(thread)
                 self._lock.notify_all()
@@ -258,15 +258,15 @@ class IOThreadPool(PoolCore):
                 raise
             io_threads.give_back(number)
 
-    def _main(self, seat: Seat, number: int) -> None:
+    def _main(self, io_thread: IOThread, number: int) -> None:
         name_this_thread(threading.current_thread().name)
-        _here.seat = (self, seat)
+        _here.place = (self, io_thread)
         try:
-            self._serve(seat)
+            self._serve(io_thread)
         finally:
             io_threads.give_back(number)
-            self._note(-1, seat.why)
-            if seat.why == "closed":
+            self._note(-1, io_thread.why)
+            if io_thread.why == "closed":
                 self._ring()  # the gate's thread need not wait for its period
             self._ends()
 
@@ -344,7 +344,7 @@ class IOThreadPool(PoolCore):
         """
         if self._forked():
             return
-        if wait and getattr(_here, "seat", (None,))[0] is self:
+        if wait and getattr(_here, "place", (None,))[0] is self:
             raise RuntimeError("a thread of the pool cannot wait for its own end")
         with self._port_lock:
             self._ending = True

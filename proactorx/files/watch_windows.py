@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from proactorx.files.watching import Change, DirectoryWatch
+from proactorx.files.directory_watch import Change, DirectoryWatch
 
 if sys.platform == "win32" or TYPE_CHECKING:
     from proactorx.files.windows import FolderChanges
@@ -35,7 +35,7 @@ class Listener:
 
     def __init__(
         self,
-        watch: WindowsDirectoryWatch,
+        watch: WindowsWatch,
         path: str,
         loop: asyncio.AbstractEventLoop,
         started: asyncio.Future[None],
@@ -118,13 +118,13 @@ def _settle(started: asyncio.Future[None], exc: BaseException | None) -> None:
         started.set_exception(exc)
 
 
-def _hear(watch: weakref.ref[WindowsDirectoryWatch], changes: list[Change]) -> None:
+def _hear(watch: weakref.ref[WindowsWatch], changes: list[Change]) -> None:
     heard = watch()
     if heard is not None:
         heard._hear(changes)
 
 
-class WindowsDirectoryWatch(DirectoryWatch):
+class WindowsWatch(DirectoryWatch):
     """See ``DirectoryWatch``."""
 
     _listener: Listener | None = None
