@@ -349,7 +349,8 @@ class Connections(asyncio.BaseEventLoop):
             try:
                 return protocol_factory()
             except BaseException:
-                sock.close()  # nobody else would
+                if not self._is_lent(sock):
+                    sock.close()  # nobody else would
                 raise
 
         return await super()._create_connection_transport(  # type: ignore[misc]

@@ -332,12 +332,17 @@ cdef class StreamTransport(SendingTransport):
         return 0
 
     cdef int get_buffer(self, Py_buffer *view) except -1:
-        """A buffer of the protocol's in `view`: 1, or 0 when it has none and the connection was given up."""
+        """Get a buffer of the protocol's into `view`.  0: it has none, and the connection is aborted."""
         try:
             buffer = self._protocol.get_buffer(-1)
             if not len(buffer):
                 raise RuntimeError("get_buffer() returned an empty buffer")
-            PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE)
+            try:
+                PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE)
+            except BufferError:
+                # The error of socket.recv_into(), which stock asyncio calls.
+                raise TypeError(
+                    f"get_buffer() must return a read-write bytes-like object, not {type(buffer).__name__}") from None
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

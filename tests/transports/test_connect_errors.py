@@ -155,6 +155,25 @@ async def test_a_protocol_factory_that_raises() -> None:
             assert await asyncio.to_thread(peer.recv, 1) == b""
 
 
+@pytest.mark.parametrize("accepted", [False, True], ids=["create_connection", "connect_accepted_socket"])
+async def test_a_protocol_factory_that_raises_leaves_the_users_socket_open(accepted: bool) -> None:
+    def fail() -> Any:
+        raise ZeroDivisionError
+
+    loop = asyncio.get_running_loop()
+    sock, peer = socket.socketpair()
+    with sock, peer:
+        sock.setblocking(False)
+        with pytest.raises(ZeroDivisionError):
+            await (
+                loop.connect_accepted_socket(fail, sock)
+                if accepted
+                else loop.create_connection(fail, sock=sock)
+            )
+        peer.sendall(b"still there")
+        assert await asyncio.wait_for(loop.sock_recv(sock, 100), LIMIT) == b"still there"
+
+
 async def cancel(coroutine: Any, *, after_turns: int | None = None) -> None:
     """Start it, cancel it in the middle, and see that it ends so."""
     task = asyncio.create_task(coroutine)
