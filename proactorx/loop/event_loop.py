@@ -32,6 +32,23 @@ if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
 
 
+class _NestPatched:
+    """The attribute that nest_asyncio asks a loop for first, before it replaces methods of its class.
+
+    It would give the class methods that need a selector, and no loop of the class would run any more.  This is
+    a descriptor because a ``__getattr__`` would add 600 instructions to each look at any attribute of a loop.
+    """
+
+    def __get__(self, loop: object, kind: type) -> Any:
+        if sys._getframe(1).f_code.co_name == "_patch_loop":
+            raise ValueError(
+                f"Can't patch loop of type {kind}: it has no selector, and its turn cannot be "
+                "replaced. For nested runs use asyncio's own loop, or a loop in another thread"
+            )
+        message = f"{kind.__name__!r} object has no attribute '_nest_patched'"
+        raise AttributeError(message, name="_nest_patched", obj=loop)
+
+
 class EventLoop(
     Connections,
     Sendfile,
@@ -91,19 +108,7 @@ class EventLoop(
         driver.spin_ns = self._spin_ns
         return driver
 
-    if not TYPE_CHECKING:  # or every name would be an attribute
-
-        def __getattr__(self, name: str) -> Any:
-            # What nest_asyncio asks first, before it gives the class methods that need a selector: no loop of
-            # this class would run any more.
-            if name == "_nest_patched" and sys._getframe(1).f_code.co_name == "_patch_loop":
-                raise ValueError(
-                    f"Can't patch loop of type {type(self)}: it has no selector, and its turn cannot be "
-                    "replaced. For nested runs use asyncio's own loop, or a loop in another thread"
-                )
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
-            )
+    _nest_patched = _NestPatched()
 
     def __repr__(self) -> str:
         return (

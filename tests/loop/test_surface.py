@@ -484,3 +484,9 @@ async def _use_executor() -> None:
     await asyncio.to_thread(int)
     await asyncio.create_task(asyncio.sleep(0.001))
     await loop.shutdown_default_executor()
+
+
+@pytest.mark.ours
+def test_attributes_are_found_without_a_hook() -> None:
+    """``__getattr__`` would slow down each look at an attribute that is there: 20 for a short connection."""
+    assert not any("__getattr__" in kind.__dict__ for kind in proactorx.EventLoop.__mro__)
