@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class _NestPatched:
     """The attribute that nest_asyncio asks a loop for first, before it replaces methods of its class.
 
-    It would give the class methods that need a selector, and no loop of the class would run any more.  This is
+    It would give the class methods that need a selector, and no loop of the class would run any more.  It is
     a descriptor because a ``__getattr__`` would add 600 instructions to each look at any attribute of a loop.
     """
 
