@@ -22,7 +22,7 @@ LINUX = (
 )
 WINDOWS = ("drivers.iocp.driver", "port.binding_windows", "port.completion_port_windows", "files.windows")
 #: Modules in ``pyproject.toml`` that are not built on Windows.
-POSIX = ("transports.pipe", "port.shared_driver", "port.completion_port_posix")
+POSIX = ("transports.pipe", "port.shared_driver", "port.binding_posix", "port.completion_port_posix")
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,

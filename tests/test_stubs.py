@@ -51,7 +51,8 @@ WINDOWS_ONLY = tuple(
     )
 )
 POSIX_ONLY = tuple(
-    f"proactorx.{name}" for name in ("transports.pipe", "port.shared_driver", "port.completion_port_posix")
+    f"proactorx.{name}"
+    for name in ("transports.pipe", "port.shared_driver", "port.binding_posix", "port.completion_port_posix")
 )
 ELSEWHERE = {
     *(LINUX_ONLY if not sys.platform.startswith("linux") else ()),

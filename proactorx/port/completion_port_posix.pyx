@@ -1,87 +1,102 @@
-"""``proactorx.CompletionPort`` on POSIX: files bound to a shared port.
+"""``proactorx.CompletionPort`` on POSIX: packets, the threads that wait for them, and files bound to the port.
 
-A file is bound to one port at a time, and its key comes back with each of its packets.  It must be closed only when its
-operations have ended: cancel them, take their packets, then close.
+``scheduler_posix.h`` has the rules for packets and threads, in C; ``shared_driver`` the driver and its operations;
+``binding_posix`` the files.
+
+There is no thread of the port's own.  The thread that waits longest (the leader, see ``scheduler_posix.h``) waits in
+the driver: it sleeps there without the lock, then takes the lock and queues the packets there are; the rules say which
+thread gets them.  A thread that comes for a packet and finds none asks the driver before it sleeps.
 """
 
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int64_t, uint32_t
+from proactorx.drivers.driver cimport Driver
+from proactorx.sys.errnos cimport EINTR, EPIPE, ETIMEDOUT
 from proactorx.ops.op cimport FILE_STEP, FSYNC, READ
-from proactorx.port.operations cimport Binding, Overlapped
-from proactorx.port.shared_driver cimport SharedPort, px_begin, px_undo
-from proactorx.sys.file cimport PX_LOCAL, px_file_nature, px_file_read, px_file_sync, px_file_write
+from proactorx.port.binding_posix cimport FileBinding, bind, binding_of, let_go, rebind, unbind
+from proactorx.port.operations cimport Binding, Overlapped, nanoseconds
+from proactorx.port.packet cimport Packet
+from proactorx.port.shared_driver cimport (
+    SharedDriver, as_parcel, drop, px_begin, px_parcel, px_shared, px_take_left, px_undo,
+)
+from proactorx.sys.atomic cimport load_acquire, load_relaxed_ulong
+from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.file cimport px_file_read, px_file_sync, px_file_write
+from proactorx.sys.park cimport PX_CLOSED, PX_LEAD, PX_RELEASED, PX_RUNS, px_park, px_signal_of
 from proactorx.sys.socket cimport px_has_position
 
+import logging
 import os
 import socket
-import stat
-import threading
+import warnings
 import weakref
 
-cdef dict bound = {}         # descriptor: _Binding; of this process
-cdef object bound_lock = threading.RLock()  # a finalizer may come in while its thread has it
+# Which thread is which (`px_self`) is known in this module only: the header has the thread's own variable.
+cdef extern from "scheduler_posix.h":
+    enum: PX_DRIVE, PX_WATCH
+    enum: PX_WAITS, PX_GOT, PX_ASK_DRIVER
+    int px_shared_setup() nogil
+    px_thread *px_self() nogil
+    void px_after_fork_in_child() nogil
+    int px_post(px_shared *port, px_parcel parcel) nogil
+    int px_come(px_shared *port, px_thread *me) nogil
+    int px_take_more(px_shared *port, px_parcel *parcels, int room) nogil
+    uint32_t px_withdraw(px_shared *port, px_thread *me) nogil
+    int px_put_back(px_shared *port, px_thread *me) nogil
+    int px_duties(px_shared *port, px_thread *me, void *driver) nogil
+    void px_out_of_driver(px_shared *port, px_thread *me) nogil
+    void px_watch(px_shared *port) nogil
+    void px_leave(px_thread *me) nogil
+    void px_block(px_shared *port, px_thread *me) nogil
+    void px_unblock(px_shared *port, px_thread *me) nogil
+    int px_port_close(px_shared *port) nogil
+    void px_await_driver(px_shared *port) nogil
+    int px_await_ends(px_shared *port, int64_t timeout_ns) nogil
+    px_numbers px_numbers_of(px_shared *port) nogil
+
+cdef extern from *:
+    """
+    static inline PyObject *px_owned(void *reference) { return (PyObject *)reference; }
+    """
+    object px_owned(void *reference)  # an object that takes the reference over
+
+cdef enum:
+    MOST_AT_ONCE = 1024  # get_many: the parcels of one call
+    BODIES_DEADLINE_NS = 5_000_000_000  # how long close() waits for threads that it cannot cancel
+    INTERRUPTED = -2
+
+logger = logging.getLogger("proactorx")
+
+cdef object _ports = weakref.WeakSet()
 
 
-cdef class _Binding(Binding):
-    cdef object identity
-    cdef bint at_once        # no call on this file waits for another machine or process, or for news of the kernel
-
-    cdef bint stands(self) except -1:
-        """Whether that file is open still, and the port too.  A number may belong to another file by now."""
-        cdef SharedPort port = self.port()
-        if port is None or port.closed:
-            return False
-        file = None if self.file is None else self.file()
-        try:
-            if file is not None:
-                return file.fileno() == self.fd
-            if self.file is not None and not stat.S_ISSOCK(self.identity[2]):
-                return False  # it has gone, and so is closed; a socket may have been detached
-            return identity_of(self.fd) == self.identity
-        except Exception:
-            return False  # closed; a wrapper of the user's may say so in any way
-
-    cdef bint is_of(self, object file, SharedPort port) except -1:
-        """Whether `file`, which has this number, is bound to `port`."""
-        if self.port() is not port:
-            return False
-        return (self.file is not None and self.file() is file) or self.stands()
-
-    cdef int forget(self) except -1:
-        with bound_lock:
-            if bound.get(self.fd) is self and not self.stands():
-                del bound[self.fd]
-        return 0
-
-
-cdef object identity_of(int fd):
-    found = os.fstat(fd)
-    return found.st_dev, found.st_ino, found.st_mode
-
-
-cdef int descriptor_of(object file) except -1:
-    if not isinstance(file, int) and not hasattr(file, "fileno"):
-        raise TypeError(f"a socket, a file object or a descriptor was expected, got {file!r}")
-    fd = file if isinstance(file, int) else file.fileno()
-    if fd < 0:
-        raise ValueError(f"the file is closed: {file!r}")
-    return fd
-
-
-cdef _Binding make_binding(object file, int fd, SharedPort port, object key):
-    cdef _Binding made = _Binding.__new__(_Binding)
-    made.fd = fd
-    made.port = weakref.ref(port)
-    made.key = key
-    made.identity = identity_of(fd)
-    if stat.S_ISREG(made.identity[2]):
-        with nogil:
-            made.at_once = px_file_nature(fd) == PX_LOCAL  # asks who answers for it, as fstat(2) does
-    else:
-        made.at_once = True
-    made.watch(file)
+cdef inline Packet as_packet(px_parcel *parcel):
+    """The packet, which takes over the parcel's references."""
+    cdef Packet made = Packet.__new__(Packet)
+    made.key = px_owned(parcel.key)
+    made.overlapped = px_owned(parcel.overlapped)
+    made.nbytes = parcel.nbytes
+    made.error = parcel.error
     return made
 
 
-cdef int _end_stale(_Binding old) except -1:
+cdef class _Blocking:
+    """``with port.blocking()``: one object for all threads, as the depth is each thread's own."""
+
+    cdef CompletionPort port
+
+    def __enter__(self):
+        self.port.refuse_forked()
+        px_block(self.port.core, self.port._me())
+
+    def __exit__(self, *exc):
+        if not self.port.forked:
+            px_unblock(self.port.core, self.port._me())
+
+
+cdef int end_stale(FileBinding old) except -1:
     """Cancel what is in flight on a file that was closed meanwhile: it must not take what the next one is sent."""
     cdef CompletionPort port = old.port()
     if port is None or port.closed or port.forked:
@@ -93,7 +108,7 @@ cdef int _end_stale(_Binding old) except -1:
     return 0
 
 
-cdef class CompletionPort(SharedPort):
+cdef class CompletionPort(SharedDriver):
     """A completion port: files, operations on them, posts, and threads that wait for packets.
 
     Packets are queued first in, first out; waiting threads are released last in, first out; a thread that comes back
@@ -109,6 +124,153 @@ cdef class CompletionPort(SharedPort):
         ValueError: a negative concurrency, or an unknown backend.
         BackendError: the named backend cannot run here; the message says why.
     """
+
+    def __init__(self, concurrency=0, backend=None):
+        self.open_port(concurrency, backend)
+        _ports.add(self)
+
+    def __del__(self):
+        if self.core != NULL and not self.forked and not self.closed:
+            try:
+                warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
+            finally:
+                self.close()  # also where warnings are errors
+
+    # ------------------------------------------------------------------------------------------------- posts
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
+    def post(self, key=None, overlapped=None, int64_t nbytes=0):
+        """Queue a packet of three free values, which the port does not look at.
+
+        Any thread may do this; it never blocks.  The counterpart of PostQueuedCompletionStatus.
+
+        Args:
+            key: any object.
+            overlapped: any object; it need not be an operation.
+            nbytes: any integer of 64 bits.
+
+        Raises:
+            PortClosed: the port has been closed.
+            MemoryError: there is no room for one more packet.
+        """
+        cdef px_parcel parcel
+        cdef int error
+        if self.forked or self.core == NULL:
+            self.refuse()
+        parcel = as_parcel(key, overlapped, nbytes, 0)
+        error = px_post(self.core, parcel)
+        if error:
+            drop(&parcel)
+            self.refuse(error)
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
+    def get(self, timeout=None):
+        """Wait for a packet, at most `timeout` seconds (None: without limit).
+
+        The thread becomes one of the port's, until it ends, calls ``dissociate``, or gets from another port.
+
+        Raises:
+            TimeoutError: there was no packet for this thread in time.
+            PortClosed: the port is, or was meanwhile, closed.
+            ValueError: a negative timeout.
+            RuntimeError: called inside ``blocking()``, or in a forked child.
+        """
+        cdef px_thread *me
+        if self.forked or self.core == NULL:
+            self.refuse()
+        me = self._me()
+        if not self._get(me, nanoseconds(timeout)):
+            raise TimeoutError("no packet in time")
+        return as_packet(&me.parcel)
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
+    def get_many(self, Py_ssize_t n, timeout=None):
+        """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
+
+        A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
+        """
+        cdef px_parcel parcels[MOST_AT_ONCE]
+        cdef px_thread *me
+        cdef int count, i
+        if n < 1:
+            raise ValueError(f"at least one packet must be asked for, not {n}")
+        if self.forked or self.core == NULL:
+            self.refuse()
+        me = self._me()
+        if not self._get(me, nanoseconds(timeout)):
+            return []
+        parcels[0] = me.parcel
+        count = 1 + px_take_more(self.core, &parcels[1], <int>min(n, MOST_AT_ONCE) - 1)
+        return [as_packet(&parcels[i]) for i in range(count)]
+
+    # -------------------------------------------------------------------------------------- threads of the port
+
+    def blocking(self):
+        """``with port.blocking():`` this thread is about to block, and does not count as running meanwhile.
+
+        So another thread may be released in its place.  Afterwards more threads may run than ``concurrency`` says, and
+        nobody is released until fewer do.  May be nested; means nothing to a thread that is not the port's.
+        """
+        cdef _Blocking made = _Blocking.__new__(_Blocking)
+        made.port = self
+        return made
+
+    def dissociate(self):
+        """This thread leaves the port; its next ``get`` joins it again.  Nothing happens if it was not the port's."""
+        cdef px_thread *me
+        self.refuse_forked()
+        me = self._me()
+        if me.inside:
+            raise RuntimeError("dissociate() by a finalizer or signal handler that interrupts get()")
+        if me.port == self.core:
+            px_leave(me)
+
+    @property
+    def associated(self):
+        """How many threads are the port's."""
+        return self._numbers()[0]
+
+    @property
+    def running(self):
+        """How many of them count as running: not in ``get``, not in ``blocking()``, not found asleep elsewhere."""
+        return self._numbers()[1]
+
+    @property
+    def queued(self):
+        """How many packets wait."""
+        return self._numbers()[2]
+
+    @property
+    def in_flight(self):
+        """How many operations have not queued their packet yet."""
+        return self._numbers()[3]
+
+    @property
+    def backend(self):
+        """What runs underneath, and why it was chosen: a ``BackendInfo``."""
+        return self.choice.info
+
+    def _numbers(self):
+        cdef px_numbers found
+        if self.core == NULL:
+            return 0, 0, 0, 0
+        self.refuse_forked()
+        found = px_numbers_of(self.core)
+        return found.associated, found.running, found.queued, found.in_flight
+
+    def __repr__(self):
+        if self.core == NULL or self.forked:
+            return f"<{type(self).__name__} of another process>"
+        state = "closed " if self.closed else ""
+        associated, running, queued, in_flight = self._numbers()
+        return (f"<{type(self).__name__} {state}backend={self.choice.info.name} concurrency={self.concurrency} "
+                f"associated={associated} running={running} queued={queued} in_flight={in_flight}>")
 
     # ------------------------------------------------------------------------------------------------- binding
 
@@ -127,23 +289,11 @@ cdef class CompletionPort(SharedPort):
             OSError: it is not open (EBADF).
             PortClosed: the port has been closed.
         """
-        cdef int fd = descriptor_of(file)
-        cdef _Binding made, other
+        cdef FileBinding stale
         self.refuse_unusable()
-        made = make_binding(file, fd, self, key)
-        with bound_lock:
-            other = bound.get(fd)
-            if other is not None and other.stands():
-                whose = "this" if other.port() is self else "another"
-                raise ValueError(f"descriptor {fd} is bound already, to {whose} port")
-            bound[fd] = made
-        if other is not None:
-            _end_stale(other)
-        if stat.S_ISSOCK(made.identity[2]):
-            if isinstance(file, socket.socket):
-                file.setblocking(False)
-            else:
-                os.set_blocking(fd, False)
+        stale = bind(file, self, key)
+        if stale is not None:
+            end_stale(stale)
 
     def unbind(self, file):
         """The port knows `file` no longer; packets of what is in flight on it still come here.
@@ -151,11 +301,8 @@ cdef class CompletionPort(SharedPort):
         Raises:
             ValueError: it is not bound to this port.
         """
-        cdef _Binding binding
         self.refuse_forked()
-        with bound_lock:
-            binding = <_Binding>self.binding_of(file)
-            del bound[binding.fd]
+        unbind(file, self)
 
     def rebind(self, file, CompletionPort port not None, key=None):
         """Bind `file` to another port instead, without a moment in between.
@@ -166,37 +313,12 @@ cdef class CompletionPort(SharedPort):
             ValueError: it is not bound to this port.
             PortClosed: the other port has been closed.
         """
-        cdef _Binding binding, made
         self.refuse_forked()
         port.refuse_unusable()
-        made = make_binding(file, self.binding_of(file).fd, port, key)
-        with bound_lock:
-            binding = <_Binding>self.binding_of(file)
-            bound[binding.fd] = made
+        rebind(file, self, port, key)
 
     cdef Binding binding_of(self, object file):
-        cdef int fd = descriptor_of(file)
-        cdef _Binding binding = bound.get(fd)
-        if binding is None or not binding.is_of(file, self):
-            raise ValueError(f"not bound to this port: {file!r}")
-        return binding
-
-    def close(self):
-        """Close the port, and return the packets that nobody has taken.
-
-        Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed with
-        ECANCELED or not, are returned with the others.  Bound files stay open, and can be bound to another port.
-        Twice is allowed: the second list is empty.
-
-        Raises:
-            RuntimeError: in a forked child, or called by a finalizer that interrupts another call of the port's.
-        """
-        cdef _Binding binding
-        left = self._close()
-        with bound_lock:
-            for binding in [each for each in bound.values() if (<_Binding>each).port() is self]:
-                del bound[binding.fd]
-        return left
+        return binding_of(file, self)
 
     # ------------------------------------------------------------------------------------------------- operations
 
@@ -209,7 +331,7 @@ cdef class CompletionPort(SharedPort):
     cdef int submit_file(self, Overlapped op) except -1:
         # What a server answers for (FUSE, NFS) waits inside the call that submits it, with the interpreter held.
         # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18): not for it.
-        if (<_Binding>op.binding).at_once and self.has_native_files() and (
+        if (<FileBinding>op.binding).at_once and self.has_native_files() and (
                 op.kind == FSYNC or op.position >= 0 or not px_has_position(op.fd)):
             return self.submit(op)
         return self.queue_body(op)
@@ -237,12 +359,212 @@ cdef class CompletionPort(SharedPort):
                 n = px_file_write(op.fd, place, size, op.position)
         return n
 
+    # ---------------------------------------------------------------------------------------------- get, inside
+
+    cdef px_thread *_me(self) except NULL:
+        cdef px_thread *me = px_self()
+        if me == NULL:
+            raise MemoryError
+        return me
+
+    cdef int _get(self, px_thread *me, int64_t timeout) except -1:
+        """1: ``me.parcel`` is a packet.  0: the time is over."""
+        cdef int64_t deadline = -1
+        cdef int got
+        if me.port == self.core and me.blocking:
+            raise RuntimeError("get() inside blocking()")
+        if me.inside:
+            raise RuntimeError("get() by a finalizer or signal handler that interrupts get()")
+        got = px_come(self.core, me)
+        if got == PX_GOT:
+            return 1
+        if timeout >= 0:
+            deadline = px_now_ns() + timeout
+        while True:
+            me.inside = 1
+            try:
+                got = self._get_slowly(me, got, deadline)
+            finally:
+                me.inside = 0
+            if got != INTERRUPTED:
+                return got
+            PyErr_CheckSignals()
+            got = px_come(self.core, me)
+
+    cdef int _get_slowly(self, px_thread *me, int got, int64_t deadline) except -1:
+        """As ``_get``, after ``px_come``; or INTERRUPTED."""
+        if got == -EPIPE:
+            self.refuse()
+        if not got & PX_GOT:
+            try:
+                return self._wait(me, got & PX_ASK_DRIVER, deadline)
+            except BaseException:
+                if px_withdraw(self.core, me) == PX_RELEASED:
+                    self.put_back()
+                raise
+        if got & PX_ASK_DRIVER:
+            try:
+                self._ask_driver()
+            except BaseException:
+                self.put_back()
+                raise
+        return 1
+
+    cdef int put_back(self) except -1:
+        cdef px_thread *me = self._me()
+        if px_put_back(self.core, me):
+            drop(&me.parcel)
+            raise MemoryError
+        return 0
+
+    cdef int _wait(self, px_thread *me, bint ask, int64_t deadline) except -1:
+        """As a waiter.  1: released.  0: the time is over.  INTERRUPTED: a signal came; this thread waits no longer."""
+        cdef int error = 0
+        cdef uint32_t signal
+        if ask:
+            self._ask_driver()
+        while True:
+            signal = px_signal_of(&me.parking)
+            if signal == PX_LEAD and not error:
+                error = self._lead(me, deadline)
+                signal = px_signal_of(&me.parking)
+            elif signal < PX_RELEASED and not error:
+                error = self._sleep(me, deadline)
+                signal = px_signal_of(&me.parking)
+            if error and signal < PX_RELEASED:
+                signal = px_withdraw(self.core, me)
+                if signal == PX_RUNS:
+                    return 0 if error == ETIMEDOUT else INTERRUPTED
+            if signal == PX_RELEASED:
+                return 1
+            if signal == PX_CLOSED:
+                px_leave(me)
+                self.refuse()
+
+    cdef int _sleep(self, px_thread *me, int64_t deadline) except -1:
+        """0, EINTR or ETIMEDOUT."""
+        cdef int error
+        if deadline >= 0 and px_now_ns() >= deadline:
+            return ETIMEDOUT
+        with nogil:
+            error = -px_park(&me.parking, deadline)
+        return error
+
+    cdef int _lead(self, px_thread *me, int64_t deadline) except -1:
+        """Do what the leader has to, until there is nothing of it to do.  0, EINTR or ETIMEDOUT."""
+        cdef bint ready
+        cdef int duties, error = 0
+        cdef int64_t limit, now
+        while not error and px_signal_of(&me.parking) < PX_RELEASED:
+            now = px_now_ns()
+            if 0 <= deadline <= now:
+                return ETIMEDOUT
+            ready = load_acquire(&self.ready)
+            duties = px_duties(self.core, me, <void *>self.inner.driver if ready else NULL)
+            if not duties:
+                return 0
+            limit = deadline
+            if duties & PX_WATCH:
+                px_watch(self.core)
+                if limit < 0 or limit > now + self.core.look_ns:
+                    limit = now + self.core.look_ns
+            if not duties & PX_DRIVE:
+                with nogil:
+                    error = -px_park(&me.parking, limit)
+                if error == ETIMEDOUT:
+                    error = 0  # as `deadline` may be later
+                continue
+            if ready:
+                error = self._drive(me, limit)
+            if px_signal_of(&me.parking) < PX_RELEASED:
+                self._ask_driver()  # also if not ready: who opens it holds the lock
+        return error
+
+    cdef int _drive(self, px_thread *me, int64_t limit) except -1:
+        """Sleep in the driver.  0 or EINTR."""
+        cdef Driver driver = self.inner.driver
+        cdef int64_t left
+        cdef int error
+        left = -1 if limit < 0 else max(limit - px_now_ns(), 0)
+        try:
+            with nogil:
+                error = driver.sleep(left)
+                px_out_of_driver(self.core, me)  # at once: the next leader need not wait for this thread's GIL
+        except BaseException:
+            px_out_of_driver(self.core, me)
+            raise
+        if error and error != EINTR:
+            raise OSError(error, os.strerror(error))
+        return error
+
+    # --------------------------------------------------------------------------------------------------- closing
+
+    def close(self):
+        """Close the port, and return the packets that nobody has taken.
+
+        Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed with
+        ECANCELED or not, are returned with the others.  Bound files stay open, and can be bound to another port.
+        Twice is allowed: the second list is empty.
+
+        Raises:
+            RuntimeError: in a forked child, or called by a finalizer that interrupts another call of the port's.
+        """
+        left = self._close()
+        let_go(self)
+        return left
+
+    def _close(self):
+        cdef px_parcel parcel
+        cdef list left = []
+        cdef int lost
+        cdef int64_t deadline = px_now_ns() + BODIES_DEADLINE_NS
+        self.refuse_forked()
+        if self._me().inside or load_relaxed_ulong(&self.holder) == PyThread_get_thread_ident():
+            raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
+        if px_port_close(self.core):
+            return left
+        self.closed = True
+        with nogil:
+            px_await_driver(self.core)
+        self._enter_driver()
+        try:
+            self.inner.close()
+        finally:
+            self._leave_driver()
+        for op in list(self.bodies):  # what other threads do for this port, and may not have begun
+            op.cancel()
+        with nogil:
+            # Of that time the driver's operations took a part.
+            lost = px_await_ends(self.core, max(deadline - px_now_ns(), <int64_t>0))
+        if lost:
+            logger.error("closing %r: %d operations did not end in time; their packets are lost", self, lost)
+        while px_take_left(self.core, &parcel):
+            left.append(as_packet(&parcel))
+        return left
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if not self.forked:  # a child that leaves the block ends nothing of the parent's
+            self.close()
+
+    def _look_every(self, double seconds):
+        """How often the leader looks whether running threads sleep; before the first get, and for tests."""
+        if self.core == NULL:
+            self.refuse()
+        self.core.look_ns = <int64_t>(seconds * 1e9)
+
+    def _after_fork_in_child(self):
+        self.forked = True
+
 
 def _after_fork_in_child():
-    # Ports of the parent are of no use here: a file that was inherited may be bound to one of our own.
-    global bound_lock
-    bound_lock = threading.RLock()
-    bound.clear()
+    px_after_fork_in_child()
+    for port in list(_ports):
+        port._after_fork_in_child()
 
 
+if px_shared_setup():
+    raise MemoryError
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,94 +1,34 @@
-"""The port that many threads share: posts, waiting threads, and operations on a driver that they take turns to drive.
+"""The driver that the threads of a completion port share, one at a time, under a lock.
 
-``scheduler_posix.h`` has the rules for packets and threads, in C.  This module has what needs the interpreter: packets
-as Python objects, and the driver.
-
-There is no thread.  The thread that waits longest (the leader, see ``scheduler_posix.h``) waits in the driver: it
-sleeps there without the lock, then takes the lock and queues the packets there are; the rules say which thread gets
-them.  A thread that submits holds the lock, which no sleeping thread holds, so the operation begins at once.  A thread
-that comes for a packet and finds none asks the driver before it sleeps.
+There is no thread of the port's own.  A thread that submits or cancels takes the lock, which no sleeping thread holds,
+so the operation begins at once; a thread that waits in the driver (the leader, see ``scheduler_posix.h``) sleeps there
+without the lock.
 
 The lock is never taken twice by one thread: what a finalizer or signal handler submits while its thread is in the
 driver is deferred until it leaves.
 """
 
-cimport cython
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
     PyThread_release_lock, WAIT_LOCK,
 )
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM, EPIPE, ETIMEDOUT
+from proactorx.sys.errnos cimport ECANCELED, ENOMEM
 from proactorx.ops.op cimport IN_FLIGHT, queue_count
-from proactorx.port.operations cimport Operations, Overlapped, most_running, nanoseconds
-from proactorx.port.packet cimport Packet
-from proactorx.sys.atomic cimport load_acquire, load_relaxed_ulong, store_relaxed_ulong, store_release
-from proactorx.sys.park cimport PX_CLOSED, PX_LEAD, PX_RELEASED, PX_RUNS, px_park, px_signal_of
-from proactorx.sys.clock cimport px_now_ns
-
-import logging
-import os
-import warnings
-import weakref
+from proactorx.port.operations cimport Operations, Overlapped, most_running
+from proactorx.sys.atomic cimport load_relaxed_ulong, store_relaxed_ulong, store_release
 
 from proactorx.drivers import Choice
 from proactorx.port.packet import PortClosed
 
 cdef extern from "scheduler_posix.h":
-    enum: PX_DRIVE, PX_WATCH
-    enum: PX_WAITS, PX_GOT, PX_ASK_DRIVER
-    int px_shared_setup() nogil
     px_shared *px_shared_new(int concurrency) nogil
     void px_shared_release(px_shared *port) nogil
-    px_thread *px_self() nogil
-    void px_after_fork_in_child() nogil
-    int px_post(px_shared *port, px_parcel parcel) nogil
     void px_begun(px_shared *port, int notices) nogil
     void px_asked(px_shared *port) nogil
     void px_end(px_shared *port, px_parcel parcel, int driven) nogil
-    int px_come(px_shared *port, px_thread *me) nogil
-    int px_take_more(px_shared *port, px_parcel *parcels, int room) nogil
-    uint32_t px_withdraw(px_shared *port, px_thread *me) nogil
-    int px_put_back(px_shared *port, px_thread *me) nogil
-    int px_duties(px_shared *port, px_thread *me, void *driver) nogil
-    void px_out_of_driver(px_shared *port, px_thread *me) nogil
-    void px_watch(px_shared *port) nogil
-    void px_leave(px_thread *me) nogil
-    void px_block(px_shared *port, px_thread *me) nogil
-    void px_unblock(px_shared *port, px_thread *me) nogil
-    int px_port_close(px_shared *port) nogil
-    void px_await_driver(px_shared *port) nogil
-    int px_await_ends(px_shared *port, int64_t timeout_ns) nogil
-    bint px_take_left(px_shared *port, px_parcel *parcel) nogil
-    px_numbers px_numbers_of(px_shared *port) nogil
-
-cdef extern from *:
-    """
-    static inline PyObject *px_owned(void *reference) { return (PyObject *)reference; }
-    """
-    object px_owned(void *reference)  # an object that takes the reference over
-
-cdef enum:
-    MOST_AT_ONCE = 1024  # get_many: the parcels of one call
-    BODIES_DEADLINE_NS = 5_000_000_000  # how long close() waits for threads that it cannot cancel
-    INTERRUPTED = -2
-
-logger = logging.getLogger("proactorx")
-
-cdef object _ports = weakref.WeakSet()
-
-
-cdef inline Packet as_packet(px_parcel *parcel):
-    """The packet, which takes over the parcel's references."""
-    cdef Packet made = Packet.__new__(Packet)
-    made.key = px_owned(parcel.key)
-    made.overlapped = px_owned(parcel.overlapped)
-    made.nbytes = parcel.nbytes
-    made.error = parcel.error
-    return made
 
 
 cdef px_parcel as_parcel(object key, object overlapped, int64_t nbytes, int error) noexcept:
@@ -113,22 +53,8 @@ cdef int wake_driver(void *driver) noexcept nogil:
     return (<Driver>driver).wake()
 
 
-cdef class _Blocking:
-    """``with port.blocking()``: one object for all threads, as the depth is each thread's own."""
-
-    cdef SharedPort port
-
-    def __enter__(self):
-        self.port.refuse_forked()
-        px_block(self.port.core, self.port._me())
-
-    def __exit__(self, *exc):
-        if not self.port.forked:
-            px_unblock(self.port.core, self.port._me())
-
-
-cdef class SharedPort(Operations):
-    """Packets, the threads that wait for them, and a driver."""
+cdef class SharedDriver(Operations):
+    """A driver, the lock that guards it, and the operations on it."""
 
     def __cinit__(self, *args, **kwargs):
         self.lock = PyThread_allocate_lock()
@@ -136,7 +62,8 @@ cdef class SharedPort(Operations):
             raise MemoryError
         self.deferred = []
 
-    def __init__(self, concurrency=0, backend=None):
+    cdef int open_port(self, concurrency, backend) except -1:
+        """Make the port: what ``__init__`` does."""
         cdef int limit = most_running(concurrency)
         if self.core != NULL:
             raise RuntimeError("a port is initialized once")
@@ -147,14 +74,7 @@ cdef class SharedPort(Operations):
         if self.core == NULL:
             raise MemoryError
         self.core.wake = wake_driver
-        _ports.add(self)
-
-    def __del__(self):
-        if self.core != NULL and not self.forked and not self.closed:
-            try:
-                warnings.warn(f"unclosed port {self!r}", ResourceWarning, source=self, stacklevel=1)
-            finally:
-                self.close()  # also where warnings are errors
+        return 0
 
     def __dealloc__(self):
         cdef px_parcel parcel
@@ -164,280 +84,6 @@ cdef class SharedPort(Operations):
             px_shared_release(self.core)
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
-
-    # ------------------------------------------------------------------------------------------------- posts
-
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
-    def post(self, key=None, overlapped=None, int64_t nbytes=0):
-        """Queue a packet of three free values, which the port does not look at.
-
-        Any thread may do this; it never blocks.  The counterpart of PostQueuedCompletionStatus.
-
-        Args:
-            key: any object.
-            overlapped: any object; it need not be an operation.
-            nbytes: any integer of 64 bits.
-
-        Raises:
-            PortClosed: the port has been closed.
-            MemoryError: there is no room for one more packet.
-        """
-        cdef px_parcel parcel
-        cdef int error
-        if self.forked or self.core == NULL:
-            self.refuse()
-        parcel = as_parcel(key, overlapped, nbytes, 0)
-        error = px_post(self.core, parcel)
-        if error:
-            drop(&parcel)
-            self.refuse(error)
-
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
-    def get(self, timeout=None):
-        """Wait for a packet, at most `timeout` seconds (None: without limit).
-
-        The thread becomes one of the port's, until it ends, calls ``dissociate``, or gets from another port.
-
-        Raises:
-            TimeoutError: there was no packet for this thread in time.
-            PortClosed: the port is, or was meanwhile, closed.
-            ValueError: a negative timeout.
-            RuntimeError: called inside ``blocking()``, or in a forked child.
-        """
-        cdef px_thread *me
-        if self.forked or self.core == NULL:
-            self.refuse()
-        me = self._me()
-        if not self._get(me, nanoseconds(timeout)):
-            raise TimeoutError("no packet in time")
-        return as_packet(&me.parcel)
-
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
-    def get_many(self, Py_ssize_t n, timeout=None):
-        """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
-
-        A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
-        """
-        cdef px_parcel parcels[MOST_AT_ONCE]
-        cdef px_thread *me
-        cdef int count, i
-        if n < 1:
-            raise ValueError(f"at least one packet must be asked for, not {n}")
-        if self.forked or self.core == NULL:
-            self.refuse()
-        me = self._me()
-        if not self._get(me, nanoseconds(timeout)):
-            return []
-        parcels[0] = me.parcel
-        count = 1 + px_take_more(self.core, &parcels[1], <int>min(n, MOST_AT_ONCE) - 1)
-        return [as_packet(&parcels[i]) for i in range(count)]
-
-    # -------------------------------------------------------------------------------------- threads of the port
-
-    def blocking(self):
-        """``with port.blocking():`` this thread is about to block, and does not count as running meanwhile.
-
-        So another thread may be released in its place.  Afterwards more threads may run than ``concurrency`` says, and
-        nobody is released until fewer do.  May be nested; means nothing to a thread that is not the port's.
-        """
-        cdef _Blocking made = _Blocking.__new__(_Blocking)
-        made.port = self
-        return made
-
-    def dissociate(self):
-        """This thread leaves the port; its next ``get`` joins it again.  Nothing happens if it was not the port's."""
-        cdef px_thread *me
-        self.refuse_forked()
-        me = self._me()
-        if me.inside:
-            raise RuntimeError("dissociate() by a finalizer or signal handler that interrupts get()")
-        if me.port == self.core:
-            px_leave(me)
-
-    @property
-    def associated(self):
-        """How many threads are the port's."""
-        return self._numbers()[0]
-
-    @property
-    def running(self):
-        """How many of them count as running: not in ``get``, not in ``blocking()``, not found asleep elsewhere."""
-        return self._numbers()[1]
-
-    @property
-    def queued(self):
-        """How many packets wait."""
-        return self._numbers()[2]
-
-    @property
-    def in_flight(self):
-        """How many operations have not queued their packet yet."""
-        return self._numbers()[3]
-
-    @property
-    def backend(self):
-        """What runs underneath, and why it was chosen: a ``BackendInfo``."""
-        return self.choice.info
-
-    def _numbers(self):
-        cdef px_numbers found
-        if self.core == NULL:
-            return 0, 0, 0, 0
-        self.refuse_forked()
-        found = px_numbers_of(self.core)
-        return found.associated, found.running, found.queued, found.in_flight
-
-    def __repr__(self):
-        if self.core == NULL or self.forked:
-            return f"<{type(self).__name__} of another process>"
-        state = "closed " if self.closed else ""
-        associated, running, queued, in_flight = self._numbers()
-        return (f"<{type(self).__name__} {state}backend={self.choice.info.name} concurrency={self.concurrency} "
-                f"associated={associated} running={running} queued={queued} in_flight={in_flight}>")
-
-    # ---------------------------------------------------------------------------------------------- get, inside
-
-    cdef px_thread *_me(self) except NULL:
-        cdef px_thread *me = px_self()
-        if me == NULL:
-            raise MemoryError
-        return me
-
-    cdef int _get(self, px_thread *me, int64_t timeout) except -1:
-        """1: ``me.parcel`` is a packet.  0: the time is over."""
-        cdef int64_t deadline = -1
-        cdef int got
-        if me.port == self.core and me.blocking:
-            raise RuntimeError("get() inside blocking()")
-        if me.inside:
-            raise RuntimeError("get() by a finalizer or signal handler that interrupts get()")
-        got = px_come(self.core, me)
-        if got == PX_GOT:
-            return 1
-        if timeout >= 0:
-            deadline = px_now_ns() + timeout
-        while True:
-            me.inside = 1
-            try:
-                got = self._get_slowly(me, got, deadline)
-            finally:
-                me.inside = 0
-            if got != INTERRUPTED:
-                return got
-            PyErr_CheckSignals()
-            got = px_come(self.core, me)
-
-    cdef int _get_slowly(self, px_thread *me, int got, int64_t deadline) except -1:
-        """As ``_get``, after ``px_come``; or INTERRUPTED."""
-        if got == -EPIPE:
-            self.refuse()
-        if not got & PX_GOT:
-            try:
-                return self._wait(me, got & PX_ASK_DRIVER, deadline)
-            except BaseException:
-                if px_withdraw(self.core, me) == PX_RELEASED:
-                    self.put_back()
-                raise
-        if got & PX_ASK_DRIVER:
-            try:
-                self._ask_driver()
-            except BaseException:
-                self.put_back()
-                raise
-        return 1
-
-    cdef int put_back(self) except -1:
-        cdef px_thread *me = self._me()
-        if px_put_back(self.core, me):
-            drop(&me.parcel)
-            raise MemoryError
-        return 0
-
-    cdef int _wait(self, px_thread *me, bint ask, int64_t deadline) except -1:
-        """As a waiter.  1: released.  0: the time is over.  INTERRUPTED: a signal came; this thread waits no longer."""
-        cdef int error = 0
-        cdef uint32_t signal
-        if ask:
-            self._ask_driver()
-        while True:
-            signal = px_signal_of(&me.parking)
-            if signal == PX_LEAD and not error:
-                error = self._lead(me, deadline)
-                signal = px_signal_of(&me.parking)
-            elif signal < PX_RELEASED and not error:
-                error = self._sleep(me, deadline)
-                signal = px_signal_of(&me.parking)
-            if error and signal < PX_RELEASED:
-                signal = px_withdraw(self.core, me)
-                if signal == PX_RUNS:
-                    return 0 if error == ETIMEDOUT else INTERRUPTED
-            if signal == PX_RELEASED:
-                return 1
-            if signal == PX_CLOSED:
-                px_leave(me)
-                self.refuse()
-
-    cdef int _sleep(self, px_thread *me, int64_t deadline) except -1:
-        """0, EINTR or ETIMEDOUT."""
-        cdef int error
-        if deadline >= 0 and px_now_ns() >= deadline:
-            return ETIMEDOUT
-        with nogil:
-            error = -px_park(&me.parking, deadline)
-        return error
-
-    cdef int _lead(self, px_thread *me, int64_t deadline) except -1:
-        """Do what the leader has to, until there is nothing of it to do.  0, EINTR or ETIMEDOUT."""
-        cdef bint ready
-        cdef int duties, error = 0
-        cdef int64_t limit, now
-        while not error and px_signal_of(&me.parking) < PX_RELEASED:
-            now = px_now_ns()
-            if 0 <= deadline <= now:
-                return ETIMEDOUT
-            ready = load_acquire(&self.ready)
-            duties = px_duties(self.core, me, <void *>self.inner.driver if ready else NULL)
-            if not duties:
-                return 0
-            limit = deadline
-            if duties & PX_WATCH:
-                px_watch(self.core)
-                if limit < 0 or limit > now + self.core.look_ns:
-                    limit = now + self.core.look_ns
-            if not duties & PX_DRIVE:
-                with nogil:
-                    error = -px_park(&me.parking, limit)
-                if error == ETIMEDOUT:
-                    error = 0  # as `deadline` may be later
-                continue
-            if ready:
-                error = self._drive(me, limit)
-            if px_signal_of(&me.parking) < PX_RELEASED:
-                self._ask_driver()  # also if not ready: who opens it holds the lock
-        return error
-
-    cdef int _drive(self, px_thread *me, int64_t limit) except -1:
-        """Sleep in the driver.  0 or EINTR."""
-        cdef Driver driver = self.inner.driver
-        cdef int64_t left
-        cdef int error
-        left = -1 if limit < 0 else max(limit - px_now_ns(), 0)
-        try:
-            with nogil:
-                error = driver.sleep(left)
-                px_out_of_driver(self.core, me)  # at once: the next leader need not wait for this thread's GIL
-        except BaseException:
-            px_out_of_driver(self.core, me)
-            raise
-        if error and error != EINTR:
-            raise OSError(error, os.strerror(error))
-        return error
 
     # ---------------------------------------------------------------------------------------------- the driver
 
@@ -602,63 +248,3 @@ cdef class SharedPort(Operations):
         """Raises RuntimeError in a forked child, where the port cannot be used."""
         if self.forked or self.core == NULL:
             self.refuse()
-
-    def close(self):
-        """See ``CompletionPort.close``."""
-        return self._close()
-
-    def _close(self):
-        cdef px_parcel parcel
-        cdef list left = []
-        cdef int lost
-        cdef int64_t deadline = px_now_ns() + BODIES_DEADLINE_NS
-        self.refuse_forked()
-        if self._me().inside or load_relaxed_ulong(&self.holder) == PyThread_get_thread_ident():
-            raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
-        if px_port_close(self.core):
-            return left
-        self.closed = True
-        with nogil:
-            px_await_driver(self.core)
-        self._enter_driver()
-        try:
-            self.inner.close()
-        finally:
-            self._leave_driver()
-        for op in list(self.bodies):  # what other threads do for this port, and may not have begun
-            op.cancel()
-        with nogil:
-            # Of that time the driver's operations took a part.
-            lost = px_await_ends(self.core, max(deadline - px_now_ns(), <int64_t>0))
-        if lost:
-            logger.error("closing %r: %d operations did not end in time; their packets are lost", self, lost)
-        while px_take_left(self.core, &parcel):
-            left.append(as_packet(&parcel))
-        return left
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        if not self.forked:  # a child that leaves the block ends nothing of the parent's
-            self.close()
-
-    def _look_every(self, double seconds):
-        """How often the leader looks whether running threads sleep; before the first get, and for tests."""
-        if self.core == NULL:
-            self.refuse()
-        self.core.look_ns = <int64_t>(seconds * 1e9)
-
-    def _after_fork_in_child(self):
-        self.forked = True
-
-
-def _after_fork_in_child():
-    px_after_fork_in_child()
-    for port in list(_ports):
-        port._after_fork_in_child()
-
-
-if px_shared_setup():
-    raise MemoryError
-os.register_at_fork(after_in_child=_after_fork_in_child)

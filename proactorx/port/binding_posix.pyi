@@ -1,0 +1,3 @@
+from proactorx.port.operations import Binding
+
+class FileBinding(Binding): ...
