@@ -20,7 +20,13 @@ LINUX = (
     *("drivers.readiness.epollset", "drivers.epoll.driver"),
     "files.path_ops",
 )
-WINDOWS = ("drivers.iocp.driver", "port.binding_windows", "port.completion_port_windows", "files.windows")
+WINDOWS = (
+    "drivers.iocp.driver",
+    "port.binding_windows",
+    "port.kernel_operations",
+    "port.completion_port_windows",
+    "files.windows",
+)
 #: Modules in ``pyproject.toml`` that are not built on Windows.
 POSIX = ("transports.pipe", "port.shared_driver", "port.binding_posix", "port.completion_port_posix")
 DIRECTIVES = {

@@ -46,6 +46,7 @@ WINDOWS_ONLY = tuple(
     for name in (
         "drivers.iocp.driver",
         "port.binding_windows",
+        "port.kernel_operations",
         "port.completion_port_windows",
         "files.windows",
     )
