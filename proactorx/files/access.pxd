@@ -10,15 +10,15 @@ cdef enum Until:
 cdef class FileOp(Overlapped):
     cdef Access access
     cdef readonly object future
-    cdef object then         # called with the op at its end, when who waited for it has gone
+    cdef object then         # called with the op at its end, if its caller was cancelled
     cdef bint ended
     cdef bint abandoned
-    cdef int move_to         # SEEK_CUR, SEEK_END: where the file's position goes when it has ended; -1: nowhere
+    cdef int move_to         # SEEK_CUR, SEEK_END: where the file's position goes at the end; -1: nowhere
     cdef int place           # what has that position, see RawState.fd
     cdef bint own            # its buffer is not the caller's
-    cdef Until until         # READ: how far its blocking body goes; the driver is only given what is UNTIL_FULL
+    cdef Until until         # READ: how far its blocking body goes; the driver gets only those UNTIL_FULL
     cdef bint at_end         # READ: the end of the file is where it has ended
-    cdef int opened          # OPEN: the descriptor, until somebody takes it; else -1
+    cdef int opened          # OPEN: the descriptor, until the caller takes it; else -1
     cdef int finish(self) except -1
     cdef int abandon(self) except -1
     cdef void close_opened(self) noexcept
@@ -32,9 +32,9 @@ cdef class Access:
     cdef object executor     # asked for by the user, or None
     cdef uint64_t turn
     cdef uint64_t spent      # the turn whose share of time is used up
-    cdef bint exhausted      # the same of a loop that is not ours, until somebody has yielded
+    cdef bint exhausted      # `spent` for a loop that is not ours, until an operation has yielded
     cdef double since
-    cdef object resting      # futures of those who let others have their turn, or None
+    cdef object resting      # futures of operations that let others have their turn, or None
     cdef Py_ssize_t woken    # how many of them went on last time
     cdef Py_ssize_t work
     cdef FileOp new_op(self, int kind, int fd, int64_t position)

@@ -1,6 +1,6 @@
-"""How the files of one loop are read and written: what need not wait at once, the rest as ops or on IO threads.
+"""How the files of one loop are read and written: at once where nothing has to be waited for, else by an op.
 
-The same op serves both: on io_uring the kernel executes it, elsewhere an IO thread runs its blocking body (``run``).
+The kernel executes the op on io_uring; elsewhere an IO thread runs its blocking body, ``FileOp.run``.
 """
 
 cimport cython
@@ -13,7 +13,8 @@ from proactorx.ops.op cimport FILE_STEP, FSYNC, IN_FLIGHT, OPEN, Overlapped, PAC
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.clock cimport px_monotonic
 from proactorx.sys.file cimport (
-    AT_FDCWD, px_file_close, px_file_ends, px_file_open, px_file_read, px_file_seek, px_file_sync, px_file_write,
+    AT_FDCWD, px_file_close, px_file_ends, px_file_open, px_file_read, px_file_seek, px_file_sync,
+    px_file_write,
 )
 from proactorx.sys.socket cimport px_has_bytes
 
@@ -43,8 +44,9 @@ cdef extern from *:
     bint PX_HAS_GIL
 
 cdef object get_running_loop = events._get_running_loop
-#: The Access that was asked for last, borrowed: finding it by an attribute of the loop takes a twentieth of reading
-#: a small file.  Guarded by the interpreter's lock, and unused without one.
+#: The ``Access`` that was asked for last, a borrowed reference: looking it up on the loop takes a twentieth
+#: of the time of reading a small file.  The interpreter's lock guards it; builds without that lock do not use
+#: it.
 cdef void *latest = NULL
 cdef object sleep = asyncio.sleep
 cdef Py_ssize_t DIRECT_BLOCK = _direct.BLOCK
@@ -56,7 +58,8 @@ cdef enum:
     MOST_WOKEN = 256         # operations that go on in one turn
     SEEK_CUR = 1
     SEEK_END = 2
-# How long one turn of the loop may be spent on operations that need not wait: timers are late by no more than that.
+# Seconds of one turn of the loop that operations may take without waiting.  Timers are late by no more than
+# that.
 cdef double SLICE = 0.25e-3
 
 
@@ -101,7 +104,7 @@ cdef class FileOp(Overlapped):
             self.opened = res
             return self.finish()
         if (res == -EAGAIN or res == -EOPNOTSUPP) and self.kind < OPEN and not self.abandoned:
-            # Opened with O_NONBLOCK, or a file that its driver in the kernel wants to be read by a waiting thread.
+            # Opened with O_NONBLOCK, or its driver in the kernel supports only reads by a waiting thread.
             self.access.call(self.run, ()).add_done_callback(self._ran)
             return 0
         if res < 0:
@@ -127,7 +130,7 @@ cdef class FileOp(Overlapped):
         cdef ssize_t n = 0
         cdef size_t step
         if self.abandoned:
-            self.error = ECANCELED  # nobody has waited for it since before it began
+            self.error = ECANCELED  # abandoned before it began
             return
         with nogil:
             while True:
@@ -156,7 +159,9 @@ cdef class FileOp(Overlapped):
                 if self.kind == WRITE:
                     continue
                 # The next bytes may be far away.
-                if self.until == ONCE or self.abandoned or (self.until == UNTIL_DRY and not px_has_bytes(self.fd)):
+                if self.until == ONCE or self.abandoned:
+                    break
+                if self.until == UNTIL_DRY and not px_has_bytes(self.fd):
                     break
                 if self.until == UNTIL_FULL and px_file_ends(self.fd, self.position):
                     self.at_end = True
@@ -209,11 +214,11 @@ cdef class FileOp(Overlapped):
             self.opened = -1
 
     cdef bytes taken(self):
-        """READ into memory of its own: what it has brought."""
+        """The bytes that a READ into its own memory has brought."""
         cdef PyObject *data
         if type(self.view) is not bytes:
             return PyBytes_FromStringAndSize(self.memory, self.offset)
-        # Cut in place, as nobody else has seen it: copying what may be a gibibyte would hold up the loop.
+        # Cut in place: no other code has a reference, and copying a gibibyte would hold up the loop.
         data = <PyObject *>self.view
         Py_INCREF(<object>data)
         self.view = None
@@ -229,13 +234,13 @@ cdef class FileOp(Overlapped):
         return Overlapped.make_buffer(self)
 
     cdef int make_aligned(self, Py_ssize_t n) except -1:
-        """READ of a direct file: memory at the start of a page, for `n` bytes and the rest of their last block."""
+        """For a READ of a direct file: page-aligned memory for `n` bytes, rounded up to whole blocks."""
         self.set_buffer(_direct.aligned(blocks(n)), True)
         self.own = True
         return 0
 
     cdef int align(self) except -1:
-        """WRITE to a direct file: the bytes, in memory that starts a block."""
+        """For a WRITE to a direct file: copy the bytes to aligned memory if they are not there."""
         if self.size and <uintptr_t>self.memory % DIRECT_BLOCK:
             copy = _direct.aligned(blocks(self.size))[:self.size]
             copy[:] = memoryview(self.view).cast("B")
@@ -262,14 +267,14 @@ cdef class Access:
     cdef int start(self, FileOp op, bint native) except -1:
         """Have `op` executed; await its ``future``, and ``abandon`` it when that raises.
 
-        Not `native`: a pipe, a terminal, or something else whose next bytes may never come, which would keep one of
-        the kernel's few threads.
+        Pass `native` only if the op is sure to end soon: a read of a pipe or a terminal may wait for ever,
+        and would occupy one of the kernel's few threads.
         """
         op.future = self.loop.create_future()
         if native and self.has_ring() and self.port.driver.native_files >> op.kind & 1:
             self.port.submit(op)
         else:
-            # A future between: cancelling the pool's own would hide when the body has ended.
+            # Not the pool's own future: cancelling that would hide when the body has ended.
             self.call(op.run, ()).add_done_callback(op._ran)
         return 0
 
@@ -283,7 +288,7 @@ cdef class Access:
         return op
 
     cdef bint has_ring(self) except -1:
-        """Whether the kernel executes ops on files; the driver is open then, and stays the one it is."""
+        """Whether the kernel executes ops on files; if so, the driver is open and will not change."""
         if self.port is None or self.executor is not None or not self.port.driver.native_files:
             return False
         if not (self.port.driver.opened or self.port.driver.closed or self.port.driver.forked):
@@ -291,7 +296,7 @@ cdef class Access:
         return self.port.driver.native_files != 0
 
     cdef bint takes(self, int fd) except -1:
-        """Whether reads and writes of this file are the driver's; asked once for each file and loop."""
+        """Whether the driver reads and writes this file.  Called once for each file and loop."""
         return self.has_ring() and self.port.driver.adopt_file(fd)
 
     cdef object call(self, fn, tuple args):
@@ -302,9 +307,9 @@ cdef class Access:
         return pool.call(self.loop, fn, *args)
 
     cdef bint over_budget(self) noexcept:
-        """Whether an operation has to let others have their turn first: it awaits ``rest()`` then.
+        """Whether the operation has to let others have their turn first, see ``yield_turn``.
 
-        First, and not at its end: it could be cancelled there, with bytes that it has taken.
+        Operations check before they begin, not at their end, where a cancellation would lose the bytes taken.
         """
         if self.port is not None:
             return self.port.turns == self.spent
@@ -314,11 +319,11 @@ cdef class Access:
         return True
 
     cdef object budget(self):
-        """Await this before an operation that may not have to wait: others have their turn if the budget is spent."""
+        """Await this before an operation: others have their turn if the budget of this turn is spent."""
         return self.yield_turn() if self.over_budget() else DONE
 
     cdef object yield_turn(self):
-        """Something to await until others have had their turn.  Who has rested longest goes on first."""
+        """Await this to let others have their turn.  The operation that has waited longest goes on first."""
         cdef object future
         if self.port is None:
             return sleep(0)
@@ -331,9 +336,9 @@ cdef class Access:
         return future
 
     def _wake(self):
-        """Once a turn: have as many go on as one turn's share of time is likely to be enough for.
+        """Once a turn: wake as many operations as the budget of one turn is likely to be enough for.
 
-        Not all: they would find it spent by the first of them, and it is theirs that is spent on finding that.
+        Waking them all would spend the next turn's budget on queuing again.
         """
         cdef Py_ssize_t n
         cdef object resting = self.resting
@@ -351,7 +356,7 @@ cdef class Access:
             self.loop.call_soon(self._wake)
 
     cdef int charge(self, Py_ssize_t size) except -1:
-        """An operation on `size` bytes has not waited."""
+        """Count an operation on `size` bytes that did not wait."""
         self.work += CALL_WORK + size
         if self.work < (LOOK_AFTER if self.port is not None else 16 * LOOK_AFTER):
             return 0
@@ -377,7 +382,7 @@ cdef Access new_access(object loop, object executor):
 
 
 cdef Access access_of(object loop, object executor):
-    """The access to files from `loop`, or from the running one where that is None."""
+    """The ``Access`` of `loop`, or of the running loop where that is None."""
     global latest
     cdef object access
     if loop is None:
@@ -398,7 +403,7 @@ cdef Access access_of(object loop, object executor):
 
 
 cdef Access access_here(Access before):
-    """`before`, unless another loop runs by now."""
+    """The ``Access`` of the running loop; `before` if that is its."""
     loop = px_running_loop(get_running_loop)
     if before is not None and before.loop is loop:
         return before
@@ -406,5 +411,10 @@ cdef Access access_here(Access before):
 
 
 def access_for(loop=None, executor=None):
-    """The ``Access`` of `loop` (default: the running one), with blocking bodies on `executor` where one is given."""
+    """The ``Access`` of a loop.
+
+    Args:
+        loop: default: the running one.
+        executor: runs the blocking bodies; default: the IO threads.
+    """
     return access_of(loop, executor)

@@ -1,7 +1,8 @@
 """The file objects: the coroutines that aiofiles has, over a stack of the ``io`` module.
 
-Operations on one file object queue: each begins when the one before it has ended, so that none meets another's
-half-filled buffer.  Those at a position (``pread`` and so on, see positional.pyx) do not queue and run at once.
+Operations on one file object queue: each begins when the one before it has ended, so that none meets
+another's half-filled buffer.  Those at a position (``pread`` and so on, see positional.pyx) do not queue and
+run at once.
 """
 
 cimport cython
@@ -108,7 +109,7 @@ cdef class AsyncBase(DiskCalls):
         finally:
             self.state.end()
 
-    # ------------------------------------------------------------------------------------ any kind of file: position
+    # ----------------------------------------------------------------------------- any kind of file: position
 
     async def _simple(self, name, args=(), kwargs=None):
         """A method that needs no bytes of the file."""
@@ -138,7 +139,7 @@ cdef class AsyncBase(DiskCalls):
         return await self._simple("writable")
 
     async def tell(self):
-        """The position of the next read or write, in bytes; of a text file, a number that ``seek`` understands.
+        """The position of the next read or write; of a text file, a number that only ``seek`` understands.
 
         Raises:
             OSError: the file has no position.
@@ -148,9 +149,10 @@ cdef class AsyncBase(DiskCalls):
     def fileno(self):
         """The number of the descriptor.
 
-        The descriptor of an unbuffered file is at the position that ``tell`` gives; those of others may be ahead of it.
+        The descriptor of an unbuffered file is at the position that ``tell`` gives; others may be ahead of
+        it.
         """
-        if self.state is not None and not self.lock.held and self.stack is not None and type(self.stack) is RawFile:
+        if self.state is not None and not self.lock.held and type(self.stack) is RawFile:
             self.state.drop()
         return self.file().fileno()
 
@@ -216,7 +218,7 @@ cdef class AsyncBase(DiskCalls):
         finally:
             self.lock.release()
 
-    # ------------------------------------------------------------------------------------------------------ writing
+    # ------------------------------------------------------------------------------------------------ writing
 
     async def flush(self):
         """Write what is in the buffers of this object to the file.
@@ -233,8 +235,8 @@ cdef class AsyncBase(DiskCalls):
     async def write(self, data):
         """Write `data`.
 
-        What does not fit into the buffer is in the file when this returns.  When it is cancelled meanwhile, the whole
-        of `data` has been taken, and the next ``flush`` writes the rest.
+        What does not fit into the buffer is in the file when this returns.  When it is cancelled meanwhile,
+        the whole of `data` has been taken, and the next ``flush`` writes the rest.
 
         Returns:
             int: how many bytes or characters were taken.
@@ -267,12 +269,13 @@ cdef class AsyncBase(DiskCalls):
     async def _push(self, data):
         """Write to the file what the stack has written of `data`.
 
-        A file that does not wait (O_NONBLOCK) may not take it all.  Then as much as one buffer holds is kept for later,
-        as the ``io`` module does it.
+        A file that does not wait (O_NONBLOCK) may not take it all.  Then as much as one buffer holds is kept
+        for later, as the ``io`` module does it.
         """
         cdef RawState state = self.state
-        cdef Py_ssize_t given = state.pending_size - state.asked if type(data) is str else memoryview(data).nbytes
-        cdef Py_ssize_t excess
+        cdef Py_ssize_t given = state.pending_size - state.asked, excess
+        if type(data) is not str:
+            given = memoryview(data).nbytes
         try:
             await self._drain()
         except BlockingIOError as exc:
@@ -302,7 +305,7 @@ cdef class AsyncBase(DiskCalls):
         finally:
             self.lock.release()
 
-    # -------------------------------------------------------------------------------------------------------- lines
+    # -------------------------------------------------------------------------------------------------- lines
 
     readline = _coroutines.readline
 
@@ -352,7 +355,7 @@ cdef class AsyncBase(DiskCalls):
         finally:
             self.lock.release()
 
-    # ------------------------------------------------------------------------------------------------------ closing
+    # ------------------------------------------------------------------------------------------------ closing
 
     async def close(self):
         """Write what is still in the buffers, wait for the operations that run, and close the file.
@@ -391,7 +394,7 @@ cdef class AsyncBase(DiskCalls):
                 await self._on_thread("close")
         except BaseException:
             if state.fd >= 0 and not self.lock.detached:
-                # Cancelled: the file is closed all the same, with what is still to be written, in the background.
+                # Cancelled: an IO thread writes the rest and closes the file, without its caller.
                 self.lock.detach()
                 start_call(self.access, self.stack.close, ()).abandon(self._call_ended)
             raise

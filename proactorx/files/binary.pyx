@@ -19,7 +19,7 @@ cdef class AsyncBinary(Positional):
         return self.file().readable()
 
     cdef Py_ssize_t shortage(self, str name, tuple args):
-        """How many bytes an attempt that starved still wants."""
+        """How many bytes an attempt that starved still needs."""
         cdef object n = args[0] if args else None
         if name == "readline" or name == "peek":
             return READ_AHEAD
@@ -32,7 +32,7 @@ cdef class AsyncBinary(Positional):
         return max(n - self.state.left(), 1)
 
     cdef object attempt(self, str name, tuple args):
-        """Call the stack; None where it needs bytes that have to be waited for.  It has taken none then."""
+        """Call the stack.  None, and nothing was taken, if it needs bytes that have to be waited for."""
         cdef RawState state = self.state
         cdef object result
         result = self.call_stack(name, args)
@@ -46,7 +46,7 @@ cdef class AsyncBinary(Positional):
         return None
 
     cdef bint is_much(self, str name, tuple args):
-        """Whether a page cache that has it all would keep the loop's thread busy."""
+        """Whether copying it all from the page cache would keep the loop's thread busy."""
         return name == "read" and (not args or args[0] is None or args[0] < 0 or args[0] > INLINE)
 
     async def _waiting(self, str name, tuple args):
@@ -89,7 +89,7 @@ cdef class AsyncBinary(Positional):
 
     @cython.binding(False)  # a plain method descriptor: CPython calls it directly
     def _now(self, str name, tuple args, bint yielded):
-        """The result, of what is here; False: it is others' turn; None: it has to be waited for."""
+        """``now``; False where it is others' turn, unless they have had it (`yielded`)."""
         if self.here().over_budget() and not yielded:
             return False
         result = self.now(name, args)
@@ -116,21 +116,25 @@ cdef class AsyncBufferedIOBase(AsyncBinary):
     """The asynchronous ``io.BufferedWriter``, or another ``io.BufferedIOBase``."""
 
     async def read1(self, *args):
-        """At most `size` bytes, with at most one read of the file: ``read1(size=-1)``; b"" at the end."""
+        """Read at most `size` bytes, with at most one read(2): ``read1(size=-1)``; b"" at the end.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         result = self.now("read1", args)
         if result is None:
             result = await self._waiting("read1", args)
         return result
 
     def detach(self):
-        """Separate the raw file of the ``io`` module's from this object, and return it."""
+        """Separate the raw file of the ``io`` module from this object, and return it."""
         raw = self.file().detach()
         self.state = None
         return raw
 
     @property
     def raw(self):
-        """The raw file of the ``io`` module's; its methods block."""
+        """The raw file of the ``io`` module; its methods block."""
         return self.file().raw
 
 
@@ -138,7 +142,11 @@ cdef class AsyncBufferedReader(AsyncBufferedIOBase):
     """The asynchronous ``io.BufferedReader`` or ``io.BufferedRandom``."""
 
     async def peek(self, *args):
-        """Bytes that the next read will bring, without moving: ``peek(size=0)``; b"" at the end."""
+        """The bytes that the next read will bring, without moving: ``peek(size=0)``; b"" at the end.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         result = self.now("peek", args)
         if result is None:
             result = await self._waiting("peek", args)
@@ -161,7 +169,7 @@ cdef class AsyncIndirectBufferedIOBase(AsyncBufferedIOBase):
 
 
 cdef class AsyncIndirectBufferedReader(AsyncBufferedReader):
-    """The same of an ``io.BufferedReader`` or ``io.BufferedRandom``."""
+    """``AsyncBufferedReader`` that looks for its file each time."""
 
     def __init__(self, name, loop, executor, indirect):
         self.indirect = indirect

@@ -1,6 +1,6 @@
-"""The text of what has no positions, a pipe say: each line is there as soon as its bytes are.
+"""The text of a file without positions, such as a pipe: each line is there as soon as its bytes are.
 
-An ``io.TextIOWrapper`` would be no help: nobody can ask it whether it has a line before it waits for more bytes.
+An ``io.TextIOWrapper`` cannot tell whether it has a whole line before it waits for more bytes.
 """
 
 from cpython.unicode cimport PyUnicode_GET_LENGTH
@@ -10,7 +10,7 @@ import io
 
 
 cdef class Characters:
-    """What was decoded and not read yet.
+    """Text that was decoded and not read yet.
 
     Args:
         encoding: the name of a codec.
@@ -30,7 +30,7 @@ cdef class Characters:
         return PyUnicode_GET_LENGTH(self.text) - self.at
 
     cdef int feed(self, bytes data, bint end) except -1:
-        """`data` was read behind what is here; `end`: and there is no more for now."""
+        """Decode `data`, which was read next; `end`: there is no more for now."""
         more = self.decoder.decode(data, end)
         if more:
             self.text = self.text[self.at:] + more if self.left() else more
@@ -39,7 +39,7 @@ cdef class Characters:
         return 0
 
     cdef int put_back(self, str text) except -1:
-        """`text` was taken, and is wanted once more."""
+        """Put back `text`, which was taken."""
         self.text = text + self.take(-1)
         return 0
 

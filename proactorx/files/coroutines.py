@@ -75,7 +75,7 @@ async def readline(self: Any, *args: int) -> Any:
 
 
 async def next_line(self: Any) -> Any:
-    """The same, for ``async for``."""
+    """``readline`` for ``async for``, which ends at the end of the file."""
     line = self._line_now((), False)
     if line is False:
         await self._yield_turn()

@@ -1,4 +1,4 @@
-"""What a file object asks of the disk: to keep what was written, to reserve room, to expect a way of reading."""
+"""What a file object asks of the disk: keep what was written, reserve room, expect a pattern of reads."""
 
 from proactorx.files.access cimport FileOp
 from proactorx.files.transfer cimport Transfer, error_of
@@ -54,7 +54,7 @@ cdef class DiskCalls(Transfer):
     async def allocate(self, offset, length):
         """Reserve room on the disk, so that writing there cannot fail for want of it.
 
-        The file grows to ``offset + length`` bytes if it is shorter: posix_fallocate(3); FileAllocationInfo on Windows.
+        A shorter file grows to ``offset + length`` bytes: posix_fallocate(3); FileAllocationInfo on Windows.
 
         Args:
             offset: of the first byte.

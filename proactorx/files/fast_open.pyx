@@ -1,4 +1,4 @@
-"""Opening a file without an IO thread: at once where nothing has to be waited for, or by an op of the driver."""
+"""Opening a file without an IO thread: at once if nothing has to be waited for, or by an op of the driver."""
 
 from proactorx.files.access cimport Access, FileOp
 from proactorx.ops.op cimport OPEN
@@ -21,7 +21,7 @@ cdef enum:
 
 
 cdef bytes kernel_name(Access access, path):
-    """`path` for the kernel; None where a thread must do what is to be done, whose own error is the better one."""
+    """`path` as bytes; None if an IO thread has to do the work, or has the better error message."""
     if access.port is None or access.executor is not None:
         return None
     try:
@@ -32,10 +32,10 @@ cdef bytes kernel_name(Access access, path):
 
 
 async def open_now(Access access not None, path):
-    """Open a regular file for reading if that needs no waiting; else -1, and nothing has been opened.
+    """Open a regular file for reading if that needs no waiting; else return -1 and open nothing.
 
-    That is so when the names on the way are in the kernel's cache, and the file system is known to be local.  It is
-    looked at first and opened then: opening something else, a FIFO say, may wait, or may be noticed by others.
+    Nothing waits if the kernel has the path in its cache and the file system is known to be local.  The path
+    is examined before it is opened: opening a FIFO, say, may wait, and other processes may notice it.
 
     Raises:
         OSError: the file cannot be opened.
@@ -53,14 +53,14 @@ async def open_now(Access access not None, path):
     if fd < 0:
         return -1
     if px_stat_fd(fd, &facts) < 0 or facts.kind != c"r" or px_file_set_flags(fd, O_RDONLY) < 0:
-        px_file_close(fd)  # somebody has put something else there in between
+        px_file_close(fd)  # another file was put there in between
         return -1
     access.charge(OPENING)
     return fd
 
 
 cdef bint may_open_by_op(bytes name) except -1:
-    """Whether `name`, or the folder of one that is not there or not in the kernel's cache, is local and no device."""
+    """Whether `name` is local and no device; if it does not exist or is not cached, whether its folder is."""
     cdef px_file_facts facts
     cdef int error = px_stat_cached(name, &facts)
     cdef bytes folder
@@ -73,10 +73,11 @@ cdef bint may_open_by_op(bytes name) except -1:
 
 
 async def open_by_op(Access access not None, path, int flags):
-    """Open a file for writing by an op; -1, and nothing was opened, where that will not do.
+    """Open a file for writing by an op; where that is not possible, return -1 and open nothing.
 
-    The kernel's few threads must not be kept: by a server of files, or a named pipe that waits for its other end.
-    Where the driver has no such op, its body asks less of the interpreter's lock than opening all of it on a thread.
+    It is not for files of a server, or a named pipe that waits for its other end: they would occupy the
+    kernel's few threads.  Where the driver has no such op, the blocking body of the op needs the
+    interpreter's lock for less time than opening the whole stack on a thread.
 
     Raises:
         OSError: the file cannot be opened.

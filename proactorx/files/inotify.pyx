@@ -4,7 +4,7 @@ from proactorx.sys.inotify cimport px_inotify_add, px_inotify_open
 import os
 
 def watch_directory(path):
-    """A descriptor, not blocking, from which changes in the directory `path` can be read; looking it up may wait.
+    """A non-blocking descriptor to read changes in the directory `path` from.  May wait for the disk.
 
     Raises:
         OSError: as of inotify_init1(2) and inotify_add_watch(2); ENOSYS where there is no inotify.

@@ -1,7 +1,7 @@
-"""Names in directories, changed by ops of the ring: that is faster than an IO thread; others are not, or have no op.
+"""Removing and renaming files by ops of the ring, which is faster than an IO thread.
 
-Only in directories that the kernel has cached, of file systems that are known to be local: a server of files would keep
-the kernel's few threads.
+Only in directories that the kernel has cached, on file systems that are known to be local: a file server
+would occupy the kernel's few threads.
 """
 
 from libc.stdint cimport int64_t
@@ -23,13 +23,13 @@ cdef dict local_devices = _raw_state.local_devices
 
 
 def _look_at_file_system(folder):
-    """Note whether the files in `folder` are this machine's; may wait for another one."""
+    """Record whether the files in `folder` are this machine's.  May wait for another machine."""
     cdef int nature
     cdef int fd
     try:
         fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # the call will say what is wrong
+        return  # the call itself will report the error
     try:
         with nogil:
             nature = px_file_nature(fd)
@@ -48,7 +48,7 @@ async def _is_local(Access access, bytes folder):
 
 
 async def change(Access access not None, int what, str event, tuple paths):
-    """Whether the ring has made this change; else nothing has happened, and a thread has to try, or say what is wrong.
+    """Whether the ring has made this change.  If not, nothing has happened, and an IO thread has to try.
 
     Args:
         access: of the loop that waits.

@@ -1,4 +1,4 @@
-"""Reads and writes at a position: they leave the position of the file alone, and wait for no other operation."""
+"""Reads and writes at a position.  They do not move the file, and wait for no other operation."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -19,10 +19,10 @@ cdef enum:
 
 
 cdef class Positional(AsyncBase):
-    """``pread`` and its like, which all binary files have."""
+    """``pread`` and the like, which all binary files have."""
 
     async def _ready_for(self, bint writing):
-        """What the buffers of this object hold goes to the file first."""
+        """Write to the file what the buffers of this object hold."""
         cdef RawState state = self.state
         self.here()
         if state is None:
@@ -32,7 +32,7 @@ cdef class Positional(AsyncBase):
             await self.flush()
 
     cdef FileOp new_read_at(self, int64_t offset):
-        """A READ that goes on until it has all, or there is no more."""
+        """A READ that goes on until it has all bytes, or there are no more."""
         cdef FileOp op = self.new_read(offset)
         if op.until == ONCE:
             op.until = UNTIL_DRY
@@ -42,13 +42,13 @@ cdef class Positional(AsyncBase):
 
     @cython.binding(False)  # a plain method descriptor: CPython calls it directly
     def _pread_now(self, Py_ssize_t n, int64_t offset, int ready):
-        """``pread`` of what the page cache has; or the op that brings it, which has begun.
+        """Return the bytes if the page cache has them; else start an op that reads them, and return that.
 
         Args:
             n: how many bytes.
             offset: where.
-            ready: 1: others have had their turn (else False: it is theirs); 2: and what was written to this object has
-                gone to the file (else None: it has to).
+            ready: 0: return False if others are to have their turn first.  Up to 1: return None if this
+                object holds bytes that have to be written first.  2: go ahead.
         """
         cdef bytes data
         cdef FileOp op
@@ -83,7 +83,7 @@ cdef class Positional(AsyncBase):
         return op
 
     def _pread_end(self, FileOp op, Py_ssize_t n):
-        """What it has brought."""
+        """The bytes that the op of ``_pread_now`` has read."""
         self.op_ended()
         if op.error and not op.offset:
             raise error_of(op, self.state)
@@ -91,14 +91,25 @@ cdef class Positional(AsyncBase):
         return op.taken()[:n] if self.state is not None and self.state.direct else op.taken()
 
     def pread_into(self, buffer, int64_t offset):
-        """Fill `buffer` with the bytes at `offset`; how many there were, fewer only at the end of the file: pread(2).
+        """Fill `buffer` with the bytes at `offset`: pread(2).
 
-        `buffer` is locked until it is filled, also when the caller is cancelled.
+        `buffer` stays locked until the read has ended, also when the caller is cancelled.
+
+        Args:
+            buffer: a writable one.
+            offset: in bytes.
+
+        Returns:
+            int: how many bytes were read, fewer than the buffer holds only at the end of the file.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: `offset` is negative.
         """
         return self.preadv((buffer,), offset)
 
     async def preadv(self, buffers, int64_t offset):
-        """Fill one buffer after the other with the bytes at `offset`; how many there were: preadv(2)."""
+        """Fill one buffer after the other with the bytes at `offset`, as ``pread_into`` does: preadv(2)."""
         cdef FileOp op
         cdef Py_ssize_t total = 0, got
         cdef ssize_t count
@@ -131,7 +142,7 @@ cdef class Positional(AsyncBase):
         return total
 
     async def _moved(self, FileOp op):
-        """Execute a read at a position.  A cancelled one is as if it had never been."""
+        """Execute a read at a position.  A cancelled one has no effect."""
         self.begin(op)
         try:
             await op.future
@@ -141,7 +152,7 @@ cdef class Positional(AsyncBase):
         self.op_ended()
 
     def _abandon(self, FileOp op):
-        """Nobody waits for it any more."""
+        """The caller of the op was cancelled."""
         op.abandon()
         if op.ended:
             self.op_ended()
@@ -149,19 +160,27 @@ cdef class Positional(AsyncBase):
             op.then = self._op_ended
 
     def pwrite(self, data, int64_t offset):
-        """Write all of `data` at `offset`; how many bytes that were: pwrite(2).
+        """Write all of `data` at `offset`: pwrite(2).
 
-        The position of the file stays where it is, and the operations in line are not waited for.  In append mode Linux
-        writes at the end, whatever `offset` says.  Cancelled: ``characters_written`` of the exception says how many
-        bytes are in the file.
+        It does not move the file, and waits for no other operation.  In append mode Linux writes at the end,
+        whatever `offset` is.  If the caller is cancelled, the exception's ``characters_written`` tells how
+        many bytes are in the file.
+
+        Args:
+            data: any buffer.
+            offset: in bytes.
+
+        Returns:
+            int: how many bytes were written: all, unless an error came after some of them.
 
         Raises:
-            OSError: nothing could be written; where something could, its count is returned, as of write(2).
+            OSError: nothing could be written.
+            ValueError: `offset` is negative.
         """
         return self.pwritev((data,), offset)
 
     async def pwritev(self, buffers, int64_t offset):
-        """Write one buffer after the other at `offset`; as ``pwrite``: pwritev(2)."""
+        """Write one buffer after the other at `offset`, as ``pwrite`` does: pwritev(2)."""
         cdef FileOp op
         cdef Py_ssize_t total = 0
         cdef RawState state = self.state
@@ -197,7 +216,7 @@ cdef class Positional(AsyncBase):
 
 
 cdef Py_ssize_t read_now(RawState state, char *buffer, Py_ssize_t n, int64_t offset, ssize_t *last) except -1:
-    """What the page cache has of `n` bytes at `offset`; `last` is 0 when the end of the file was seen."""
+    """Read those of `n` bytes at `offset` that are in the page cache; `last` is 0 if the file ends there."""
     cdef Py_ssize_t got = 0
     cdef ssize_t count = -1
     last[0] = -1
@@ -226,7 +245,7 @@ cdef int write_now(RawState state, FileOp op) except -1:
         if n == -EOPNOTSUPP:
             state.write_now = False
         if n <= 0:
-            break  # what is wrong, the op will say
+            break  # the op will meet the error, too
         op.offset += n
         if op.position >= 0:
             op.position += n

@@ -1,12 +1,12 @@
 """The file at the bottom of a stack of ``io`` objects.
 
-The stack above (``BufferedReader``, ``TextIOWrapper`` and so on) is the standard library's.  It calls ``RawFile`` as it
-would call ``io.FileIO``, and in one of two ways:
+The stack above (``BufferedReader``, ``TextIOWrapper`` and so on) is the standard library's.  It calls
+``RawFile`` as it would call ``io.FileIO``, and in one of two ways:
 
-* Within an operation in the loop's thread (``RawState.within``) nothing may wait.  Reads are served from what was read
-  ahead, or from the page cache where the kernel says that it has the bytes; else they answer None, as the ``io`` module
-  has it for files that do not block, and the operation fetches the bytes and goes on.  Writes go to
-  ``RawState.pending``, from where the operation writes them to the file.
+* Within an operation in the loop's thread (``RawState.within``) nothing may wait.  Reads are served from what
+  was read ahead, or from the page cache where the kernel says that it has the bytes; else they answer None,
+  as the ``io`` module has it for files that do not block, and the operation fetches the bytes and goes on.
+  Writes go to ``RawState.pending``, from where the operation writes them to the file.
 * Called by any other code, it blocks, as ``io.FileIO`` does.
 """
 

@@ -3,8 +3,8 @@ from libc.stdint cimport int64_t
 cdef class RawState:
     cdef bytes data          # what was read ahead: data[start:]
     cdef Py_ssize_t start
-    cdef bint eof            # behind it is the end of the file, of which nobody has heard yet
-    cdef bint told           # somebody has, in this call
+    cdef bint eof            # the file ends behind it, and the program does not know yet
+    cdef bint told           # it learns that from this call
     cdef bint within         # a call of the loop's thread is running: nothing may wait
     cdef bint strict         # a text layer above takes "nothing now" for the end: it must not happen
     cdef bint starved        # that call wants bytes that have to be waited for
@@ -14,7 +14,7 @@ cdef class RawState:
     cdef int kind            # of px_file_facts
     cdef bint seekable       # the position can be put back
     cdef bint placed         # and bytes are read and written at one: a read can be done again
-    cdef bint known          # whether reading moves the position of one that is seekable and not placed has been seen
+    cdef bint known          # of one that is seekable and not placed: whether reads move it was found out
     cdef int64_t before      # that position before the read that runs
     cdef bint dry            # opened without waiting (O_NONBLOCK), and it has nothing now
     cdef public Py_ssize_t buffer  # the size of the buffer above
@@ -28,7 +28,7 @@ cdef class RawState:
     cdef Py_ssize_t pending_size
     cdef Py_ssize_t asked    # that before the write that runs
     cdef int fd              # descriptor or handle (Windows) that has the position; -1: closed
-    cdef int io              # through which bytes are moved: the same, or a second handle, which is closed with it
+    cdef int io              # reads and writes bytes: the same, or a second handle, which is closed with it
     cdef readonly bint alone  # Windows: there is no second one to be had, and no read at a position therefore
     cdef Py_ssize_t left(self) noexcept
     cdef char *bytes_left(self) noexcept

@@ -1,7 +1,7 @@
 """What was read ahead of a raw file, and what is still to be written to it.
 
-The position of the file in the kernel is ahead of the program's by what was read ahead, just as it is with the buffer
-of a ``BufferedReader``; ``RawFile.tell`` and ``seek`` take account of that.
+The position of the file in the kernel is ahead of the program's by what was read ahead, just as it is with
+the buffer of a ``BufferedReader``; ``RawFile.tell`` and ``seek`` take account of that.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -24,7 +24,9 @@ cdef extern from *:
     """
     static const void *px_find(const void *haystack, size_t size, const char *needle, size_t length) {
         const char *p = haystack, *end = p + size;
-        while ((size_t)(end - p) >= length && (p = memchr(p, needle[0], (size_t)(end - p) - length + 1)) != NULL) {
+        while ((size_t)(end - p) >= length) {
+            p = memchr(p, needle[0], (size_t)(end - p) - length + 1);
+            if (p == NULL) break;
             if (memcmp(p, needle, length) == 0) return p;
             p++;
         }
@@ -62,7 +64,7 @@ cdef class RawState:
         return PyBytes_AS_STRING(self.data) + self.start
 
     cdef bytes take(self, Py_ssize_t n):
-        """At most `n` bytes of it; all where `n` is negative."""
+        """Take at most `n` bytes; all where `n` is negative."""
         cdef bytes data
         if n < 0 or n >= self.left():
             data = self.data[self.start:] if self.start else self.data
@@ -74,19 +76,19 @@ cdef class RawState:
         return data
 
     cdef int add(self, bytes data) except -1:
-        """`data` was read behind what is here."""
+        """Append `data`, which was read ahead."""
         self.data = self.take(-1) + data if self.left() else data
         self.start = 0
         return 0
 
     cdef int unread(self, bytes data) except -1:
-        """`data` was taken by a caller that has been cancelled."""
+        """Put back `data`, which a call has taken that was not completed."""
         self.data = data + self.take(-1)
         self.start = 0
         return 0
 
     cdef int drop(self) except -1:
-        """Put the position of the file where the stack above has it."""
+        """Move the file back to the position that the stack above has."""
         cdef int64_t n
         if self.left() and self.seekable:
             n = px_file_seek(self.fd, -self.left(), SEEK_CUR)
@@ -98,7 +100,7 @@ cdef class RawState:
         return 0
 
     cdef Py_ssize_t read_ahead(self, Py_ssize_t n) except -2:
-        """Read about `n` bytes more if that needs no waiting: how many, 0 at the end, -1: it has to be waited for."""
+        """Read about `n` bytes more without waiting; 0 at the end of the file, -1 if the read would wait."""
         cdef bytes data
         cdef ssize_t count
         if not self.read_now:
@@ -114,7 +116,7 @@ cdef class RawState:
         return count
 
     cdef ssize_t now(self, char *buffer, Py_ssize_t n) except -2:
-        """Read from the page cache; -1: it has to be waited for."""
+        """Read from the page cache; -1 if the read would wait."""
         cdef ssize_t count
         if n <= WITH_GIL:
             count = px_file_read_now(self.fd, buffer, n, -1)
@@ -145,7 +147,7 @@ cdef class RawState:
         return newline == c"u" and size > 1 and memchr(data, c"\r", size - 1) != NULL
 
     cdef bytes joined(self):
-        """What is pending, as one."""
+        """The pending bytes, in one piece."""
         if len(self.pending) != 1:
             self.pending = [b"".join(self.pending)]
         return <bytes>self.pending[0]
@@ -182,7 +184,7 @@ cdef class RawState:
         return self.starved
 
     cdef bint by_kernel(self) noexcept:
-        """Whether an op may keep one of the kernel's few threads: it is sure to end soon."""
+        """Whether ops on this file are sure to end soon, and may occupy one of the kernel's few threads."""
         return self.native and self.local
 
     cdef int64_t position(self) except -1:
@@ -193,7 +195,7 @@ cdef class RawState:
         return n
 
     cdef int64_t size(self) except -1:
-        """About how long the file is: of one that another machine has, it may be longer by now."""
+        """The length in bytes.  A file of another machine may have grown since."""
         cdef px_file_facts facts
         cdef int error = px_stat_fd(self.fd, &facts)
         if error < 0:
@@ -225,7 +227,7 @@ cdef class RawState:
         return 0
 
     def look_at_file_system(self):
-        """Find out what answers for this file; may itself wait."""
+        """Find out what kind of file system the file is on.  May wait."""
         cdef px_file_facts facts
         cdef int nature
         with nogil:
@@ -240,7 +242,7 @@ cdef class RawState:
             self.placed = self.seekable and nature != PX_MADE_UP and self.on_disk()
 
     def take_second(self, bint direct):
-        """Windows: open the file once more, for bytes at a position (see file_windows.h).  Nothing elsewhere; may wait.
+        """On Windows, open the file again for reads and writes at a position, see file_windows.h.  May wait.
 
         Raises:
             OSError: with `direct`: it cannot be opened so.
@@ -252,12 +254,13 @@ cdef class RawState:
         if second >= 0:
             self.io = second
         elif direct:
-            raise OSError(-second, f"direct=True: the file cannot be opened for direct access: {os.strerror(-second)}")
+            why = os.strerror(-second)
+            raise OSError(-second, f"direct=True: the file cannot be opened for direct access: {why}")
         else:
             self.alone = True
 
     def trust_file_system(self):
-        """`local_devices` has said that the file is local."""
+        """The file is on a file system that is known to be local."""
         self.local = True
         self.placed = self.on_disk()
         self.seekable = self.placed or self.moves()
@@ -272,5 +275,5 @@ cdef class RawState:
 
 
 cdef int number_of(int fd) except -1:
-    """What the kernel calls a descriptor of Python's."""
+    """The number by which the kernel knows a descriptor: on Windows, its handle."""
     return get_osfhandle(fd) if PX_BY_HANDLE else fd

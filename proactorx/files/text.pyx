@@ -1,11 +1,12 @@
 """Text files: ``io.TextIOWrapper``, fed from ``RawState``.
 
-A ``TextIOWrapper`` takes "nothing now" for the end of the file, and forgets what it has decoded when a read fails.  So
-it is asked for a line only when that holds the end of one, and for characters only when it holds enough of them.
-What cannot be promised so (other codecs, error handlers of the program's own) runs on an IO thread.
+A ``TextIOWrapper`` takes "nothing now" for the end of the file, and forgets what it has decoded when a read
+fails.  So it is asked for a line only when ``RawState`` has the end of one, and for characters only when it
+has enough of them.  Where that cannot be known (other codecs, error handlers that the program registers), an
+IO thread makes the call.
 
-What has no positions, a pipe or a terminal say, may keep its next bytes for ever: its lines and characters are counted
-here (see characters.pyx), and nobody waits for more bytes than it takes.
+A pipe or a terminal has no positions, and its next bytes may never come.  Its lines and characters are
+counted here (see characters.pyx), so that a read waits for no more bytes than it needs.
 """
 
 from proactorx.files.access cimport Access
@@ -21,9 +22,11 @@ cdef enum:
     FEW = 1 << 16            # characters that are read there
     SLACK = 16               # bytes that give no character: a byte order mark, CR before LF
 
-# Whose bytes 0x0A and 0x0D are line ends and nothing else, and whose characters have at most four bytes.
+# Codecs whose bytes 0x0A and 0x0D are always line ends, and whose characters have at most four bytes.
 cdef tuple PLAIN_CODECS = ("utf-8", "ascii", "iso8859", "cp125", "cp437", "cp850", "koi8")
-cdef tuple PLAIN_ERRORS = ("strict", "replace", "surrogateescape", "surrogatepass", "backslashreplace", "ignore")
+cdef tuple PLAIN_ERRORS = (
+    "strict", "replace", "surrogateescape", "surrogatepass", "backslashreplace", "ignore",
+)
 
 
 cdef class AsyncTextIOWrapper(AsyncBase):
@@ -47,11 +50,11 @@ cdef class AsyncTextIOWrapper(AsyncBase):
             self.newline = c"u"
 
     def _splits_at(self, newline):
-        """`newline` as it was given to ``open``."""
+        """Set `newline`, as it was given to ``open``."""
         self.splits = newline
         self.newline = {"\n": c"n", "\r": c"r", "\r\n": c"w"}.get(newline, c"u")
 
-    # ---------------------------------------------------------------------------------------- without positions
+    # -------------------------------------------------------------------------------------- without positions
 
     cdef bint flows(self) except -1:
         """Whether the file has no positions, and is read by way of ``flow``."""
@@ -65,7 +68,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         return True
 
     async def _flows(self):
-        """``flows`` after a first read: only that tells whether a file that seems to have positions has them."""
+        """``flows``, after a first read, which shows whether a file that claims positions has them."""
         cdef RawState state = self.state
         if state.seekable and not state.known and state.readable and state.fd >= 0:
             if not state.left() and not state.eof:
@@ -106,11 +109,15 @@ cdef class AsyncTextIOWrapper(AsyncBase):
             self.flow.feed(b"", True)
             found = self.ready(name, n)
         if found < 0:
-            state.eof = state.dry = False  # they have been told
+            state.eof = state.dry = False  # the caller knows now
         return self.flow.take(found)
 
     async def seek(self, *args):
-        """Move to a position that ``tell`` has given, or ``seek(offset, whence=0)``: the beginning or the end."""
+        """Move to a position that ``tell`` gave, to the beginning or the end: ``seek(offset, whence=0)``.
+
+        Raises:
+            OSError: the file has no position.
+        """
         result = await AsyncBase.seek(self, *args)
         if self.flow is not None:
             self.flow.drop()
@@ -129,7 +136,7 @@ cdef class AsyncTextIOWrapper(AsyncBase):
                 break
         return lines
 
-    # ------------------------------------------------------------------------------------------------ lines and text
+    # ----------------------------------------------------------------------------------------- lines and text
 
     cdef object line_now(self, tuple args):
         """A line, or None where it has to be waited for."""
@@ -181,7 +188,12 @@ cdef class AsyncTextIOWrapper(AsyncBase):
             self.lock.release()
 
     async def read(self, *args):
-        """At most `size` characters, or all up to the end: ``read(size=-1)``; "" at the end."""
+        """Read at most `size` characters, or all up to the end: ``read(size=-1)``; "" at the end.
+
+        Raises:
+            OSError: the file cannot be read.
+            UnicodeDecodeError: the bytes are no text in this encoding.
+        """
         cdef RawState state
         cdef Py_ssize_t n, enough
         cdef Access access = self.here()
@@ -222,12 +234,12 @@ cdef class AsyncTextIOWrapper(AsyncBase):
         return await self._simple("readable")
 
     def detach(self):
-        """Separate the buffered file of the ``io`` module's from this object, and return it."""
+        """Separate the buffered file of the ``io`` module from this object, and return it."""
         return _detached(self)
 
     @property
     def buffer(self):
-        """The buffered file of the ``io`` module's; its methods block."""
+        """The buffered file of the ``io`` module; its methods block."""
         return self.file().buffer
 
     @property

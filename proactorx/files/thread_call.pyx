@@ -1,4 +1,4 @@
-"""Blocking calls on IO threads, for who may be cancelled meanwhile."""
+"""Blocking calls on IO threads, whose callers may be cancelled meanwhile."""
 
 from proactorx.files.access cimport Access
 
@@ -7,7 +7,7 @@ import functools
 
 
 cdef class ThreadCall:
-    """A blocking call on an IO thread, whose end is noticed also when nobody waits for it."""
+    """A blocking call on an IO thread.  Its end is noticed also after its caller was cancelled."""
 
     def _ended(self, inner):
         if self.future.done():
@@ -23,10 +23,10 @@ cdef class ThreadCall:
             self.future.set_result(inner.result())
 
     cdef int abandon(self, then) except -1:
-        """Who waited has been cancelled: have `then` called with the inner future, or None where that failed."""
+        """The caller was cancelled: have `then` called with the inner future, or None if the call failed."""
         self.future.cancel()
         if self.inner.done():
-            # (Soon, as if it had ended later: who leaves has still to clean up.)
+            # Soon, as if it had ended later: the caller has still to clean up.
             found = self.inner if not self.inner.cancelled() and self.inner.exception() is None else None
             self.inner.get_loop().call_soon(then, found)
         else:
@@ -43,12 +43,12 @@ cdef ThreadCall start_call(Access access, fn, tuple args):
 
 
 async def in_thread(Access access not None, fn, *args, orphan=None):
-    """The result of the blocking ``fn(*args)``, run on an IO thread.
+    """Run the blocking ``fn(*args)`` on an IO thread, and return its result.
 
     Args:
         access: of the loop that waits.
         fn: what to call.
-        orphan: called with the result when it is there and the caller was cancelled: to close a descriptor, say.
+        orphan: called with the result if the caller was cancelled meanwhile: to close a descriptor, say.
     """
     cdef ThreadCall call = start_call(access, fn, args)
     try:
@@ -64,7 +64,7 @@ def _orphaned(orphan, inner):
 
 
 def read_at(stack, name, args):
-    """The body of a read that is not ours to split: its result, and where it began."""
+    """Read on an IO thread: return the position where the read began, and its result."""
     try:
         before = stack.tell() if stack.seekable() else None
     except (OSError, AttributeError):

@@ -1,8 +1,9 @@
 """Moving bytes between a file and the ``io`` stack above it, one operation of a file object at a time.
 
-An operation whose bytes are in user space or in the page cache ends without waiting.  Bytes that have to be waited for
-are fetched into ``RawState`` (see raw_file.pyx), and the operation is tried again.  So the io stack never meets a file
-that is not ready halfway through a call, and a cancelled operation leaves in ``RawState`` what it has fetched.
+An operation whose bytes are in user space or in the page cache ends without waiting.  Bytes that have to be
+waited for are fetched into ``RawState`` (see raw_file.pyx), and the operation is tried again.  So the io
+stack never meets a file that is not ready halfway through a call, and a cancelled operation leaves in
+``RawState`` what it has fetched.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -35,7 +36,8 @@ cdef enum:
 cdef class FifoLock:
     """Lets one operation run at a time, in the order in which they asked.
 
-    An operation may be detached: its caller was cancelled, and it goes on.  The lock stays held until it has ended.
+    An operation may be detached: its caller was cancelled, and it goes on.  The lock stays held until it has
+    ended.
     """
 
     cdef bint take(self) noexcept:
@@ -81,7 +83,7 @@ cdef class FifoLock:
         return self.release()
 
     cdef int reset(self) except -1:
-        """Forget everybody: they waited on a loop that is gone."""
+        """Start anew: all operations that waited belonged to a loop that is gone."""
         self.held = self.detached = False
         self.waiting = None
         return 0
@@ -127,7 +129,7 @@ cdef class Transfer:
             return self.state.io
         return number_of(self.file().fileno())
 
-    # ------------------------------------------------------------------------------------------- one after the other
+    # ------------------------------------------------------------------------------------ one after the other
 
     cdef object turn(self):
         """Await this to take the lock; end the operation with ``self.lock.release()``."""
@@ -153,17 +155,18 @@ cdef class Transfer:
             raise
         return 0
 
-    # ---------------------------------------------------------------------------------------------- on an IO thread
+    # ---------------------------------------------------------------------------------------- on an IO thread
 
     async def _on_thread(self, name, args=(), kwargs=None, bint reads=False):
         """Run a method of the stack on an IO thread.  The operations behind it wait until it has ended."""
         stack = self.file()
         if reads:
             return (await self._call(read_at, (stack, name, args), self._put_back))[1]
-        return await self._call(functools.partial(getattr(stack, name), *args, **(kwargs or {})), (), self._call_ended)
+        method = functools.partial(getattr(stack, name), *args, **(kwargs or {}))
+        return await self._call(method, (), self._call_ended)
 
     async def _call(self, fn, tuple args, ended):
-        """``fn(*args)`` on an IO thread; when the caller is cancelled, `ended` is called with the inner future."""
+        """``fn(*args)`` on an IO thread; `ended`: called with the inner future if the caller is cancelled."""
         cdef ThreadCall call = start_call(self.access, fn, args)
         try:
             return await call.future
@@ -183,7 +186,7 @@ cdef class Transfer:
         else:
             start_call(self.access, self.file().seek, (before,)).inner.add_done_callback(self._call_ended)
 
-    # ------------------------------------------------------------------------------------------------------ reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     cdef FileOp new_read(self, int64_t position):
         """A READ at `position`, or at the file's own where that is -1; of a plain file up to its end."""
@@ -194,8 +197,8 @@ cdef class Transfer:
     async def _fetch(self, Py_ssize_t n, bint on=False):
         """Read up to `n` bytes more into ``RawState``, or find the end of the file.
 
-        Of a file that is not plain, one read brings what there is.  With `on`, further reads follow while they need
-        not wait.
+        Of a file that is not plain, one read brings what there is.  With `on`, further reads follow while
+        they need not wait.
         """
         cdef RawState state = self.state
         cdef FileOp op = self.new_read(state.position() if state.placed else -1)
@@ -245,7 +248,7 @@ cdef class Transfer:
             if state.placed:
                 px_file_seek(state.fd, op.offset, SEEK_CUR)
             elif state.seekable and not state.known:
-                # A file of the kernel may have a position that says nothing: what was read of /proc/kmsg is gone.
+                # The position of a kernel file may say nothing: what was read of /proc/kmsg is gone.
                 state.known = True
                 state.seekable = state.position() != state.before
         elif op.error == EAGAIN and not state.placed:
@@ -281,7 +284,7 @@ cdef class Transfer:
             return 0
         return max(state.size() - state.position(), 0)
 
-    # ------------------------------------------------------------------------------------------------------ writing
+    # ------------------------------------------------------------------------------------------------ writing
 
     cdef int write_pending_now(self) except -1:
         """Write what can be written without waiting."""
@@ -305,7 +308,8 @@ cdef class Transfer:
     cdef FileOp new_write(self):
         """A WRITE at the file's position.
 
-        It names that position: at "the file's own" io_uring repeats a short write where it began (seen on 6.18).
+        It names that position: at "the file's own" io_uring repeats a short write where it began (seen on
+        6.18).
         """
         cdef RawState state = self.state
         cdef FileOp op = self.access.new_op(WRITE, state.io, state.position() if state.placed else -1)
@@ -331,7 +335,7 @@ cdef class Transfer:
                 raise error_of(op, self.state)
 
     async def _whole(self, FileOp op, bint in_line=True):
-        """Execute a write to its end, also when the caller is cancelled: only the kernel knows how much it has written.
+        """Execute a write to its end, even if the caller is cancelled: only the kernel knows what is written.
 
         A caller that is cancelled a second time does not wait; the operations behind the write still do.
         """
@@ -390,8 +394,11 @@ cdef object error_of(FileOp op, RawState state):
     if op.error == EAGAIN:
         return BlockingIOError(EAGAIN, BLOCKED, 0)
     if op.error == EINVAL and state is not None and state.direct:
-        return OSError(EINVAL, "direct=True: offset, size and buffer must be multiples of the disk's block size "
-                               "(4096 does for every disk)")
+        return OSError(
+            EINVAL,
+            "direct=True: offset, size and buffer must be multiples of the disk's block size "
+            "(4096 does for every disk)",
+        )
     return OSError(op.error, os.strerror(op.error))
 
 

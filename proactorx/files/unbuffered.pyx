@@ -40,17 +40,19 @@ cdef class AsyncFileIO(AsyncBinary):
             return max(_size(name, args) - self.state.left(), 1)
         return AsyncBinary.shortage(self, name, args)
 
-    # Of a plain file as many bytes as there are come straight into the caller's memory: one read(2) would bring them.
+    # Plain files are read straight into the caller's memory, as many bytes as one read(2) would bring.
 
     async def _straight(self, str name, tuple args):
         cdef RawState state
         cdef FileOp op
         await self.here().budget()
         state = self.state
-        if state is None or state.direct or state.fd < 0 or not (state.local and state.placed and state.readable):
+        plain = state is not None and state.fd >= 0 and state.local and state.placed and state.readable
+        if not plain or state.direct:
             if state is not None and state.fd >= 0 and 0 < state.left() < _size(name, args):
                 await self._more(_size(name, args))
-            return await (AsyncBinary.read(self, *args) if name == "read" else AsyncBinary.readinto(self, *args))
+            read = AsyncBinary.read if name == "read" else AsyncBinary.readinto
+            return await read(self, *args)
         await self.turn()
         try:
             state.check_read()
@@ -71,11 +73,11 @@ cdef class AsyncFileIO(AsyncBinary):
         if name == "read":
             return op.taken()
         if not op.ended:
-            op.finish()  # the buffer is the caller's again
+            op.finish()  # unlock the caller's buffer
         return op.offset
 
     async def _more(self, Py_ssize_t size):
-        """Behind what was read ahead of a pipe, for a line: as much as one read(2) would bring now."""
+        """Of a pipe that was read ahead for a line: add as much as one read(2) would bring now."""
         cdef RawState state = self.state
         await self.turn()
         try:
@@ -92,7 +94,7 @@ cdef class AsyncFileIO(AsyncBinary):
             op.position = state.position()
             await self._moved(op)
         except BaseException:
-            px_file_seek(state.fd, -begun, SEEK_CUR)  # as if it had never been
+            px_file_seek(state.fd, -begun, SEEK_CUR)  # undo it
             raise
         if op.error and not op.offset:
             raise error_of(op, state)
@@ -103,7 +105,7 @@ cdef class AsyncFileIO(AsyncBinary):
 
     @cython.binding(False)  # a plain method descriptor: CPython calls it directly
     def _raw_now(self, str name, tuple args, bint yielded):
-        """The result, of what the page cache has; False: it is others' turn; None: it has to be waited for."""
+        """The result, if the page cache has it; False: it is others' turn; None: the read would wait."""
         cdef Py_buffer view
         cdef Py_ssize_t size
         cdef bytes data
@@ -126,7 +128,7 @@ cdef class AsyncFileIO(AsyncBinary):
         return None if size < 0 else data if size == args[0] else data[:size]
 
     cdef Py_ssize_t taken(self, char *buffer, Py_ssize_t n) except -2:
-        """How many bytes were there, up to the end; -1: not at once, and the position is where it was."""
+        """Read up to `n` bytes from the page cache; -1, and nothing was read, if it lacks some of them."""
         cdef RawState state = self.state
         cdef Py_ssize_t got = 0
         cdef ssize_t count = -1
@@ -157,14 +159,22 @@ cdef class AsyncFileIO(AsyncBinary):
         return await AsyncBinary.read(self, *args)
 
     async def readall(self):
-        """All bytes up to the end."""
+        """Read all bytes up to the end.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         return await self.read()
 
     async def write(self, data):
-        """Write `data`; how many bytes of it are in the file.
+        """Write `data` to the file: write(2).
 
-        All, unless an error came after some of them: the next ``write`` will raise it.  Cancelled:
-        ``characters_written`` of the exception says how many bytes are in the file.
+        If the caller is cancelled, the exception's ``characters_written`` tells how many bytes are in the
+        file.
+
+        Returns:
+            int: how many bytes were written: all, unless an error came after some of them, which the next
+                ``write`` raises.  None: the file does not wait (O_NONBLOCK), and has no room now.
 
         Raises:
             OSError: nothing could be written.
@@ -215,7 +225,7 @@ cdef class AsyncFileIO(AsyncBinary):
 
 
 cdef class AsyncIndirectFileIO(AsyncFileIO):
-    """The same of an ``io.FileIO``."""
+    """``AsyncFileIO`` that looks for its file each time."""
 
     def __init__(self, name, loop, executor, indirect):
         self.indirect = indirect
@@ -223,7 +233,7 @@ cdef class AsyncIndirectFileIO(AsyncFileIO):
 
 
 cdef bint fill_now(RawState state, FileOp op) except -1:
-    """Have `op` read what the page cache has at the file's position; whether that is all that there is."""
+    """Have `op` read what the page cache has at the file's position; whether it is complete."""
     cdef Py_ssize_t left
     cdef ssize_t count
     while op.offset < op.size:

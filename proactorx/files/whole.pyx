@@ -1,7 +1,7 @@
-"""``read_bytes`` and ``read_text``: a small file whose names and bytes are in the kernel's caches is read at once.
+"""``read_bytes`` and ``read_text``.  A small file that is in the kernel's caches is read at once.
 
-That takes three system calls (openat2, preadv2, close) and no thread; anything else is read by one call on an IO
-thread.
+That takes three system calls (openat2, preadv2, close) and no thread.  Any other file is read by one call on
+an IO thread.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -37,7 +37,7 @@ cdef enum:
 
 cdef enum Root:
     UNKNOWN
-    LOCAL    # the files of the mount at "/" are this machine's
+    LOCAL    # the file system at "/" is this machine's
     OTHER
 
 cdef Root root = UNKNOWN
@@ -68,8 +68,8 @@ cdef object read_path(path):
 cdef int open_small(const char *name) except -2:
     """Open the file if that needs no waiting; else -1.
 
-    On the mount of the root it is opened at once.  On another one, which may be that of a network, opening might wait:
-    it is looked at first.
+    On the mount of the root it is opened at once.  Another mount may be that of a network, where opening may
+    wait, so the path is examined first.
     """
     cdef px_file_facts facts
     cdef int fd = -1
@@ -85,7 +85,7 @@ cdef int open_small(const char *name) except -2:
 
 
 cdef object read_now(const char *name):
-    """The bytes of the file; or a named pipe, which is open now; or None where the file has to be waited for."""
+    """The bytes of the file; or the open file of a named pipe; or None if the file has to be waited for."""
     cdef char[TINY] buffer
     cdef px_file_facts facts
     cdef object data = None
@@ -93,14 +93,14 @@ cdef object read_now(const char *name):
     cdef int fd = open_small(name)
     if fd < 0:
         return None
-    # Before anybody knows what it is: a pipe has no positions, and refuses this; a device may refuse it too.
+    # The kind of file is not known yet.  A pipe has no positions and refuses this; a device may, too.
     count = px_file_read_now(fd, buffer, TINY, 0)
     if 0 < count < TINY and (count % PAGE or px_file_read_now(fd, buffer + count, 1, count) == 0):
         # All of it: where the page cache lacks a page, what it has ends at a page's end.
         data = PyBytes_FromStringAndSize(buffer, count)
     elif count != 0 and px_stat_fd(fd, &facts) == 0:  # 0: empty, or a file of /proc
         if facts.kind == c"p":
-            # Its writer has noticed: closing it would break the pipe.
+            # Its writer has noticed the reader: closing it would break the pipe.
             return RawFile(fd, "r")
         if facts.kind == c"r" and count == TINY and facts.size <= SMALL:
             data = read_rest(fd, buffer, facts.size)
@@ -109,10 +109,10 @@ cdef object read_now(const char *name):
 
 
 cdef bytes read_rest(int fd, const char *begun, Py_ssize_t size):
-    """A file of `size` bytes of which the first ones are known; None where the others have to be waited for."""
+    """A file of `size` bytes, the first of which are known; None if the others have to be waited for."""
     cdef bytes data
     if size < TINY:
-        return None  # it changes
+        return None  # it shrinks at the moment
     data = PyBytes_FromStringAndSize(NULL, size)
     memcpy(PyBytes_AS_STRING(data), begun, TINY)
     if px_file_read_now(fd, PyBytes_AS_STRING(data) + TINY, size - TINY, TINY) != size - TINY:
@@ -121,7 +121,7 @@ cdef bytes read_rest(int fd, const char *begun, Py_ssize_t size):
 
 
 def _read_file(path):
-    """The body: all of it."""
+    """The blocking body: read all of the file."""
     with RawFile(path, "r") as file:
         file._state.look_at_file_system()
         data = file.readall()
@@ -137,7 +137,7 @@ def _look_at_root():
     try:
         fd = os.open(b"/", getattr(os, "O_PATH", os.O_RDONLY))
     except OSError:
-        return  # there is no descriptor left, say: another time
+        return  # there is no descriptor left, say; the next file tries again
     with nogil:
         nature = px_file_nature(fd)
     root = LOCAL if nature == PX_LOCAL else OTHER
@@ -145,7 +145,7 @@ def _look_at_root():
 
 
 def _read_pipe(pipe):
-    """The body for a named pipe that was opened without waiting for a writer."""
+    """The blocking body for a named pipe that was opened without waiting for a writer."""
     with pipe:
         os.set_blocking(pipe.fileno(), True)
         poll = select.poll()
@@ -155,7 +155,7 @@ def _read_pipe(pipe):
 
 
 def read_small(path):
-    """The bytes of a file that need not be waited for; else what ``read_waiting`` is to be told.
+    """The bytes of a file that need not be waited for; else the second argument of ``read_waiting``.
 
     Raises:
         OSError, TypeError, ValueError: as of ``open``.
@@ -174,14 +174,16 @@ cdef object read_at_once(Access access, path):
 
 
 async def read_waiting(path, found):
-    """The same of one that ``read_small`` could not give: it has answered `found`."""
+    """The bytes of a file for which ``read_small`` has returned `found`."""
     cdef Access access = access_of(None, None)
     if found is False:
         await access.yield_turn()
         found = read_at_once(access, path)
         if type(found) is bytes:
             return found
-    return await (in_thread(access, _read_file, path) if found is None else in_thread(access, _read_pipe, found))
+    if found is None:
+        return await in_thread(access, _read_file, path)
+    return await in_thread(access, _read_pipe, found)
 
 
 def _decode(data, encoding, errors, newline):

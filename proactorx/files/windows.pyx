@@ -56,7 +56,7 @@ def replace_durably(source, target):
 
 
 cdef class FolderChanges:
-    """Changes in a directory, ReadDirectoryChangesW; for one thread, which must live as long as it wants to hear them.
+    """Changes in a directory: ReadDirectoryChangesW.  For one thread, which must live as long as the watch.
 
     Args:
         path: of the directory.
@@ -102,7 +102,7 @@ cdef class FolderChanges:
         self.check(error)
 
     def end(self):
-        """Wait for changes: FILE_NOTIFY_INFORMATION records; b"": more than the system has kept; None: stopped.
+        """Wait for changes: FILE_NOTIFY_INFORMATION records; b"" if some were lost, None once it is stopped.
 
         Raises:
             OSError: the directory is gone.

@@ -22,7 +22,7 @@ cdef class ResultInbox:
 
 cdef class Call:
     cdef PoolCore pool
-    cdef ResultInbox inbox        # None: a callback that nobody waits for
+    cdef ResultInbox inbox        # None: a callback without a future
     cdef object future
     cdef object fn
     cdef tuple args
@@ -36,7 +36,7 @@ cdef class Call:
     cdef int orphan(self) except -1
 
 cdef class IOThread:
-    cdef PyThread_type_lock lock  # held, except when somebody wakes the thread
+    cdef PyThread_type_lock lock  # held, but for the moment in which the thread is woken
     cdef IOThread above, below        # in the stack of idle threads
     cdef bint idle                # in that stack
     cdef bint member              # counted in PoolCore.active
@@ -48,7 +48,7 @@ cdef class IOThread:
 
 cdef class PoolCore:
     cdef cython.pymutex mutex
-    # Everything below belongs to who holds the mutex.
+    # The mutex guards everything below.
     cdef void *first              # the queue, of owned references
     cdef void *last
     cdef IOThread top                 # the idle thread that was last to come

@@ -1,8 +1,8 @@
-"""What runs per call: the queue, the stack of idle threads, and the way of a result back to its loop.
+"""What runs per call: the queue, the stack of idle threads, and how a result returns to its loop.
 
-A mutex guards the pool. Under it nothing is called and nothing made that the garbage collector knows, so that no
-foreign code runs there, and with the GIL it is never contended. Threads are woken
-sparingly: not while one that was woken before has yet to look at the queue, since it wakes the next one itself.
+A mutex guards the pool. Code that holds it calls no Python and allocates nothing that the garbage collector
+tracks. So no foreign code runs there, and with the GIL it is never contended. A thread is woken only if no
+thread that was woken before has yet to look at the queue, since that one wakes the next itself.
 """
 
 cimport cython
@@ -37,26 +37,27 @@ if hasattr(os, "register_at_fork"):
 
 
 def name_this_thread(str name not None):
-    """Show `name` where the system shows names of threads; Linux takes 15 bytes of it, prctl(2), PR_SET_NAME."""
+    """Set the name under which the system shows this thread; Linux takes 15 bytes: PR_SET_NAME, prctl(2)."""
     cdef bytes data = name.encode("ascii", "replace")
     px_name_thread(data)
 
 
-# ------------------------------------------------------------------------------------------------ back to the loop
+# ------------------------------------------------------------------------------------------- back to the loop
 
 cdef ResultInbox inbox_of(loop):
-    """Where the results for `loop` go: an attribute of the loop, so that they share its life."""
-    # Of its own, which a mock that has whatever it is asked for has not.
+    """The inbox of `loop`.  It is an attribute of the loop, so that it lives as long."""
+    # Not getattr: a mock has every attribute that it is asked for.
     attributes = vars(loop)
     found = attributes.get("_proactorx_results")
     if found is None:
-        found = attributes.setdefault("_proactorx_results", ResultInbox(loop))  # one, whichever thread comes first
+        # One, whichever thread comes first.
+        found = attributes.setdefault("_proactorx_results", ResultInbox(loop))
     return <ResultInbox?>found
 
 
 @cython.final
 cdef class ResultInbox:
-    """Calls that have ended and that their loop is to hear of; those that come together share one wake-up of it."""
+    """Calls that have ended and whose loop does not know yet.  Those that come together share one wake-up."""
 
     def __cinit__(self, *args):
         self.done = []
@@ -101,7 +102,7 @@ cdef class ResultInbox:
                         "exception": exc, "future": call.future,
                     })
         finally:
-            # A KeyboardInterrupt, which ends the run of the loop, loses none of the others.
+            # A KeyboardInterrupt ends the run of the loop, and must lose none of the others.
             for call in done[taken:]:
                 self.add(call)
 
@@ -117,7 +118,7 @@ cdef class ResultInbox:
         return 0
 
     def close(self):
-        """The loop is closed: nobody waits for these results any more."""
+        """The loop is closed: hand all results to ``on_orphan``."""
         self.give_up()
 
     def __del__(self):
@@ -128,7 +129,7 @@ cdef class ResultInbox:
 @cython.final
 @cython.freelist(256)
 cdef class Call:
-    """One packet of a pool: a function to call, and who waits for its result."""
+    """One packet of a pool: a function to call, and the future that waits for its result."""
 
     cdef int finish(self) except -1:
         if self.future.done():
@@ -143,7 +144,7 @@ cdef class Call:
         return 0
 
     cdef int orphan(self) except -1:
-        """Nobody waits any more: the result goes to `on_orphan`, on an IO thread where there is one."""
+        """The caller was cancelled: pass the result to `on_orphan`, on an IO thread if there still is one."""
         cdef object on_orphan = self.on_orphan
         if on_orphan is None or self.error is not None or self.cancelled:
             return 0
@@ -155,7 +156,7 @@ cdef class Call:
         return 0
 
 
-# -------------------------------------------------------------------------------------------------------- the pool
+# --------------------------------------------------------------------------------------------------- the pool
 
 @cython.final
 cdef class IOThread:
@@ -190,26 +191,26 @@ cdef class PoolCore:
             self.first = call.next
             Py_DECREF(call)
 
-    # --------------------------------------------------------------------------------------------------- packets in
+    # --------------------------------------------------------------------------------------------- packets in
 
     def call(self, loop, fn, *args, on_orphan=None):
         """Run the blocking ``fn(*args)`` on an IO thread.
 
-        Cancelling the future before the call has begun takes it out; later, the call runs to its end and its result
-        is dropped.
+        Cancelling the future before the call has begun takes it out; later, the call runs to its end and its
+        result is dropped.
 
         Args:
             loop: the asyncio loop that waits for the result; call this in its thread.
             fn: what to call.
-            on_orphan: called with the result, on an IO thread, when nobody waits for it any more: to close a
-                descriptor, say.
+            on_orphan: called with the result, on an IO thread, if the future was cancelled meanwhile: to
+                close a descriptor, say.
 
         Returns:
             asyncio.Future: of `loop`; it gets what `fn` returns or raises.
 
         Raises:
-            RuntimeError: the pool is closed, or belongs to the parent of this (forked) process, or it has no thread
-                and the system refuses one.
+            RuntimeError: the pool is closed, or belongs to the parent of this (forked) process, or it has no
+                thread and the system refuses one.
         """
         cdef Call call = <Call>Call.__new__(Call)
         call.pool = self
@@ -224,7 +225,7 @@ cdef class PoolCore:
     def queue(self, callback, *args):
         """Have an IO thread call ``callback(*args)``; from any thread.
 
-        What it returns is dropped; what it raises is reported by ``threading.excepthook``.
+        Its result is dropped; ``threading.excepthook`` reports what it raises.
 
         Raises:
             RuntimeError: as of ``call``.
@@ -267,7 +268,7 @@ cdef class PoolCore:
         return 0
 
     cdef IOThread react(self, int *step):
-        """Under the mutex: what to do now that packets are queued; the thread to wake, or a step for ``go``."""
+        """Under the mutex, with packets queued: return the thread to wake, or set a step for ``go``."""
         step[0] = NOTHING
         if self.queued <= <uint64_t>self.expected:
             return None
@@ -301,7 +302,7 @@ cdef class PoolCore:
         Py_DECREF(call)  # the queue's; `call` holds one
         return call
 
-    # ------------------------------------------------------------------------------------------------- idle threads
+    # ------------------------------------------------------------------------------------------- idle threads
 
     cdef IOThread pop_idle(self):
         """The thread to wake; the caller releases its lock."""
@@ -330,7 +331,7 @@ cdef class PoolCore:
         thread.idle = False
         return 0
 
-    # -------------------------------------------------------------------------------------------------- the threads
+    # -------------------------------------------------------------------------------------------- the threads
 
     cdef Call take(self, IOThread thread):
         """The next packet for this thread, which may wait for it; None: the thread is to end."""
@@ -428,7 +429,7 @@ cdef class PoolCore:
             call.error = exc
         with self.mutex:
             self.ended(thread)
-            # It looks at the queue right after: who hears of the result and calls again needs no other thread.
+            # This thread looks at the queue next, so that a caller that calls again needs no other thread.
             thread.expected = True
             self.expected += 1
         return call.inbox.add(call)
@@ -439,7 +440,7 @@ cdef class PoolCore:
         except BaseException as exc:
             self._report(exc)
 
-    # ------------------------------------------------------------------------------------------ growing and shrinking
+    # ---------------------------------------------------------------------------------- growing and shrinking
 
     def _enter(self, IOThread thread not None):
         """Count the thread for which `active` was raised."""
@@ -448,7 +449,7 @@ cdef class PoolCore:
             thread.member = thread.expected = True
 
     def _refused(self, IOThread thread not None, error):
-        """There is no such thread after all."""
+        """The system refused the thread that ``_enter`` has counted."""
         cdef bint alone
         with self.mutex:
             if thread.member:
@@ -462,7 +463,7 @@ cdef class PoolCore:
             self.fail_queued(error)
 
     cdef int fail_queued(self, object error) except -1:
-        """Nobody can run what is queued."""
+        """No thread can be started: fail what is queued."""
         cdef list calls = []
         cdef Call call
         while True:
@@ -477,7 +478,7 @@ cdef class PoolCore:
                 self._report(error)
 
     def _look(self):
-        """The gate's: whether to start a thread, and why, or ``"end"``: nothing has been queued for a while."""
+        """Called by the gate: why to start a thread, None, or ``"end"`` if nothing was queued for a while."""
         cdef IOThread thread
         cdef int stuck = 0
         cdef bint none_taken
@@ -495,7 +496,9 @@ cdef class PoolCore:
                 self.quiet = True
                 return None
             self.quiet = False
-            if self.top is not None or self.expected or not (none_taken or self.active - stuck < self.minimum):
+            if self.top is not None or self.expected:
+                return None
+            if not none_taken and self.active - stuck >= self.minimum:
                 return None
             self.active += 1
             self.expected += 1
@@ -506,7 +509,7 @@ cdef class PoolCore:
             self.gate = False
 
     def _reconsider(self):
-        """A limit, or the number of blocked threads, has changed: start and wake what that calls for."""
+        """The limits, or the number of blocked threads, have changed: start and wake threads accordingly."""
         cdef IOThread woken
         cdef list surplus = []
         cdef int step = GROW
@@ -570,7 +573,7 @@ cdef class PoolCore:
         return self.generation != generation
 
     def _counts(self):
-        """What ``stats()`` says, but for the log."""
+        """The numbers of ``stats()``."""
         cdef double since, now = px_now_ns() * 1e-9
         cdef int active, working
         cdef uint64_t retired, queued, completed
