@@ -27,7 +27,7 @@ cdef class Driver:
     cdef int wait(self, int64_t timeout_ns) except -1
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil
     cdef int wake(self) noexcept nogil
-    cdef bint due(self, uint32_t callbacks) noexcept
+    cdef bint may_have_packets(self, uint32_t callbacks) noexcept
     cdef int start(self) except -1
     cdef int stop(self) except -1
 

@@ -71,7 +71,7 @@ cdef class Driver:
         """
         return -1
 
-    cdef bint due(self, uint32_t callbacks) noexcept:
+    cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
         """Whether `wait(0)` may find something, after `callbacks` more have run since it was last asked."""
         return True
 

@@ -136,8 +136,8 @@ class Connections(asyncio.BaseEventLoop):
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
-            lower = cast("asyncio.Protocol", tls)
-            self._make_socket_transport(rawsock, lower, extra=extra, server=server, context=context)
+            underlying = cast("asyncio.Protocol", tls)
+            self._make_socket_transport(rawsock, underlying, extra=extra, server=server, context=context)
         except BaseException:
             # a name or a context that cannot be used, or a server that is closed; nobody else would
             rawsock.close()

@@ -228,7 +228,8 @@ cdef class LoopCore(TimerQueue):
                 timeout = 0
         count = self.ready_tail - self.ready_head
         if timeout == 0:
-            if not self.polled or port.driver.due(count):  # also with packets queued: some streams never end
+            # Also with packets queued: some streams never end.
+            if not self.polled or port.driver.may_have_packets(count):
                 self.polled = True
                 port.wait(0)
         else:

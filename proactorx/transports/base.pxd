@@ -19,7 +19,7 @@ cdef class BaseTransport(Flushable):
     cdef object weak             # a weak reference to this, once it was needed
     cdef list stash              # received while paused
     cdef int fd
-    cdef bint given              # `sock` came with the descriptor: it may be closed behind our back
+    cdef bint user_owned       # `sock` came with the descriptor: it may be closed behind our back
     cdef bint lent               # it is the user's own socket or file, who may do with it what they like
     cdef bint reading_paused
     cdef bint closing

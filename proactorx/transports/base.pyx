@@ -224,7 +224,7 @@ cdef class BaseTransport(Flushable):
         if fd < 0 or not self.connection_lost_called or self.busy():
             return 0
         self.fd = -1
-        if self.given and not holds(self.sock, fd):
+        if self.user_owned and not holds(self.sock, fd):
             self.registry.disown(fd, <void *>self)
             return 0  # closed by its other owner: the number is not ours any more
         self.port.driver.forget(fd)

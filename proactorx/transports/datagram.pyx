@@ -80,7 +80,7 @@ cdef class DatagramTransport(SendingTransport):
         cdef int fd
         self.init(loop, registry)
         self.sock = sock
-        self.given = True
+        self.user_owned = True
         self.lent = self.eager = lent
         self.context = PyContext_CopyCurrent() if context is None else context
         self._protocol = protocol

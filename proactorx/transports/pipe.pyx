@@ -95,7 +95,7 @@ cdef class ReadPipeTransport(BaseTransport):
         os.set_blocking(fd, False)
         self.init(loop, registry)
         self.sock = PipeFile(loop, pipe)
-        self.given = self.lent = True
+        self.user_owned = self.lent = True
         self.memory = memory
         self._protocol = protocol
         self.context = PyContext_CopyCurrent()
@@ -244,7 +244,7 @@ cdef class WritePipeTransport(SendingTransport):
         os.set_blocking(fd, False)
         self.init(loop, registry)
         self.sock = PipeFile(loop, pipe)
-        self.given = self.lent = True
+        self.user_owned = self.lent = True
         self.eager = True
         self._protocol = protocol
         self.context = PyContext_CopyCurrent()

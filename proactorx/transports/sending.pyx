@@ -151,7 +151,7 @@ cdef class SendingTransport(BaseTransport):
 
     cdef bint _may_send(self) except -1:
         # The user's own socket may have been closed behind our back, and its number given to another file.
-        return self.fd >= 0 and self.writable is None and not (self.given and not holds(self.sock, self.fd))
+        return self.fd >= 0 and self.writable is None and not (self.user_owned and not holds(self.sock, self.fd))
 
     cdef int enqueue(self, object data, Py_ssize_t size) except -1:
         if not self.buffered:
@@ -216,7 +216,7 @@ cdef class SendingTransport(BaseTransport):
         cdef iovec vector[VECTOR]
         cdef char *memory = PyBytes_AS_STRING(self.first) + self.offset
         cdef ssize_t n
-        if self.given and not holds(self.sock, self.fd):
+        if self.user_owned and not holds(self.sock, self.fd):
             return -EBADF  # the user has closed the socket
         size = PyBytes_GET_SIZE(self.first) - self.offset
         if self.more is None:
@@ -482,7 +482,7 @@ cdef class SendingTransport(BaseTransport):
         return BaseTransport.ended(self)
 
     def _has(self, fd):
-        return self.fd == fd and not self.closing and not (self.given and not holds(self.sock, fd))
+        return self.fd == fd and not self.closing and not (self.user_owned and not holds(self.sock, fd))
 
 
 cdef bint _contiguous(data):

@@ -69,7 +69,7 @@ cdef class StreamTransport(SendingTransport):
                  server=None, context=None, bytes peer=None):
         self.init(loop, registry)
         self.sock = sock
-        self.given = sock is not None
+        self.user_owned = sock is not None
         self.lent = self.eager = lent
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context

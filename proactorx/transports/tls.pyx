@@ -147,7 +147,7 @@ cdef class TLSProtocol(TLSRecords):
         """Start the handshake."""
         if self.lost:
             return  # start_tls of a connection that went meanwhile
-        self.lower = transport
+        self.underlying = transport
         # Not isinstance: a transport says that it is one of asyncio's.
         self.stream = transport if type(transport) is StreamTransport else None
         below = getattr(transport, "_ssl_protocol", None)
@@ -173,10 +173,10 @@ cdef class TLSProtocol(TLSRecords):
         if self.app_state == APP_MADE or self.app_state == APP_EOF:
             self.app_state = APP_LOST
             self._loop.call_soon(self.app.connection_lost, exc)
-        if exc is None and (self.state == HANDSHAKE or self.lower is None):
+        if exc is None and (self.state == HANDSHAKE or self.underlying is None):
             exc = ConnectionAbortedError("the connection was closed before the SSL handshake ended")
         self.state = UNWRAPPED
-        self.lower = self.stream = self.face = self.app = None
+        self.underlying = self.stream = self.user_transport = self.app = None
         self.wake(exc)
         self.stop_timers()
 
@@ -220,17 +220,17 @@ cdef class TLSProtocol(TLSRecords):
             elif self.state == SHUTDOWN:
                 self.shut()
         except Exception:
-            if self.lower is not None:
-                self.lower.close()
+            if self.underlying is not None:
+                self.underlying.close()
             raise
 
     def pause_writing(self):
         """The transport underneath holds as much as it wants to."""
-        self.lower_paused = True
+        self.underlying_paused = True
 
     def resume_writing(self):
         """It takes more again; also after a pause that the protocol before us was told of."""
-        self.lower_paused = False
+        self.underlying_paused = False
         if self.state != UNWRAPPED:
             self.forward()
 
@@ -284,7 +284,7 @@ cdef class TLSProtocol(TLSRecords):
             self.app_state = APP_MADE
             self.delivering = True  # what it writes goes out together, after what it was called for
             try:
-                self.app.connection_made(self.face)
+                self.app.connection_made(self.user_transport)
             except (SystemExit, KeyboardInterrupt):
                 self.interrupted()
                 raise
@@ -318,7 +318,7 @@ cdef class TLSProtocol(TLSRecords):
                 self.send()
             elif self.state == FLUSHING and self.discard:
                 self.finish_writing()  # he has closed from inside of a callback
-            self.hold_lower()
+            self.hold_underlying()
         except (SystemExit, KeyboardInterrupt):
             self.interrupted()
             raise
@@ -426,19 +426,19 @@ cdef class TLSProtocol(TLSRecords):
             self.fatal(exc, "Error calling eof_received()")
         return 0
 
-    cdef int hold_lower(self) except -1:
+    cdef int hold_underlying(self) except -1:
         """While the user reads nothing, keep no more ciphertext than the limits say."""
         cdef Py_ssize_t size
-        if self.lower is None or not (self.app_paused or self.lower_held):
+        if self.underlying is None or not (self.app_paused or self.underlying_held):
             return 0
         size = self.incoming.pending
-        if not self.lower_held:
+        if not self.underlying_held:
             if size and size >= self.in_high:
-                self.lower_held = True
-                self.lower.pause_reading()
+                self.underlying_held = True
+                self.underlying.pause_reading()
         elif size <= self.in_low:
-            self.lower_held = False
-            self.lower.resume_reading()
+            self.underlying_held = False
+            self.underlying.resume_reading()
         return 0
 
     cdef int pause(self) except -1:
@@ -471,15 +471,15 @@ cdef class TLSProtocol(TLSRecords):
             return self.abort(None)
         self.state = FLUSHING
         self.discard = True
-        if self.lower_held:
-            self.lower_held = False
-            self.lower.resume_reading()  # the peer's end is to be read, whatever comes before it
+        if self.underlying_held:
+            self.underlying_held = False
+            self.underlying.resume_reading()  # the peer's end is to be read, whatever comes before it
         self.limit_shutdown()
         return 0 if self.delivering else self.finish_writing()
 
     def _shutdown_late(self):
         if self.state == FLUSHING or self.state == SHUTDOWN:
-            self.lower._force_close(TimeoutError("SSL shutdown timed out"))
+            self.underlying._force_close(TimeoutError("SSL shutdown timed out"))
 
     cdef int finish_writing(self) except -1:
         if not self.discard:
@@ -537,14 +537,14 @@ cdef class TLSProtocol(TLSRecords):
         self.finished = True
         if exc is not None:
             return self.fatal(exc, "Fatal error on transport")
-        if self.lower is not None:
+        if self.underlying is not None:
             # All of it, also where the transport underneath has asked us to wait: it sends before it closes.
             data = self.outgoing_read()
             if data:
                 self.pass_down(data)
             # Now, not in the next turn as asyncio does: a loop that is stopped by then would keep the connection.
-            self.lower.close()
-            if self.shutdown_timer is None and self.lower is not None and self.lower.get_write_buffer_size():
+            self.underlying.close()
+            if self.shutdown_timer is None and self.underlying is not None and self.underlying.get_write_buffer_size():
                 self.limit_shutdown()  # it was the peer who has ended, and he does not read
         return 0
 
@@ -556,8 +556,8 @@ cdef class TLSProtocol(TLSRecords):
     cdef int abort(self, exc) except -1:
         self.send_last()
         self.state = UNWRAPPED
-        if self.lower is not None:
-            self.lower._force_close(exc)
+        if self.underlying is not None:
+            self.underlying._force_close(exc)
         return 0
 
     cdef int stop_timers(self) except -1:

@@ -17,8 +17,8 @@ cdef class TLSRecords(RawProtocol):
     cdef object _loop
     cdef Registry registry
     cdef object app              # the user's protocol
-    cdef object face             # the user's transport, until the connection is lost
-    cdef object lower            # the transport underneath, while there is one
+    cdef object user_transport   # the user's transport, until the connection is lost
+    cdef object underlying       # the transport underneath, while there is one
     cdef StreamTransport stream  # the same, where it is one of ours
     cdef object context          # what callbacks run in
     cdef object waiter
@@ -48,8 +48,8 @@ cdef class TLSRecords(RawProtocol):
     cdef bint finished           # the closing of the transport underneath is arranged
     cdef bint app_paused         # the user wants no bytes
     cdef bint app_told           # the user was asked not to write
-    cdef bint lower_paused       # the transport underneath asked us not to write
-    cdef bint lower_held         # we asked the transport underneath not to read
+    cdef bint underlying_paused       # the transport underneath asked us not to write
+    cdef bint underlying_held         # we asked the transport underneath not to read
 
     cdef object take(self)
     cdef object take_more(self, first)

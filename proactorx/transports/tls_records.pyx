@@ -133,7 +133,7 @@ cdef class TLSRecords(RawProtocol):
 
     cdef int send_last(self) except -1:
         """At the end: send what was written, and the alert that says why, RFC 8446 section 6.2, if they go."""
-        if self.lower is None or self.lower_paused or (self.stream is not None and self.stream.lost):
+        if self.underlying is None or self.underlying_paused or (self.stream is not None and self.stream.lost):
             return 0
         if self.backlog_size and (self.state == OPEN or self.state == FLUSHING):
             try:
@@ -184,7 +184,7 @@ cdef class TLSRecords(RawProtocol):
         return 0
 
     cdef int forward(self) except -1:
-        if not self.lower_paused:
+        if not self.underlying_paused:
             data = self.outgoing_read()
             if data:
                 self.pass_down(data)
@@ -194,8 +194,8 @@ cdef class TLSRecords(RawProtocol):
         cdef StreamTransport stream = self.stream
         if stream is not None and not stream.lost and not stream.eof_written:
             stream.enqueue(data, PyBytes_GET_SIZE(data))
-        elif self.lower is not None:
-            self.lower.write(data)
+        elif self.underlying is not None:
+            self.underlying.write(data)
         return 0
 
     cdef Py_ssize_t unsent(self) except -1:
@@ -204,7 +204,7 @@ cdef class TLSRecords(RawProtocol):
 
     cdef int tell_app(self) except -1:
         """``pause_writing`` or ``resume_writing``, when it is time."""
-        cdef Py_ssize_t size = self.unsent() if self.lower_paused else self.backlog_size
+        cdef Py_ssize_t size = self.unsent() if self.underlying_paused else self.backlog_size
         cdef bint entered
         if self.app is None:
             return 0
@@ -226,7 +226,7 @@ cdef class TLSRecords(RawProtocol):
             self._loop.call_exception_handler({
                 "message": f"protocol.{name}() failed",
                 "exception": exc,
-                "transport": self.face,
+                "transport": self.user_transport,
                 "protocol": self,
             })
         finally:
@@ -235,9 +235,9 @@ cdef class TLSRecords(RawProtocol):
         return 0
 
     cdef int fatal(self, exc, str message) except -1:
-        if self.lower is not None:
+        if self.underlying is not None:
             self.send_last()
-            self.lower._force_close(exc)
+            self.underlying._force_close(exc)
         if isinstance(exc, OSError):
             if self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=True)
@@ -245,7 +245,7 @@ cdef class TLSRecords(RawProtocol):
             self._loop.call_exception_handler({
                 "message": message,
                 "exception": exc,
-                "transport": self.lower,
+                "transport": self.underlying,
                 "protocol": self,
             })
         return 0

@@ -69,7 +69,7 @@ cdef class TLSTransport:
             raise RuntimeError("a transport is initialized once")
         self._loop = loop
         self.tls = tls
-        tls.face = self
+        tls.user_transport = self
 
     @property
     def __class__(self):
@@ -88,8 +88,8 @@ cdef class TLSTransport:
         the transport underneath knows."""
         if name in self.tls.extra:
             return self.tls.extra[name]
-        if self.tls.lower is not None:
-            return self.tls.lower.get_extra_info(name, default)
+        if self.tls.underlying is not None:
+            return self.tls.underlying.get_extra_info(name, default)
         return default
 
     def set_protocol(self, protocol):
@@ -104,12 +104,12 @@ cdef class TLSTransport:
         """Whether the transport is closing or closed."""
         if isinstance(self.tls.app, Drainable):
             self._send_now(False)  # see SendingTransport.is_closing
-        return self.tls.closed or (self.tls.lower is not None and self.tls.lower.is_closing())
+        return self.tls.closed or (self.tls.underlying is not None and self.tls.underlying.is_closing())
 
     def _send_now(self, bint shared):
         self.tls.flush()
-        if self.tls.lower is not None:
-            self.tls.lower._send_now(shared)
+        if self.tls.underlying is not None:
+            self.tls.underlying._send_now(shared)
 
     def is_reading(self):
         """Whether reading is not paused."""
@@ -191,7 +191,7 @@ cdef class TLSTransport:
             ValueError: not ``high >= low >= 0``.
         """
         self.tls.in_high, self.tls.in_low = limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
-        self.tls.hold_lower()
+        self.tls.hold_underlying()
 
     def _test__append_write_backlog(self, bytes data not None):
         # CPython's own tests fill the queue through this.

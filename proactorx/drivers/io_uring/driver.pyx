@@ -335,12 +335,12 @@ cdef class UringDriver(EpollSet):
 
     # ------------------------------------------------------------------------------------------------- waiting
 
-    cdef bint due(self, uint32_t callbacks) noexcept:
+    cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
         if not self.opened:
             return False
         if px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
             return True
-        return not self.set_polled and EpollSet.due(self, callbacks)
+        return not self.set_polled and EpollSet.may_have_packets(self, callbacks)
 
     cdef int wait(self, int64_t timeout_ns) except -1:
         cdef uint32_t before = queue_count(&self.queue)

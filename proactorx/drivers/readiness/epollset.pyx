@@ -93,7 +93,7 @@ cdef class EpollSet(ReadinessDriver):
         self.wake()  # a thread that sleeps on the old set
         return 0
 
-    cdef bint due(self, uint32_t callbacks) noexcept:
+    cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
         if not self.inflight:
             return False  # nothing is watched; posts of other threads are seen without asking the kernel
         self.turns += 1
