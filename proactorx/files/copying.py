@@ -22,14 +22,14 @@ if sys.platform.startswith("linux"):
 
 _T = TypeVar("_T")
 
-#: How a file was copied: its blocks are shared, FICLONE of ioctl(2); within the kernel, or by a server;
-#: by way of us.
+#: How a file was copied: the two share blocks, FICLONE of ioctl(2); the kernel or a server copied the bytes;
+#: this process read and wrote them.
 By = Literal["reflink", "copy_file_range", "read_write"]
 Progress = Callable[[int, int], object]
 
-#: So often a copy looks for a cancellation, and tells of its progress.
+#: Bytes after which a copy reports its progress and checks whether it was cancelled.
 _PIECE = 8 << 20
-#: What copy_file_range(2) says of files that it cannot copy and that can be read and written all the same.
+#: Errors by which copy_file_range(2) refuses files that can still be read and written.
 _NOT_BY_RANGE = (
     errno.EXDEV,
     errno.EINVAL,
@@ -46,9 +46,8 @@ class Copied(int):
     """How many bytes were copied, and how.
 
     Attributes:
-        by: ``reflink``: the two files share their blocks until one is changed; ``copy_file_range``:
-        within the kernel,
-            or by the server that has both; ``read_write``: by way of this process.
+        by: ``reflink``: the two files share their blocks until one is changed; ``copy_file_range``: the
+            kernel copied the bytes, or the server that has both files; ``read_write``: this process did.
     """
 
     by: By
@@ -84,7 +83,7 @@ class CopiedTree(int):
 
 
 class _Stop(Exception):
-    """Nobody waits for the copy any more."""
+    """The copy was cancelled."""
 
 
 class _Copy:
@@ -157,7 +156,7 @@ class _Copy:
             if moved:
                 by = "copy_file_range"
             else:
-                # The end; or a file that only read(2) knows how to read, as those of /proc.
+                # The end, or a file that can only be read by read(2), such as one in /proc.
                 by_range = False
                 data = os.read(source, 1 << 20)
                 write_all(target, data)
@@ -213,19 +212,21 @@ def _size_of(top: Any, symlinks: bool) -> int:
 
 
 async def copy(source: AnyPath, target: AnyPath, *, progress: Progress | None = None) -> Copied:
-    """Copy the bytes of a file; how many that were, and how it was done (``Copied.by``).
+    """Copy the bytes of a file.
 
-    Where the file system can share blocks between files (Btrfs, XFS, bcachefs, ...) it takes no time and no
-    room, FICLONE of ioctl(2); else the bytes stay within the kernel where it can do that, copy_file_range(2).
+    Where the file system can share blocks between files (Btrfs, XFS, bcachefs, ...), a copy takes no time and
+    no room: FICLONE of ioctl(2). Else the kernel copies the bytes where it can: copy_file_range(2).
 
     Args:
         source: a path.
-        target: a path; what is there is replaced.
-        progress: called in the loop's thread with the number of bytes copied so far, and of all.
-        What it raises ends
-            the copy.
+        target: a path; an existing file is replaced.
+        progress: called in the loop's thread with the number of bytes copied so far, and of all. An exception
+            that it raises ends the copy.
 
-    Cancelled, it ends after the piece of at most 8 MiB at which it is; a part of the target is there then.
+    A cancelled copy ends after the current piece of at most 8 MiB, and leaves that part of the target.
+
+    Returns:
+        Copied: the number of bytes; its attribute `by` is the method.
 
     Raises:
         OSError: a file cannot be opened, read or written.
@@ -247,19 +248,24 @@ async def copy_tree(
     dirs_exist_ok: bool = False,
     progress: Progress | None = None,
 ) -> CopiedTree:
-    """Copy a directory with all that it holds, as ``shutil.copytree``; each file as ``copy``,
-    with its times and mode.
+    """Copy a directory and its contents, as ``shutil.copytree`` does.
+
+    Each file is copied as by ``copy``, with its times and mode.
 
     Args:
         source: a path.
-        target: a path, which must not be there.
+        target: a path that does not exist yet.
         symlinks: copy symbolic links as such, and not what they point to.
-        ignore: called with a directory and the names in it: the names to leave out.
+        ignore: called with a directory and the names in it; returns the names to leave out.
         ignore_dangling_symlinks: leave out links that point nowhere; else they are errors.
-        dirs_exist_ok: copy into directories that are there.
-        progress: as of ``copy``, of all files together.
+        dirs_exist_ok: copy into existing directories.
+        progress: as for ``copy``, for all files together.
 
-    Cancelled, it ends as ``copy`` does.
+    A cancelled copy ends as ``copy`` does.
+
+    Returns:
+        CopiedTree: the number of bytes; its attributes are the number of files and, for each method, how many
+            files were copied by it.
 
     Raises:
         OSError: a directory cannot be read or made.

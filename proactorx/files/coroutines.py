@@ -1,9 +1,7 @@
-"""The coroutines that mostly have nothing to wait for, in Python: what they do is compiled,
-and they are the way to it.
+"""The coroutines that mostly have nothing to wait for. They are Python; the work that they call is compiled.
 
-CPython enters a coroutine of its own without a call, and takes its result without an exception; from a
-compiled one it gets the result in a StopIteration, by way of two objects more.
-That is a tenth of a read from the page cache.
+CPython enters a coroutine of its own without a call, and takes its result without an exception. A compiled
+one returns its result in a StopIteration, by way of two more objects: a tenth of a read from the page cache.
 """
 
 from __future__ import annotations
@@ -90,8 +88,8 @@ async def next_line(self: Any) -> Any:
 async def raw_read(self: Any, *args: int | None) -> Any:
     """At most `size` bytes by one read(2), or all up to the end: ``read(size=-1)``; b"" at the end.
 
-    Of a plain file all of `size` bytes, fewer only at its end.  None: it does not wait (O_NONBLOCK)
-    and has none.
+    A plain file gives all `size` bytes, fewer only at its end. None: the file does not wait (O_NONBLOCK) and
+    has no bytes now.
     """
     found = self._raw_now("read", args, False)
     if found is False:

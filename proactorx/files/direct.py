@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-#: What every disk of today takes, open(2): buffers, offsets and sizes are multiples of it.
+#: Buffers, offsets and sizes that are multiples of this suit every disk of today, open(2).
 BLOCK = 4096
 _O_DIRECT: int = getattr(os, "O_DIRECT", 0)
 
@@ -44,9 +44,9 @@ def check(mode: str, buffering: int) -> None:
 
 
 def opener(inner: Callable[[str, int], int] | None) -> Callable[[str, int], int] | None:
-    """What opens a file for direct access, by `inner` where that is given.
+    """A function that opens a file for direct access, by way of `inner` if that is given.
 
-    On Windows that is an ordinary one: what goes past the cache there is a second handle
+    On Windows it opens an ordinary file: the access past the cache is by a second handle
     (``RawState.take_second``).
     """
     return partial(_open, inner) if sys.platform != "win32" else inner

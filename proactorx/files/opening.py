@@ -370,15 +370,21 @@ def open(
 
     Args:
         file: a path, or a descriptor.
-        mode: as of the built-in ``open``; so are `buffering`, `encoding`, `errors`, `newline`, `closefd`,
-        `opener`. loop: the loop that will use the file; default: the one that runs.
-        executor: run what blocks there, and not on IO threads.
-        direct: past the page cache (O_DIRECT, open(2); FILE_FLAG_NO_BUFFERING):
-        a raw binary file whose buffers,
-            offsets and sizes are multiples of the block size; ``files.aligned`` makes such buffers.
+        mode: as for the built-in ``open``; so are `buffering`, `encoding`, `errors`, `newline`, `closefd` and
+            `opener`.
+        buffering: see `mode`.
+        encoding: see `mode`.
+        errors: see `mode`.
+        newline: see `mode`.
+        closefd: see `mode`.
+        opener: see `mode`.
+        loop: the loop that will use the file; default: the running one.
+        executor: runs blocking calls; default: the loop's IO threads.
+        direct: bypass the page cache (O_DIRECT, open(2); FILE_FLAG_NO_BUFFERING). Only for raw binary files;
+            buffers, offsets and sizes are multiples of the block size. ``files.aligned`` makes such buffers.
 
     Raises:
-        OSError: the file cannot be opened; with `direct` also: its file system has no such access.
+        OSError: the file cannot be opened, or, with `direct`, its file system has no such access.
         ValueError: arguments that contradict each other.
     """
     if "b" not in mode:
@@ -394,12 +400,15 @@ def open(
 def wrap(
     file: Any, *, loop: asyncio.AbstractEventLoop | None = None, executor: Executor | None = None
 ) -> Any:
-    """The asynchronous counterpart of an open file of the ``io`` module's.
+    """The asynchronous counterpart of an open file of the ``io`` module.
 
-    What blocks runs on IO threads, or on `executor`.
+    Args:
+        file: the open file.
+        loop: the loop that will use it; default: the running one.
+        executor: runs blocking calls; default: the loop's IO threads.
 
     Raises:
-        TypeError: `file` is none.
+        TypeError: `file` is of another type.
     """
     raise TypeError(f"Unsupported io type: {file}.")
 

@@ -1,7 +1,6 @@
 """The functions of ``os`` on files and directories, as coroutines.
 
-Names are removed and changed by ops of the ring where there is one; the rest, and what it refuses, is done by
-IO threads.
+On io_uring, ops remove and rename files. IO threads make all other calls, and those that the ring refuses.
 """
 
 from __future__ import annotations

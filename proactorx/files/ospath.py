@@ -1,6 +1,4 @@
-"""The functions of ``os.path`` that ask the file system, as coroutines; what they block,
-they block on IO threads.
-"""
+"""The functions of ``os.path`` that ask the file system, as coroutines.  IO threads make the calls."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Temporary files and directories: those of the standard library's ``tempfile``, asynchronous.
+"""Temporary files and directories: the standard library's ``tempfile``, asynchronous.
 
-They are made, and removed, by ``tempfile`` itself, on IO threads.
+``tempfile`` itself makes and removes them, on IO threads.
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ def TemporaryDirectory(
     loop: _Loop = None,
     executor: Executor | None = None,
 ) -> OpeningContextManager[Any]:
-    """A directory that is removed with all it holds: ``tempfile.TemporaryDirectory``;
-    entering it gives its name.
-    """
+    """A directory that is removed with its contents, ``tempfile.TemporaryDirectory``; entered, its path."""
     return _TemporaryName(
         _directory(partial(tempfile.TemporaryDirectory, suffix, prefix, dir), loop, executor)
     )
@@ -307,13 +305,13 @@ class AsyncTemporaryDirectory:
 
     @property
     def name(self) -> str:
-        """Its path."""
+        """The path of the directory."""
         return self._file.name
 
     async def cleanup(self) -> None:
-        """Remove it, with all that it holds."""
+        """Remove the directory with its contents."""
         await in_thread(access_for(self._loop, self._executor), self._file.cleanup)
 
     async def close(self) -> None:
-        """The same."""
+        """Remove the directory, as ``cleanup`` does."""
         await self.cleanup()

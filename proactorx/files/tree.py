@@ -1,6 +1,4 @@
-"""Directories: ``scandir``, ``walk`` and ``stat_many``,
-some hundred entries for each call on an IO thread.
-"""
+"""``scandir``, ``walk`` and ``stat_many``: each call on an IO thread handles some hundred entries."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ _BATCH = 256
 
 
 class ScanDir:
-    """The entries of a directory, as ``os.DirEntry``: an asynchronous iterator,
-    and a context manager that closes it.
+    """The entries of a directory, as ``os.DirEntry``: an asynchronous iterator and context manager.
 
     Args:
         path: of the directory; default: the current one.
@@ -81,9 +78,9 @@ def _close_first(result: tuple[Any, Any]) -> None:
 def scandir(path: Any = ".") -> ScanDir:
     """The entries of a directory: ``async for entry in files.scandir(path)``; `entry` is an ``os.DirEntry``.
 
-    The directory is read some hundred entries at a time; ``async with`` closes it early. Of an entry,
-    ``name``, ``path`` and mostly ``is_dir()`` ask nobody;
-    ``stat()`` may wait for the disk (see ``stat_many``).
+    The directory is read some hundred entries at a time; ``async with`` closes it early. The ``name`` and
+    ``path`` of an entry make no system call, and neither does ``is_dir()`` in most cases; ``stat()`` may wait
+    for the disk (see ``stat_many``).
 
     Raises:
         OSError: at the first entry, when it cannot be opened.
@@ -158,9 +155,7 @@ def _stat_all(paths: list[Any], follow_symlinks: bool) -> list[os.stat_result | 
 
 
 async def stat_many(paths: Iterable[Any], *, follow_symlinks: bool = True) -> list[os.stat_result | OSError]:
-    """``os.stat`` of each of `paths`, in their order;
-    in the place of one that fails stands its ``OSError``.
-    """
+    """``os.stat`` of each of `paths`, in their order; where a call fails, its ``OSError`` instead."""
     access = access_for()
     rest = iter(paths)
     found: list[os.stat_result | OSError] = []

@@ -1,6 +1,4 @@
-"""``watch`` on Windows: a thread of its own waits for the changes of each directory,
-ReadDirectoryChangesW.
-"""
+"""``watch`` on Windows: for each directory a thread waits for changes, ReadDirectoryChangesW."""
 
 from __future__ import annotations
 
@@ -24,10 +22,10 @@ _KINDS = {1: "created", 2: "deleted", 3: "modified", 4: "moved_from", 5: "moved_
 
 
 class Listener:
-    """What the thread does: it tells the loop, and keeps no watch alive that its program has forgotten.
+    """The body of the thread. It tells the loop of changes, and holds no strong reference to the watch.
 
     Args:
-        watch: who is told.
+        watch: gets the changes.
         path: of the directory.
         loop: of the watch.
         started: the future that ends when changes are seen.

@@ -47,11 +47,9 @@ def _write(path: bytes, data: Any, durable: bool) -> None:
 
 
 def _take_after(fd: int, old: os.stat_result) -> None:
-    """Give a new file, which is ours alone, the owner, the group and the mode of `old`,
-    as far as that is allowed.
-    """
+    """Give a new file, which only we can read, the owner, group and mode of `old` as far as permitted."""
     if sys.platform == "win32":
-        return  # a file has the rights of its folder there
+        return  # there, a file inherits the rights of its folder
     mode = stat.S_IMODE(old.st_mode)
     new = os.fstat(fd)
     if new.st_gid != old.st_gid:
@@ -61,7 +59,7 @@ def _take_after(fd: int, old: os.stat_result) -> None:
         with contextlib.suppress(OSError):
             os.fchown(fd, old.st_uid, -1)
     new = os.fstat(fd)
-    if new.st_gid != old.st_gid:  # another group may do no more than everybody
+    if new.st_gid != old.st_gid:  # the rights of another group are at most those of all users
         mode = mode & ~(stat.S_ISGID | stat.S_IRWXG) | (mode & mode << 3 & stat.S_IRWXG)
     if new.st_uid != old.st_uid:
         mode &= ~stat.S_ISUID
@@ -69,14 +67,13 @@ def _take_after(fd: int, old: os.stat_result) -> None:
 
 
 def _replace(path: bytes, data: Any, durable: bool) -> None:
-    path = os.path.realpath(path)  # what a symbolic link points to is replaced, not the link
+    path = os.path.realpath(path)  # replace the target of a symbolic link, not the link
     folder, name = os.path.split(path)
     beside = os.path.join(folder, b".%s.%s.tmp" % (name[:200], secrets.token_hex(8).encode()))
     old = None
     with contextlib.suppress(FileNotFoundError):
         old = os.stat(path)
-    # Nobody may look into it before it has the permissions of what it replaces;
-    # a new one has those of any new file.
+    # No other user may read the file before it has the permissions of the one that it replaces.
     mode = 0o666 if old is None else 0o600
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, mode)
     try:
@@ -105,24 +102,24 @@ def _write_file(path: bytes, data: Any, atomic: bool, durable: bool) -> int:
 
 
 async def write_bytes(path: AnyPath, data: Any, *, atomic: bool = False, durable: bool = False) -> int:
-    """Make a file of `data`, in the place of one that is there; how many bytes that were.
+    """Write a file, replacing any existing one.
 
     Args:
         path: of the file.
-        data: anything with the buffer protocol; not to be changed before this has ended.
-        atomic: others see the old file or the new one, and nothing between:
-        it is written under another name in the
-            same directory, and renamed. It keeps the permissions of the old one, and its owner and group
-            where that is allowed (a group that it cannot keep may do no more than everybody),
-            but not on Windows.
-        durable: the disk has it when this has ended, fsync(2), its name too;
-        on Windows a name that is new may still
-            be on its way, unless `atomic`.
+        data: any buffer; do not change it before this returns.
+        atomic: write the file under another name in the same directory and rename it, so that other programs
+            see either the old or the new file. On POSIX it keeps the permissions of the old file, and its
+            owner and group as far as permitted (if not the group, that gets no more rights than all users).
+        durable: return when the disk has the bytes and the name: fsync(2). On Windows a new name may reach
+            the disk later, unless `atomic`.
 
-    Cancelled, it ends all the same, in the background.
+    A cancelled call runs to its end in the background.
+
+    Returns:
+        int: the number of bytes written.
 
     Raises:
-        OSError: it cannot be written; with `atomic` the old file is as it was.
+        OSError: the file cannot be written; with `atomic`, the old file is unchanged.
     """
     written: int = await in_thread(access_for(), _write_file, os.fsencode(path), data, atomic, durable)
     return written

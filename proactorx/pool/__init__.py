@@ -1,6 +1,4 @@
-"""IO threads: a pool for what blocks and what a kernel cannot do asynchronously,
-apart from the executor's workers.
-"""
+"""IO threads: a pool for blocking calls that no driver can make asynchronous."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The port behind ``IOThreadPool.bind``: one thread takes its packets, in batches,
-and IO threads run the callbacks.
+"""The port behind ``IOThreadPool.bind``: one thread takes packets in batches, IO threads run the callbacks.
 
-That thread runs no code of a user's, so no callback that blocks can keep it from the next packet.
+That thread runs no user code, so no callback that blocks can keep it from the next packet.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from proactorx.pool.thread_numbers import io_threads
 if TYPE_CHECKING:
     from proactorx.port.public import CompletionPort, Packet
 
-#: As the IO threads of .NET's first thread pool had it: SetMinThreads, and its gate thread.
+#: The limits and the gate thread follow the IO threads of .NET's first thread pool: SetMinThreads.
 MAX_THREADS = 64
 #: More than .NET has at once (one per CPU): with 2 threads, 32 bodies of 0.5 ms at a time took 2.8 times as
-#: long as on an executor, with 8 threads 0.7 times. Threads that nobody needs are not started.
+#: long as on an executor, with 8 threads 0.7 times. A thread is started only when there is work for it.
 MIN_THREADS = 8
 IDLE = 20.0
 GATE = 0.5
@@ -76,8 +76,8 @@ class IOThreadPool(PoolCore):
 
     The first packet starts a thread, and so does each further one that finds no idle thread, up to
     `min_threads`. Beyond that, one thread is started per `gate` seconds while packets wait and none was
-    taken, or while fewer than `min_threads` threads are not blocked.
-    A thread that had nothing to do for `idle` seconds ends; the last one stays.
+    taken, or while fewer than `min_threads` threads are not blocked. A thread that had nothing to do for
+    `idle` seconds ends; the last one stays.
 
     The threads are daemons. The interpreter's exit waits a few seconds for what runs, and not for more.
 
@@ -214,8 +214,7 @@ class IOThreadPool(PoolCore):
             return self._poller.port
 
     def bind(self, file: Any, callback: Callable[[Packet], object]) -> None:
-        """Bind `file` to ``port``: an IO thread calls ``callback(packet)`` for each operation on it that has
-        ended.
+        """Bind `file` to ``port``: an IO thread calls ``callback(packet)`` for each completed operation.
 
         Args:
             file: a socket, a file object or a descriptor; ``port.unbind`` is the counterpart.
@@ -271,7 +270,7 @@ class IOThreadPool(PoolCore):
             self._ends()
 
     def _ends(self) -> None:
-        """On a thread, at its end: who waits for the last one to end waits for all."""
+        """Called by a thread at its end. Each waits for the one before it: joining the last one joins all."""
         me = threading.current_thread()
         with self._lock:
             before, self._last = self._last, me
@@ -405,9 +404,7 @@ _making = threading.Lock()
 
 
 def default_pool() -> IOThreadPool:
-    """The pool of this process, made at the first call, for what belongs to no loop of ours.
-    Do not close it.
-    """
+    """The pool of this process for calls that belong to no loop of ours. Do not close it."""
     global _default
     with _making:
         if _default is None or _default._forked():
