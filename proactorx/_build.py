@@ -22,6 +22,7 @@ LINUX = (
 )
 WINDOWS = (
     "drivers.iocp.driver",
+    "drivers.iocp.encode",
     "port.binding_windows",
     "port.kernel_operations",
     "port.completion_port_windows",

@@ -45,6 +45,7 @@ WINDOWS_ONLY = tuple(
     f"proactorx.{name}"
     for name in (
         "drivers.iocp.driver",
+        "drivers.iocp.encode",
         "port.binding_windows",
         "port.kernel_operations",
         "port.completion_port_windows",

@@ -20,25 +20,25 @@ cdef class Driver:
     cdef double waited               # seconds that `stop` has waited for ops which are in flight still
     cdef object __weakref__
 
-    # What every driver does.
+    # What every driver does, and close().  docs/pages/design/drivers.md has the same list.
     cdef int open(self) except -1
     cdef int submit(self, Op op) except -1
     cdef int cancel(self, Op op) except -1
     cdef int wait(self, int64_t timeout_ns) except -1
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil
     cdef int wake(self) noexcept nogil
-    cdef bint may_have_packets(self, uint32_t callbacks) noexcept
     cdef int start(self) except -1
     cdef int stop(self) except -1
 
-    # How a packet is finished when its turn comes.
+    # What has a default, which says that there is nothing to do.
+    cdef bint may_have_packets(self, uint32_t callbacks) noexcept
+    cdef int flush_submissions(self) except -1
     cdef int perform(self, Op op, Packet *packet) except -1
     cdef int continues(self, Op op, Packet *packet) except -1
     cdef void give_back(self, Packet *packet) noexcept
     cdef int quiesce(self, Op op) except -1
     cdef int resume(self, Op op) except -1
     cdef int forget(self, int fd) except -1
-    cdef int settle(self) except -1
     cdef int new_file(self, int fd) except -1
     cdef bint adopt_file(self, int fd) except -1
 

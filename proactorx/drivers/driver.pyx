@@ -37,7 +37,9 @@ cdef class Driver:
         queue_free(&self.queue)
 
     cdef int open(self) except -1:
-        """Make the facility, at the first op or the first wait: a loop that never needs I/O costs no descriptor.
+        """Make the facility, at the first op or the first wait.
+
+        A loop that never needs I/O costs no descriptor.
 
         Raises OSError where the system refuses; the port may then go on with another driver.
         """
@@ -72,53 +74,53 @@ cdef class Driver:
         return -1
 
     cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
-        """Whether `wait(0)` may find something, after `callbacks` more have run since it was last asked."""
+        """Say whether `wait(0)` may find something, after `callbacks` more have run since it was last asked."""
         return True
 
     cdef int start(self) except -1:
-        """This thread will drive the loop from now on."""
+        """Take over: this thread drives the loop from now on."""
         return 0
 
     cdef int stop(self) except -1:
-        """This thread will not drive the loop any more."""
+        """Leave off: this thread does not drive the loop any more."""
         return 0
 
     cdef int perform(self, Op op, Packet *packet) except -1:
-        """Finish a PACKET_READY: make the system call.  0 when there is nothing to tell the op."""
+        """Finish a PACKET_READY: make the system call.  0: there is nothing to tell the op."""
         raise NotImplementedError("Driver.perform")
 
     cdef int continues(self, Op op, Packet *packet) except -1:
-        """A packet without MORE has come for an op that nobody cancelled.
+        """Say whether an op that nobody cancelled goes on after a packet without MORE.
 
         0: the op is done.  1: it goes on, tell it what the packet says.  2: it goes on, the packet says nothing.
         """
         return 0
 
     cdef void give_back(self, Packet *packet) noexcept:
-        """The bytes of a PACKET_BUFFER have been used."""
+        """Take back the memory of a PACKET_BUFFER, whose bytes have been used."""
 
     cdef int quiesce(self, Op op) except -1:
-        """A paused op got a packet: stop listening on its behalf until `resume`."""
+        """Stop listening on behalf of a paused op that got a packet."""
         return 0
 
     cdef int resume(self, Op op) except -1:
-        """The op's owner wants packets again."""
+        """Listen again: the owner of the op wants packets."""
         return 0
 
     cdef int forget(self, int fd) except -1:
-        """`fd`, on which no op is in flight, is about to be closed."""
+        """Drop what is known of `fd`, which is about to be closed and has no op in flight."""
         return 0
 
     cdef int new_file(self, int fd) except -1:
-        """`fd` is a file that was opened a moment ago: an op that still waits on its number ends with EBADF."""
+        """End ops that still wait on the number of `fd`, a file that was opened a moment ago, with EBADF."""
         return 0
 
     cdef bint adopt_file(self, int fd) except -1:
-        """Whether reads and writes of this file may be submitted; asked once, before the first."""
+        """Say whether reads and writes of this file may be submitted; asked once, before the first."""
         return True
 
-    cdef int settle(self) except -1:
-        """Have the kernel act on what was asked of it now, without waiting and without dispatching anything."""
+    cdef int flush_submissions(self) except -1:
+        """Have the kernel act now on what was asked of it, without waiting and without dispatching anything."""
         return 0
 
     def close(self):

@@ -109,7 +109,7 @@ cdef class LoopPort:
             return False
         try:
             self.driver.cancel(op)
-            self.driver.settle()
+            self.driver.flush_submissions()
         except RuntimeError:
             return False  # a ring, which belongs to the thread that drove it last
         return True

@@ -122,7 +122,7 @@ cdef class SharedDriver(Operations):
                 self.inner.dispatch(queue_count(&driver.queue))
             if not driver.opened:
                 return 0
-            driver.settle()
+            driver.flush_submissions()
             if not queue_count(&driver.queue):
                 return 0
 

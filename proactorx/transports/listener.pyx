@@ -73,7 +73,7 @@ cdef class Listener(Op):
         if self.state == IN_FLIGHT:
             self.port.cancel(self)
             # From now on clients are to be refused: have the kernel let go at once.
-            self.port.driver.settle()
+            self.port.driver.flush_submissions()
         if not self.kernel.in_kernel:
             self._release()
 

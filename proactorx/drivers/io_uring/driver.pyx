@@ -328,7 +328,7 @@ cdef class UringDriver(EpollSet):
             self.push(op, -ECANCELED, 0)
         return 0
 
-    cdef int settle(self) except -1:
+    cdef int flush_submissions(self) except -1:
         if self.opened and not self.closed and not self.forked and px_ring_unsent(&self.ring):
             self._enter(0, 0)
         return 0

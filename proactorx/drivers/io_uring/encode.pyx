@@ -90,3 +90,8 @@ cdef void encode(Op op, px_sqe *entry) noexcept:
     entry.fd = op.fd
     entry.user_data = <uint64_t><uintptr_t><void *>op
     encoders[op.kind](op, entry)
+
+
+def cells():
+    """The kinds of op that the ring does, by their numbers in ``constants``."""
+    return [kind for kind in range(KINDS) if has_cell(kind)]

@@ -1,6 +1,6 @@
-from proactorx.drivers.readiness.driver import ReadinessDriver
+from proactorx.drivers.iocp.encode import OverlappedCalls
 
-class IocpDriver(ReadinessDriver):
+class IocpDriver(OverlappedCalls):
     polls_in_kernel: int
     binds: bool
     def __init__(

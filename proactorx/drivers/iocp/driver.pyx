@@ -14,28 +14,28 @@ Readiness (add_reader, writable transports, datagrams) is a poll request on the 
 thread that waits in select(), see ``sys/pollthread.h``.  Both answer with a packet, once: levels are made by asking
 again before the next wait, so that what callbacks have changed meanwhile costs nothing.
 
+What the kernel is asked for each kind of op, and how that ends, is in ``encode.pyx``.
+
 See "I/O Completion Ports", GetQueuedCompletionStatusEx, SetFileCompletionNotificationModes, CancelIoEx (Microsoft).
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
-from proactorx.sys.iocp cimport *
+from libc.string cimport memset
+from proactorx.drivers.iocp.encode cimport OverlappedCalls, flight_of, has_cells
 from proactorx.drivers.readiness.driver cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
-from proactorx.sys.errnos cimport EBADF, ECANCELED, ECONNABORTED, EOPNOTSUPP, EWOULDBLOCK
+from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT, ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, FILE_STEP, IN_FLIGHT, NEW, Op, PACKET_BUFFER, PACKET_LATE,
-    PACKET_MORE, PACKET_READY, POLL, Packet, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO,
-    TRANSMIT, WRITE, queue_count, set_state,
+    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, POLL, Packet, READ, SEND, TRANSMIT,
+    WRITE, queue_count, set_state,
 )
 from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
+from proactorx.sys.errnos cimport ECANCELED, EOPNOTSUPP
+from proactorx.sys.iocp cimport *
 from proactorx.sys.pollthread cimport px_thread, px_thread_ask, px_thread_cancel, px_thread_new, px_thread_stop
-from proactorx.sys.socket cimport (
-    POLLERR, POLLHUP, POLLIN, POLLOUT, PX_SOCKET, WSAEMSGSIZE, WSAENOTSOCK, closesocket, px_message, px_pollable,
-    px_sendmsg, sockaddr,
-)
+from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLIN, POLLOUT, PX_SOCKET, px_pollable
 
 import ctypes
 import time
@@ -43,32 +43,19 @@ import time
 cdef enum:
     BY_PACKET = 0          # Op.kernel.mode: the kernel does it
     BY_READINESS = 1       # it is polled, and the system call is made here
-    ACCEPTS_IN_A_ROW = 64  # connections of one listener that are taken without looking at anything else
 
 # How long close() waits for the answers of polls that it has cancelled.
 CLOSE_DEADLINE = 2.0
 
 
-cdef inline px_overlapped *flight_of(Op op) noexcept:
-    return <px_overlapped *>&op.flight
-
-
-cdef class IocpDriver(ReadinessDriver):
-    cdef HANDLE port
+cdef class IocpDriver(OverlappedCalls):
     cdef OVERLAPPED_ENTRY entries[PX_ENTRIES]
-    cdef px_calls calls
-    cdef unsigned char *bound    # of each handle: PX_BOUND and so on
-    cdef px_poll **polls         # of each handle
-    cdef int handle_count        # how many the two tables are for
-    cdef list waiting            # ops that are to be given to the kernel before the next wait
+    cdef px_poll **polls         # of each handle, as many as `bound`
     cdef list asking             # handles whose polls are to be asked
     cdef list afds               # (HANDLE, number of sockets)
     cdef px_thread *thread
-    cdef list buffers            # free ones of PX_BUFFER bytes
-    cdef int lent                # buffers that are in use
-    cdef int most                # so many may be lent to streams that wait
     cdef readonly int polls_in_kernel
-    cdef bint use_afd, skip
+    cdef bint use_afd
     cdef int wakers              # threads that are about to wake this one
     cdef int waking              # a wake-up's packet is on the way
     cdef public bint binds
@@ -76,10 +63,8 @@ cdef class IocpDriver(ReadinessDriver):
     def __cinit__(self, *args, **kwargs):
         self.name = "iocp"
         self.native_files = 1 << READ | 1 << WRITE
-        self.waiting = []
         self.asking = []
         self.afds = []
-        self.buffers = []
 
     def __init__(self, *, bint afd=True, bint skip=True, int buffers=256, bint binds=True):
         self.use_afd = afd
@@ -132,34 +117,15 @@ cdef class IocpDriver(ReadinessDriver):
             self.bound[fd] = <unsigned char>bits
         return bits or self.bound[fd]
 
-    cdef char *take_buffer(self) except NULL:
-        cdef char *buffer
-        self.lent += 1
-        if self.buffers:
-            return <char *><uintptr_t>self.buffers.pop()
-        buffer = <char *>PyMem_Malloc(PX_BUFFER)
-        if buffer == NULL:
-            self.lent -= 1
-            raise MemoryError
-        return buffer
-
-    cdef void put_buffer(self, char *buffer) noexcept:
-        if buffer != NULL:
-            self.lent -= 1
-            self.buffers.append(<uintptr_t>buffer)
-
-    cdef void give_back(self, Packet *packet) noexcept:
-        self.put_buffer(packet.data)
-
     # -------------------------------------------------------------------------------------------------- submission
 
     cdef int submit(self, Op op) except -1:
         if op.state != NEW:
             raise RuntimeError("an operation is submitted once")
         op.kernel.mode = BY_READINESS
-        if op.kind == READ or op.kind == WRITE:
+        if px_kinds[op.kind].on == PX_ON_FILE and has_cells(op.kind):
             return self.start_packet(op)
-        if op.fd < 0 or op.fd > LARGEST_FD or op.kind == RECV_DGRAMS or (
+        if op.fd < 0 or op.fd > LARGEST_FD or not (has_cells(op.kind) or op.kind == DISCONNECT) or (
                 op.kind == POLL and (op.direct or not px_is_file(op.fd))):
             return ReadinessDriver.submit(self, op)
         self.slot_of(op.fd)
@@ -186,173 +152,6 @@ cdef class IocpDriver(ReadinessDriver):
         self.track(op)
         return self.begin(op)
 
-    cdef bint skips(self, Op op) noexcept:
-        """Whether no packet comes when it succeeds at once."""
-        return self.skip if op.kind == READ or op.kind == WRITE else self.bound[op.fd] & PX_SKIPS
-
-    cdef int begin(self, Op op) except -1:
-        """Give `op` to the kernel; what it answers at once is queued."""
-        cdef px_overlapped *flight = flight_of(op)
-        cdef int started = self.call(op, flight), tries = ACCEPTS_IN_A_ROW
-        op.armed = True
-        while started == PX_AT_ONCE and self.skips(op):
-            self.ended(op, <uint32_t>_transferred(&flight.overlapped))
-            if op.armed or op.kind != ACCEPT:
-                return 0
-            # Others are likely to be in the backlog.
-            tries -= 1
-            if not tries:
-                self.waiting.append(op)
-                return 0
-            started = self.call(op, flight)
-            op.armed = True
-        if started == PX_NO_PACKET:
-            return self.push(op, <int>_transferred(&flight.overlapped), PACKET_LATE)
-        if started < 0:
-            self.put_buffer(flight.buffer)
-            flight.buffer = NULL
-            return self.push(op, started, PACKET_LATE)
-        op.kernel.in_kernel = True
-        Py_INCREF(op)  # the kernel's reference
-        return 0
-
-    cdef int call(self, Op op, px_overlapped *flight) except? -1:
-        """Make the overlapped call of `op`."""
-        cdef int kind = op.kind, fd = op.fd
-        cdef bint file = self.handle_count > fd and self.bound[fd] & PX_FILE
-        cdef ssize_t n
-        flight.op = <void *>op
-        flight.buffer = NULL
-        _set_transferred(&flight.overlapped, 0)
-        if kind == RECV_STREAM and (op.direct or self.lent >= self.most) and not file:
-            # Nothing is received: it ends when there is something to receive.
-            return px_begin_recv(fd, flight, NULL, 0)
-        if kind == RECV_STREAM or kind == RECV:
-            if kind == RECV and not op.want():
-                return px_pollable(fd) or PX_NO_PACKET
-            flight.buffer = self.take_buffer()
-            n = PX_BUFFER if kind == RECV_STREAM else min(op.want(), <ssize_t>PX_BUFFER)
-            return px_begin_read(fd, flight, flight.buffer, n) if file else px_begin_recv(fd, flight, flight.buffer, n)
-        if kind == RECV_INTO:
-            if not op.want():
-                return px_pollable(fd) or PX_NO_PACKET
-            if file:
-                return px_begin_read(fd, flight, op.buffer(), op.want())
-            return px_begin_recv(fd, flight, op.buffer(), op.want())
-        if kind == READ:
-            return px_begin_read_at(fd, flight, op.buffer(), min(op.want(), <ssize_t>FILE_STEP), op.position)
-        if kind == WRITE:
-            return px_begin_write_at(fd, flight, op.buffer(), min(op.want(), <ssize_t>FILE_STEP), op.position)
-        if kind == SEND:
-            return px_begin_write(fd, flight, op.buffer(), op.want())
-        if kind == RECV_FROM:
-            # Always with room for the largest: a datagram that is cut off ends in an error on some paths and posts a
-            # packet all the same on others.
-            flight.buffer = self.take_buffer()
-            return px_begin_recvfrom(fd, flight, flight.buffer, PX_BUFFER, <px_message *>op.message())
-        if kind == SEND_TO:
-            n = px_sendmsg(fd, &(<px_message *>op.message()).header)
-            if n != -EWOULDBLOCK:
-                _set_transferred(&flight.overlapped, n if n > 0 else 0)
-                return PX_NO_PACKET if n >= 0 else <int>n
-            return px_begin_sendto(fd, flight, <px_message *>op.message())
-        if kind == TRANSMIT:
-            return px_begin_transmit(&self.calls, fd, flight, op.events, op.want(), op.position)
-        if kind == POLL:
-            return px_begin_wait(self.port, fd, flight)
-        if kind == CONNECT and not file:
-            return px_begin_connect(&self.calls, fd, flight, <const sockaddr *>op.buffer(), <int>op.want())
-        if kind == CONNECT:
-            return px_begin_serve(fd, flight)
-        flight.buffer = self.take_buffer()
-        return px_begin_accept(&self.calls, fd, flight, flight.buffer)
-
-    # ------------------------------------------------------------------------------------------------------- the end
-
-    cdef int ended(self, Op op, uint32_t count) except -1:
-        """The kernel has done with `op`: queue what came of it."""
-        cdef px_overlapped *flight = flight_of(op)
-        cdef int kind = op.kind, error = px_ended(flight.overlapped.Internal)
-        cdef char *buffer = flight.buffer
-        flight.buffer = NULL
-        if error == -ECANCELED and op.state == IN_FLIGHT:
-            error = -ECONNABORTED  # not by us: the handle was closed
-        if kind == ACCEPT or kind == ACCEPT_ONE:
-            self.put_buffer(buffer)
-            return self.accepted(op, error)
-        if kind == POLL:
-            px_end_wait(flight)
-            return self.push(op, POLLIN, PACKET_LATE)
-        if kind == CONNECT:
-            if not error and not self.bound[op.fd] & PX_FILE:
-                error = px_connected(op.fd)
-            return self.push(op, error, PACKET_LATE)
-        if kind == TRANSMIT:
-            op.took(count)  # also of one that failed half-way
-            return self.push(op, error or <int>count, PACKET_LATE)
-        if kind == READ or kind == WRITE:
-            if op.took(count) and count and not error and op.state == IN_FLIGHT:
-                # In the next turn: what the cache has was copied by this thread.
-                op.armed = False
-                self.waiting.append(op)
-                return 0
-            return self.push(op, error or <int>count, PACKET_LATE)
-        if kind == SEND or kind == SEND_TO or kind == RECV_INTO:
-            if not error and op.took(count) and op.state == IN_FLIGHT and count:
-                op.armed = False
-                return self.begin(op)
-            return self.push(op, error or <int>count, PACKET_LATE)
-        if kind == RECV_STREAM and buffer == NULL and not error and op.state == IN_FLIGHT:
-            op.armed = False
-            return self.push(op, POLLIN, PACKET_READY | PACKET_MORE)
-        if kind == RECV_STREAM and buffer == NULL and not error:
-            error = -ECANCELED  # nothing was received
-        if kind == RECV_FROM:
-            error = self.datagram(op, buffer, &count, error)
-        if error or (kind == RECV_FROM and op.buffer() != NULL):
-            self.put_buffer(buffer)
-            return self.push(op, error or <int>count, PACKET_LATE)
-        if kind == RECV_STREAM and count and op.state == IN_FLIGHT:
-            op.armed = False
-            self.waiting.append(op)
-            return self.push(op, <int>count, PACKET_BUFFER | PACKET_MORE, buffer)
-        return self.push(op, <int>count, PACKET_BUFFER, buffer)
-
-    cdef int datagram(self, Op op, char *buffer, uint32_t *count, int error):
-        """Of RECV_FROM: its address and, where the op has memory of its own, the bytes.  0 or -errno."""
-        cdef uint32_t room = <uint32_t>min(op.want(), <ssize_t>PX_BUFFER)
-        if error:
-            return error
-        (<px_message *>op.message()).header.msg_namelen = flight_of(op).name_size
-        if op.buffer() != NULL:
-            memcpy(op.buffer(), buffer, min(count[0], room))
-        if count[0] > room:
-            return -WSAEMSGSIZE  # as recvfrom() says of it
-        return 0
-
-    cdef int accepted(self, Op op, int error) except -1:
-        cdef px_overlapped *flight = flight_of(op)
-        cdef int fd
-        if error:
-            closesocket(<size_t>flight.other)
-            if op.state != IN_FLIGHT or error == -WSAENOTSOCK:
-                return self.push(op, error, PACKET_LATE)
-        else:
-            fd = px_accepted(op.fd, flight)
-            if fd >= 0 and op.state == IN_FLIGHT and op.kind == ACCEPT:
-                op.armed = False
-                return self.push(op, fd, PACKET_MORE)
-            if fd >= 0 and op.kind == ACCEPT:
-                self.push(op, fd, PACKET_MORE)  # it came before the cancel
-                return self.push(op, -ECANCELED, PACKET_LATE)
-            if fd >= 0 or op.state != IN_FLIGHT:
-                return self.push(op, fd, PACKET_LATE)
-        # A client that had gone before it was accepted (ERROR_NETNAME_DELETED and others): no matter of the listener's.
-        # Where it is the listener that is gone, the next call says so.
-        op.armed = False
-        self.waiting.append(op)
-        return 0
-
     # --------------------------------------------------------------------------------------------------- cancelling
 
     cdef int cancel(self, Op op) except -1:
@@ -374,7 +173,7 @@ cdef class IocpDriver(ReadinessDriver):
             CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped)
         return 0
 
-    cdef int settle(self) except -1:
+    cdef int flush_submissions(self) except -1:
         return self.reap(0)
 
     cdef int quiesce(self, Op op) except -1:
@@ -394,7 +193,7 @@ cdef class IocpDriver(ReadinessDriver):
         cdef int told
         if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.perform(self, op, packet)
-        told = perform_call(op, packet, self.hot)
+        told = perform_call(op, &px_kinds[op.kind], packet, self.hot)
         if not told or packet.flags & PACKET_MORE:
             self.waiting.append(op)
         return told
@@ -648,13 +447,3 @@ cdef class IocpDriver(ReadinessDriver):
             CloseHandle(self.port)
         PyMem_Free(self.bound)
         PyMem_Free(self.polls)
-
-
-# InternalHigh: the number of bytes that were moved.
-
-cdef inline size_t _transferred(OVERLAPPED *overlapped) noexcept:
-    return (<size_t *>overlapped)[1]
-
-
-cdef inline void _set_transferred(OVERLAPPED *overlapped, size_t count) noexcept:
-    (<size_t *>overlapped)[1] = count

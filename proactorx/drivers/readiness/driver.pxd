@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
+from proactorx.ops.kinds cimport px_kind
 from proactorx.ops.op cimport Op, Packet
 from proactorx.sys.event cimport px_waker
 
@@ -30,7 +31,7 @@ cdef class ReadinessDriver(Driver):
     cdef int enqueue(self, Op op) except -1
     cdef int unlink(self, Op op, bint lazily=*) except -1
 
-cdef int perform_call(Op op, Packet *packet, char *hot) except -1
+cdef int perform_call(Op op, const px_kind *row, Packet *packet, char *hot) except -1
 
 cdef class PythonReadinessDriver(ReadinessDriver):
     cdef px_waker waker      # one end of a socket pair

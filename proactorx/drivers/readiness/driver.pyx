@@ -29,9 +29,8 @@ cdef inline bint waits_to_write(Op op) noexcept:
     return px_kinds[op.kind].direction == PX_OUT
 
 
-cdef int perform_call(Op op, Packet *packet, char *hot) except -1:
+cdef int perform_call(Op op, const px_kind *row, Packet *packet, char *hot) except -1:
     """Make the system call of a ready op.  0: nothing came of it; 1: `packet` tells what."""
-    cdef const px_kind *row = &px_kinds[op.kind]
     cdef px_call call
     cdef ssize_t n
     if op.stale():
@@ -245,7 +244,7 @@ cdef class ReadinessDriver(Driver):
         packet.res = 0
         packet.flags = 0
         packet.data = NULL
-        if px_kinds[op.kind].serial and perform_call(op, &packet, self.hot) and packet.res < 0:
+        if px_kinds[op.kind].serial and perform_call(op, &px_kinds[op.kind], &packet, self.hot) and packet.res < 0:
             error = -packet.res
         self.track(op)
         return self.push(op, -error, PACKET_LATE)
@@ -277,7 +276,7 @@ cdef class ReadinessDriver(Driver):
         while item != NULL:
             op = <Op>item
             item = op.line.next
-            if not px_kinds[op.kind].serial:
+            if op.kind == POLL:
                 if not op.ready and mask & (op.events | POLLERR | POLLHUP):
                     self.push(op, mask, PACKET_READY | PACKET_MORE)
             elif not served and mask & (direction | POLLERR | POLLHUP):
@@ -287,21 +286,22 @@ cdef class ReadinessDriver(Driver):
         return 0
 
     cdef int perform(self, Op op, Packet *packet) except -1:
-        cdef int told, burst = px_kinds[op.kind].burst
+        cdef const px_kind *row = &px_kinds[op.kind]
+        cdef int told
         if not op.armed:
             return 0
-        told = perform_call(op, packet, self.hot)
-        if burst:
+        told = perform_call(op, row, packet, self.hot)
+        if row.burst:
             # Others are likely to be in the backlog: a few are served in the same turn.  Not until EAGAIN: others may
             # share the listener, and its connections are one source among others.
             op.events = op.events + 1 if told and packet.flags & PACKET_MORE else 0
-            if op.events % burst:
+            if op.events % row.burst:
                 self.push_next(op, 0, PACKET_READY | PACKET_MORE)
         if not told:
             return 0
         if not packet.flags & PACKET_MORE:
             # After a receive comes another one, most of the time: what the facility was asked for stays.
-            self.unlink(op, self.lazy and px_kinds[op.kind].direction == PX_IN and op.kind != RECV_STREAM)
+            self.unlink(op, self.lazy and row.direction == PX_IN and op.kind != RECV_STREAM)
         return 1
 
     cdef int quiesce(self, Op op) except -1:

@@ -1,0 +1,3 @@
+from proactorx.drivers.readiness.driver import ReadinessDriver
+
+class OverlappedCalls(ReadinessDriver): ...
