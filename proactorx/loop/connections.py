@@ -74,12 +74,41 @@ class Connections(asyncio.BaseEventLoop):
         return not isinstance(sock, socket.socket) or sock in self._lent
 
     async def create_connection(self, *args: Any, sock: socket.socket | None = None, **kwargs: Any) -> Any:
-        """``BaseEventLoop``'s."""
+        """Open a stream connection, as ``asyncio.BaseEventLoop.create_connection`` does, with the same
+        arguments.
+
+        A socket that you pass in stays yours: it is neither held by a ring nor closed when the protocol
+        factory raises.
+
+        Args:
+            sock: a connected, non-blocking stream socket to use instead of a new one.
+
+        Returns:
+            (transport, protocol).
+
+        Raises:
+            OSError: no address could be connected to, or the TLS handshake failed.
+            ValueError: the arguments contradict each other.
+            RuntimeError: `sock` is used by another transport.
+        """
         self._lend(sock)
         return await super().create_connection(*args, sock=sock, **kwargs)
 
     async def connect_accepted_socket(self, protocol_factory: Any, sock: socket.socket, **kwargs: Any) -> Any:
-        """``BaseEventLoop``'s."""
+        """Wrap a connection that was accepted outside of asyncio, as
+        ``BaseEventLoop.connect_accepted_socket`` does.
+
+        Args:
+            protocol_factory: called without arguments; returns the protocol.
+            sock: the connected stream socket, which stays yours; see ``create_connection``.
+
+        Returns:
+            (transport, protocol).
+
+        Raises:
+            OSError: the TLS handshake failed.
+            ValueError: `sock` is not a stream socket, or a time-out was given without ``ssl``.
+        """
         self._lend(sock)
         return await super().connect_accepted_socket(protocol_factory, sock, **kwargs)
 
@@ -155,11 +184,25 @@ class Connections(asyncio.BaseEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> TLSTransport:
-        """Secure a connection that is in use: a new transport for `protocol`, once the handshake is done.
+        """Upgrade a connection to TLS; see ``asyncio.loop.start_tls``.
+
+        Args:
+            transport: of ``create_connection``, of a server, or of an earlier ``start_tls``; do not use it
+                afterwards.
+            protocol: the protocol of the new transport.
+            sslcontext: an ``ssl.SSLContext``.
+            server_side: whether to take the server's part in the handshake.
+            server_hostname: the name that the peer's certificate must be for; client side only.
+            ssl_handshake_timeout: seconds until the handshake is given up; default: 60.
+            ssl_shutdown_timeout: seconds that ``close`` waits for the peer's close_notify; default: 30.
+
+        Returns:
+            The new transport, once the handshake is done.
 
         Raises:
-            TypeError: no ``SSLContext``, or a transport that cannot be secured.
-            OSError: the handshake failed, or was not done in time; the connection is closed.
+            TypeError: `sslcontext` is no ``SSLContext``, or `transport` cannot be upgraded.
+            ValueError: a time-out is not positive.
+            OSError: the handshake failed, or took too long; the connection is closed.
         """
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
@@ -211,8 +254,18 @@ class Connections(asyncio.BaseEventLoop):
     # ------------------------------------------------------------------------------------------------ servers
 
     async def create_server(self, *args: Any, start_serving: bool = True, **kwargs: Any) -> asyncio.Server:
-        """``BaseEventLoop``'s, without the turn that it lets pass: who is cancelled there has a server and
-        not its name."""
+        """Start a stream server, as ``asyncio.BaseEventLoop.create_server`` does, with the same arguments.
+
+        Unlike stock asyncio it does not yield to the loop between listening and returning, where a cancelled
+        caller would lose a server that is already listening.
+
+        Args:
+            start_serving: whether to accept connections at once.
+
+        Raises:
+            OSError: an address cannot be bound.
+            ValueError: the arguments contradict each other, or ``sock`` is not a stream socket.
+        """
         server: Any = await super().create_server(*args, start_serving=False, **kwargs)
         if start_serving:
             self._serve(server, kwargs.get("sock"))
@@ -302,7 +355,19 @@ class Connections(asyncio.BaseEventLoop):
         async def create_unix_connection(
             self, *args: Any, sock: socket.socket | None = None, **kwargs: Any
         ) -> Any:
-            """asyncio's own."""
+            """Open a stream connection to a Unix socket, as ``asyncio.loop.create_unix_connection`` does.
+
+            Args:
+                sock: a connected, non-blocking Unix stream socket to use instead of a path; see
+                    ``create_connection``.
+
+            Returns:
+                (transport, protocol).
+
+            Raises:
+                OSError: the path cannot be connected to.
+                ValueError: the arguments contradict each other.
+            """
             self._lend(sock)
             create: Any = asyncio.SelectorEventLoop.create_unix_connection
             return await create(self, *args, sock=sock, **kwargs)
@@ -310,7 +375,13 @@ class Connections(asyncio.BaseEventLoop):
         async def create_unix_server(
             self, *args: Any, start_serving: bool = True, **kwargs: Any
         ) -> asyncio.Server:
-            """asyncio's own, and see ``create_server``."""
+            """Start a server on a Unix socket, as ``asyncio.loop.create_unix_server`` does; see
+            ``create_server``.
+
+            Raises:
+                OSError: the path cannot be bound.
+                ValueError: the arguments contradict each other.
+            """
             create: Any = asyncio.SelectorEventLoop.create_unix_server
             server = await create(self, *args, start_serving=False, **kwargs)
             if start_serving:
@@ -320,15 +391,20 @@ class Connections(asyncio.BaseEventLoop):
     else:
 
         async def create_unix_connection(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            """Not here.
+            """Not available.
 
             Raises:
-                NotImplementedError: Python has no Unix sockets on this system; Windows has named pipes.
+                NotImplementedError: always: Python has no Unix sockets on Windows.  Use
+                    ``create_pipe_connection``.
             """
             raise NotImplementedError(f"create_unix_connection: {_NO_UNIX}")
 
         async def create_unix_server(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            """Not here; see ``create_unix_connection``."""
+            """Not available; see ``create_unix_connection``.
+
+            Raises:
+                NotImplementedError: always.
+            """
             raise NotImplementedError(f"create_unix_server: {_NO_UNIX}")
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:

@@ -65,17 +65,19 @@ cdef class LoopCore(TimerQueue):
             raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
 
     def call_soon(self, callback, *args, context=None):
-        """Call `callback` with `args` in the next turn.
+        """Call ``callback(*args)`` in the next turn, in the order of the calls to ``call_soon``.
 
         Args:
             callback: what to call.
+            *args: its arguments.
             context: the ``contextvars.Context`` to call it in; default: a copy of the current one.
 
         Returns:
-            Handle: to cancel the call with.
+            Handle: cancels the call.
 
         Raises:
             RuntimeError: the loop is closed; in debug mode also when called from another thread.
+            TypeError: in debug mode, `callback` is a coroutine or not callable.
         """
         cdef Handle handle
         if self._closed:
@@ -88,10 +90,10 @@ cdef class LoopCore(TimerQueue):
         return handle
 
     def call_soon_threadsafe(self, callback, *args, context=None):
-        """``call_soon`` for other threads and signal handlers; wakes the loop where it sleeps.
+        """Call ``call_soon`` from another thread or from a signal handler, and wake the loop if it sleeps.
 
         Raises:
-            RuntimeError: the loop is closed.
+            RuntimeError: the loop is closed, or belongs to the parent of this forked process.
         """
         cdef Handle handle
         if self._closed:
@@ -108,7 +110,16 @@ cdef class LoopCore(TimerQueue):
         return handle
 
     def call_later(self, delay, callback, *args, context=None):
-        """Call `callback` after `delay` seconds.
+        """Call ``callback(*args)`` after `delay` seconds.
+
+        Args:
+            delay: seconds; the clock is that of ``loop.time()``.  At most 0: in the next turn.
+            callback: what to call.
+            *args: its arguments.
+            context: see ``call_soon``.
+
+        Returns:
+            TimerHandle: cancels the call.
 
         Raises:
             TypeError: `delay` is None.
@@ -120,7 +131,9 @@ cdef class LoopCore(TimerQueue):
         return self._call_at(self.now() + <double>delay, callback, args, context, "call_later")
 
     def call_at(self, when, callback, *args, context=None):
-        """Call `callback` at `when`, in seconds of ``loop.time()``; equal times are called in the order of the calls.
+        """Call ``callback(*args)`` at `when`, in seconds of ``loop.time()``; see ``call_later``.
+
+        Calls for the same time are made in the order in which they were scheduled.
 
         Raises:
             TypeError: `when` is None.
@@ -175,15 +188,15 @@ cdef class LoopCore(TimerQueue):
         return None
 
     def is_running(self):
-        """Whether the loop runs now."""
+        """Return whether the loop is running."""
         return self._thread_id is not None
 
     def is_closed(self):
-        """Whether ``close`` was called."""
+        """Return whether ``close`` was called."""
         return self._closed
 
     def create_future(self):
-        """A new ``asyncio.Future`` of this loop."""
+        """Return a new ``asyncio.Future`` that belongs to this loop."""
         return self.new_future()
 
     cdef object new_future(self):
@@ -192,9 +205,18 @@ cdef class LoopCore(TimerQueue):
         return Future(loop=self)
 
     def create_task(self, coro, **kwargs):
-        """Schedule a coroutine as an ``asyncio.Task``, or as what the task factory makes of it.
+        """Schedule a coroutine as an ``asyncio.Task``, or through the task factory if there is one.
 
-        The keyword arguments are those of this Python's ``asyncio.BaseEventLoop.create_task``.
+        Args:
+            coro: the coroutine.
+            **kwargs: those of this Python's ``asyncio.BaseEventLoop.create_task``: ``name``, ``context``,
+                ...
+
+        Returns:
+            The task.
+
+        Raises:
+            RuntimeError: the loop is closed.
         """
         if self._task_factory is None and not kwargs and not self._debug and self.only_loop is not None:
             return PyObject_Call(Task, (coro,), <PyObject *>self.only_loop)

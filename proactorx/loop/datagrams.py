@@ -48,7 +48,24 @@ class Datagrams(asyncio.BaseEventLoop):
         sock: socket.socket | None = None,
         **options: Any,
     ) -> tuple[DatagramTransport, asyncio.DatagramProtocol]:
-        """``BaseEventLoop``'s; and when the factory raises, the socket that was made for it is closed."""
+        """Open a datagram endpoint, as ``asyncio.BaseEventLoop.create_datagram_endpoint`` does.
+
+        If the factory raises, the socket that the loop made is closed; one that you passed in stays open.
+
+        Args:
+            protocol_factory: called without arguments; returns the protocol.
+            local_addr: the address to bind to, or None.
+            remote_addr: the address to connect to, or None.
+            sock: a non-blocking datagram socket to use instead; it stays yours.
+            **options: ``family``, ``proto``, ``flags``, ``reuse_port``, ``allow_broadcast``.
+
+        Returns:
+            (transport, protocol).
+
+        Raises:
+            OSError: an address cannot be bound, or connected to.
+            ValueError: the arguments contradict each other.
+        """
 
         def guarded() -> asyncio.DatagramProtocol:
             try:

@@ -64,15 +64,19 @@ class EventLoop(
 ):
     """An asyncio event loop whose I/O goes through a completion port.
 
+    It keeps the contract of ``asyncio.AbstractEventLoop`` as stock asyncio implements it (Python
+    documentation, "Event Loop"); docs/limits lists what differs.
+
     Args:
-        backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``, or
-        ``auto``. spin: seconds for which the loop may look for I/O before it sleeps.
-        It does so only while that pays; it
-            lowers latency where a core is free for it, and costs CPU time.  0: never.
+        backend: ``auto``, ``io_uring``, ``epoll``, ``select`` or, on Windows, ``iocp``; default:
+            ``$PROACTORX_BACKEND``, or ``auto``.
+        spin: seconds, 0 to 1, that the loop may poll for I/O before it sleeps.  It stops doing so while that
+            finds nothing.  Spinning lowers latency where a core is free for the loop, and costs CPU time.
+            0: never.
 
     Raises:
-        ValueError: `backend` is not a word of the above, or `spin` is negative.
-        BackendError: the named backend cannot run here; the message says why.
+        ValueError: `backend` is an unknown word, or `spin` is not between 0 and 1.
+        BackendError: the named backend cannot run here; the message gives the reason.
     """
 
     # BaseEventLoop's own, which typeshed leaves out.
@@ -100,7 +104,7 @@ class EventLoop(
         asyncio.BaseEventLoop.__init__(self)
 
     def backend_info(self) -> drivers.BackendInfo:
-        """What runs underneath, and why it was chosen."""
+        """Return the backend that runs, and why it was chosen: a ``BackendInfo``."""
         return self._choice.info
 
     def _fall_back(self, error: OSError) -> Driver:
@@ -122,9 +126,8 @@ class EventLoop(
         """Run until ``stop`` is called.
 
         Raises:
-            RuntimeError: the loop is closed, or running, or another loop runs in this thread,
-            or the loop belongs to
-                the parent of this (forked) process.
+            RuntimeError: the loop is closed or already running, another loop runs in this thread, or the
+                loop belongs to the parent of this forked process.
         """
         self._check_closed()
         self._check_running()
@@ -148,9 +151,10 @@ class EventLoop(
             sys.set_asyncgen_hooks(*old_hooks)
 
     def close(self) -> None:
-        """Close the loop: cancel what is in flight, wait for it to end, and free everything.
+        """Close the loop: cancel the operations in flight, wait for them to end, and free all resources.
 
-        Twice is allowed.
+        The wait takes at most 5 seconds; then the memory of what has not ended is leaked, and an error is
+        logged.  A second call has no effect.
 
         Raises:
             RuntimeError: the loop is running.
@@ -183,7 +187,12 @@ class EventLoop(
                 self.close()
 
     def set_debug(self, enabled: bool) -> None:
-        """Switch debug mode, also while the loop runs."""
+        """Switch debug mode on or off; the loop may be running.
+
+        Args:
+            enabled: whether to check threads and callbacks, log slow callbacks, and record where handles are
+                created.
+        """
         self._debug = enabled
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)

@@ -38,11 +38,11 @@ cdef class Handle:
         return events.Handle
 
     def get_context(self):
-        """The ``contextvars.Context`` that the callback runs in."""
+        """Return the ``contextvars.Context`` that the callback runs in."""
         return self._context
 
     def cancel(self):
-        """Do not call the callback; no effect when it has run already."""
+        """Cancel the call; has no effect once it has been made."""
         if not self._cancelled:
             self._cancelled = True
             if self._loop.runs_elsewhere():
@@ -63,7 +63,7 @@ cdef class Handle:
         self.let_go()
 
     def cancelled(self):
-        """Whether ``cancel`` was called."""
+        """Return whether ``cancel`` was called."""
         return self._cancelled
 
     cdef int run(self) except -1:
@@ -141,7 +141,7 @@ cdef class TimerHandle(Handle):
         return events.TimerHandle
 
     def when(self):
-        """When the callback is due, in seconds of ``loop.time()``."""
+        """Return the time of the call, in seconds of ``loop.time()``."""
         return self._when
 
     cdef int let_go(self) except -1:

@@ -25,10 +25,12 @@ class Lookups(Threads):
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        """``socket.getaddrinfo`` in a thread, with its result: getaddrinfo(3).
+        """Resolve a host name on an IO thread, getaddrinfo(3); arguments and result of
+        ``socket.getaddrinfo``.
 
         Raises:
             socket.gaierror: the name cannot be resolved.
+            RuntimeError: the loop is closed.
         """
         look: Any = socket.getaddrinfo
         if self.get_debug():
@@ -36,10 +38,12 @@ class Lookups(Threads):
         return await self.io_pool.call(self, look, host, port, family, type, proto, flags)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
-        """``socket.getnameinfo`` in a thread: getnameinfo(3).
+        """Look up the name of an address on an IO thread, getnameinfo(3); arguments and result of
+        ``socket.getnameinfo``.
 
         Raises:
-            socket.gaierror: the address has no name, and `flags` wants one.
+            socket.gaierror: the address has no name, and `flags` demands one.
+            RuntimeError: the loop is closed.
         """
         found: tuple[str, str] = await self.io_pool.call(self, socket.getnameinfo, sockaddr, flags)
         return found

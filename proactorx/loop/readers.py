@@ -52,31 +52,45 @@ class Readers(asyncio.BaseEventLoop):
     def add_reader(  # type: ignore[override]  # asyncio's returns a handle too, typeshed says None
         self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts
     ) -> Handle:
-        """Call `callback` in each turn in which `fd` (an int, or an object with ``fileno()``) can be read.
+        """Call `callback` in each turn in which `fd` is readable, poll(2) with POLLIN, in place of an
+        earlier callback.
+
+        Args:
+            fd: a descriptor, or an object with ``fileno()``.  It stays yours: close it whenever you like.
+            callback: what to call.
+            *args: its arguments.
+
+        Returns:
+            The handle of the callback.
 
         Raises:
             ValueError: `fd` is not a descriptor.
-            OSError: the descriptor cannot be waited for (a regular file, for one).
+            OSError: the kernel cannot wait for the file, for example EPERM for a regular one, epoll_ctl(2).
+            RuntimeError: the loop is closed, or a transport uses `fd`.
         """
         return self._watch(fd, POLLIN, callback, args)
 
     def remove_reader(self, fd: FileDescriptorLike) -> bool:
-        """Undo ``add_reader``; whether there was a callback.
+        """Remove the callback that ``add_reader`` set for `fd`.
+
+        Returns:
+            Whether there was one.
 
         Raises:
-            ValueError: `fd` is not a descriptor, nor an object that was given to ``add_reader`` before it was
-            closed.
+            ValueError: `fd` is neither a descriptor nor an object that was passed to ``add_reader`` before
+                it was closed.
+            RuntimeError: a transport uses `fd`.
         """
         return self._remove(fd, POLLIN)
 
     def add_writer(  # type: ignore[override]
         self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts
     ) -> Handle:
-        """Call `callback` in each turn in which `fd` can be written; see ``add_reader``."""
+        """Call `callback` in each turn in which `fd` is writable, POLLOUT of poll(2); see ``add_reader``."""
         return self._watch(fd, POLLOUT, callback, args)
 
     def remove_writer(self, fd: FileDescriptorLike) -> bool:
-        """Undo ``add_writer``; whether there was a callback.  See ``remove_reader``."""
+        """Remove the callback that ``add_writer`` set for `fd`; see ``remove_reader``."""
         return self._remove(fd, POLLOUT)
 
     def _remove(self, file: FileDescriptorLike, events: int) -> bool:

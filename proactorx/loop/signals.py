@@ -158,12 +158,17 @@ class Signals(asyncio.BaseEventLoop):
     # ----------------------------------------------------------------------------------------------- handlers
 
     def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
-        """Call `callback` in the loop when signal `sig` comes; only in the main thread.
+        """Call `callback` in the loop whenever signal `sig` arrives, in place of an earlier callback.
+
+        Args:
+            sig: the signal's number.
+            callback: what to call; not a coroutine.
+            *args: its arguments.
 
         Raises:
             TypeError: `callback` is a coroutine, or `sig` is not an int.
-            ValueError: `sig` is not a signal, or this is not the main thread.
-            RuntimeError: the signal cannot be caught.
+            ValueError: `sig` is not a signal's number, or this is not the main thread.
+            RuntimeError: the signal cannot be caught (SIGKILL, SIGSTOP: signal(7)), or the loop is closed.
         """
         if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
@@ -186,7 +191,15 @@ class Signals(asyncio.BaseEventLoop):
             raise
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Undo ``add_signal_handler``; whether there was a handler."""
+        """Remove the callback of `sig` and restore the signal's default action.
+
+        Returns:
+            Whether there was a callback.
+
+        Raises:
+            TypeError: `sig` is not an int.
+            ValueError: `sig` is not a signal's number.
+        """
         self._check_signal(sig)
         try:
             del self._signal_handlers[sig]

@@ -31,7 +31,23 @@ class Sockets:
         (<SocketTable?>self._socket_table).accepted.clear()
 
     async def sock_recv(self, sock, n):
-        """Receive at most `n` bytes, b"" at the end of the stream: recv(2)."""
+        """Receive up to `n` bytes: recv(2).
+
+        If the call is cancelled after bytes were received, the next receive on the socket returns them.
+
+        Args:
+            sock: a non-blocking socket, which stays yours.
+            n: the number of bytes, at least 0.
+
+        Returns:
+            The bytes received; ``b""`` at the end of the stream.
+
+        Raises:
+            OSError: the receive failed.
+            ValueError: `n` is negative; in debug mode also, `sock` is blocking.
+            TypeError: `sock` is an ``ssl.SSLSocket``.
+            RuntimeError: a transport uses the socket.
+        """
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
         cdef int fd = table.check(sock)
@@ -57,7 +73,15 @@ class Sockets:
         return result
 
     async def sock_recv_into(self, sock, buf):
-        """Receive into `buf`; the number of bytes, 0 at the end of the stream: recv(2)."""
+        """Receive into `buf`, which must not be resized before the call returns: recv(2).
+
+        Returns:
+            The number of bytes received; 0 at the end of the stream.
+
+        Raises:
+            TypeError: `buf` is read-only, or `sock` is an ``ssl.SSLSocket``.
+            OSError: the receive failed.
+        """
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
         cdef int fd = table.check(sock)
@@ -80,7 +104,12 @@ class Sockets:
         return result
 
     async def sock_sendall(self, sock, data):
-        """Send all of `data`: send(2).  It must not be changed before the call has returned."""
+        """Send all of `data`: send(2).  Do not change `data` before the call returns.
+
+        Raises:
+            OSError: the send failed; some of the data may have been sent.
+            TypeError: `sock` is an ``ssl.SSLSocket``.
+        """
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
         cdef int fd = table.check(sock)
@@ -101,10 +130,11 @@ class Sockets:
         table.ended(op)
 
     async def sock_connect(self, sock, address):
-        """Connect `sock` to `address`: connect(2).
+        """Connect `sock` to `address`: connect(2).  The name of an Internet host is resolved first.
 
         Raises:
-            OSError: the connection failed.
+            OSError: the connection failed; the message names the address.
+            socket.gaierror: the name cannot be resolved.
         """
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
@@ -142,7 +172,14 @@ class Sockets:
             raise OSError(error, f"Connect call failed {address}")
 
     async def sock_accept(self, sock):
-        """Accept one connection: (its non-blocking socket, the peer's address), accept(2)."""
+        """Accept one connection: accept(2).
+
+        Returns:
+            (a non-blocking socket, the address of the peer).
+
+        Raises:
+            OSError: accepting failed.
+        """
         cdef SocketTable table = self._socket_table
         cdef SocketOp op
         cdef int fd = table.check(sock)
@@ -175,7 +212,15 @@ class Sockets:
     # --------------------------------------------------------------------------------------------------- datagrams
 
     async def sock_recvfrom(self, sock, bufsize):
-        """Receive one datagram: (at most `bufsize` bytes of it, its sender's address), recvfrom(2)."""
+        """Receive one datagram: recvfrom(2).  Bytes beyond `bufsize` are lost.
+
+        Returns:
+            (the bytes, the address of the sender).
+
+        Raises:
+            OSError: the receive failed.
+            ValueError: `bufsize` is negative.
+        """
         cdef SocketTable table = self._socket_table
         if table.check(sock) not in table.receiving and not (table.received and sock in table.received):
             # A datagram that is there needs no op.

@@ -32,11 +32,19 @@ class Threads(asyncio.BaseEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
     ) -> asyncio.Future[_T]:
-        """Run ``func(*args)`` in an executor; None: the default one,
-        whose threads are called proactorx-worker-N.
+        """Run ``func(*args)`` in an executor.
+
+        Args:
+            executor: a ``concurrent.futures.Executor``; None: the loop's default one, with threads named
+                proactorx-worker-N.
+            func: what to call.
+            *args: its arguments.
+
+        Returns:
+            A future of the result.
 
         Raises:
-            RuntimeError: the loop is closed, or the default executor has been shut down.
+            RuntimeError: the loop is closed, or its default executor has been shut down.
         """
         if executor is None and self._default_executor is None and not self._executor_shutdown_called:
             self._check_closed()  # type: ignore[attr-defined]
@@ -45,8 +53,7 @@ class Threads(asyncio.BaseEventLoop):
 
     @property
     def io_pool(self) -> IOThreadPool:
-        """The loop's IO threads: an ``IOThreadPool``,
-        made when it is first asked for and closed with the loop.
+        """The ``IOThreadPool`` of the loop: created at the first use, closed with the loop.
 
         Raises:
             RuntimeError: the loop is closed.
