@@ -477,7 +477,7 @@ cdef class PoolCore:
             else:
                 self._report(error)
 
-    def _look(self):
+    def _sample_threads(self):
         """Called by the gate: why to start a thread, None, or ``"end"`` if nothing was queued for a while."""
         cdef IOThread thread
         cdef int stuck = 0

@@ -302,15 +302,15 @@ class IOThreadPool(PoolCore):
     def _watch(self) -> None:
         name_this_thread("proactorx-gate")
         try:
-            while (reason := self._next_look()) != "end":
+            while (reason := self._next_sample()) != "end":
                 if reason is not None:
                     self._start(reason)
         finally:
             self._ends()
 
-    def _next_look(self) -> str | None:
+    def _next_sample(self) -> str | None:
         self._bell.acquire(timeout=self._gate_period)
-        return self._look()
+        return self._sample_threads()
 
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):
