@@ -9,12 +9,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
-from proactorx.ops.op cimport FILE_STEP, FSYNC, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE
+from proactorx.ops.op cimport (
+    FILE_STEP, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE, px_call, px_kinds,
+)
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.clock cimport px_monotonic
 from proactorx.sys.file cimport (
-    AT_FDCWD, px_file_close, px_file_ends, px_file_open, px_file_read, px_file_seek, px_file_sync,
-    px_file_write,
+    AT_FDCWD, px_file_close, px_file_ends, px_file_seek,
 )
 from proactorx.sys.socket cimport px_has_bytes
 
@@ -127,25 +128,24 @@ cdef class FileOp(Overlapped):
 
     def run(self):
         """The blocking body, for an IO thread."""
+        cdef px_call call
         cdef ssize_t n = 0
         cdef size_t step
+        call.fd = self.fd
+        call.events = self.events
         if self.abandoned:
             self.error = ECANCELED  # abandoned before it began
             return
         with nogil:
             while True:
                 step = <size_t>min(self.size - self.offset, <Py_ssize_t>LARGEST_CALL)
-                if self.kind == OPEN:
-                    n = px_file_open(self.memory, self.events)
-                    if n >= 0:
-                        self.opened = <int>n
-                        break
-                elif self.kind == FSYNC:
-                    n = px_file_sync(self.fd, self.events)
-                elif self.kind == READ:
-                    n = px_file_read(self.fd, self.memory + self.offset, step, self.position)
-                else:
-                    n = px_file_write(self.fd, self.memory + self.offset, step, self.position)
+                call.buffer = self.memory + self.offset
+                call.size = step
+                call.position = self.position
+                n = px_kinds[self.kind].blocking(&call)
+                if n >= 0 and self.kind == OPEN:
+                    self.opened = <int>n
+                    break
                 if n == -EINTR:
                     continue
                 if n <= 0:

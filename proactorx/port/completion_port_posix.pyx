@@ -14,7 +14,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.sys.errnos cimport EINTR, EPIPE, ETIMEDOUT
-from proactorx.ops.op cimport FILE_STEP, FSYNC, READ
+from proactorx.ops.op cimport FILE_STEP, FSYNC, px_call, px_kinds
 from proactorx.port.binding_posix cimport FileBinding, bind, binding_of, let_go, rebind, unbind
 from proactorx.port.operations cimport Binding, Overlapped, nanoseconds
 from proactorx.port.packet cimport Packet
@@ -23,7 +23,6 @@ from proactorx.port.shared_driver cimport (
 )
 from proactorx.sys.atomic cimport load_acquire, load_relaxed_ulong
 from proactorx.sys.clock cimport px_now_ns
-from proactorx.sys.file cimport px_file_read, px_file_sync, px_file_write
 from proactorx.sys.park cimport PX_CLOSED, PX_LEAD, PX_RELEASED, PX_RUNS, px_park, px_signal_of
 from proactorx.sys.socket cimport px_has_position
 
@@ -347,16 +346,14 @@ cdef class CompletionPort(SharedDriver):
         return 0
 
     cdef Py_ssize_t blocking_call(self, Overlapped op) except? -1:
-        cdef char *place = op.buffer()
-        cdef Py_ssize_t size = min(op.want(), FILE_STEP)
+        cdef px_call call
         cdef ssize_t n
+        call.fd = op.fd
+        call.events = 0
+        op.fill(&call)
+        call.size = min(call.size, <size_t>FILE_STEP)
         with nogil:
-            if op.kind == FSYNC:
-                n = px_file_sync(op.fd, False)
-            elif op.kind == READ:
-                n = px_file_read(op.fd, place, size, op.position)
-            else:
-                n = px_file_write(op.fd, place, size, op.position)
+            n = px_kinds[op.kind].blocking(&call)
         return n
 
     # ---------------------------------------------------------------------------------------------- get, inside
