@@ -276,9 +276,9 @@ cdef class LoopCore(TimerQueue):
         return self.run_ready(self.ready_tail - self.ready_head)
 
     cdef int first_turn(self) except -1:
-        """As on stock asyncio: what was scheduled before the run comes before what had arrived by then.
+        """Run callbacks scheduled before the run ahead of I/O that had arrived by then, as stock asyncio does.
 
-        And what that schedules comes in the next turn, for programs that run the loop step by step.
+        Callbacks that these schedule run in the next turn, for programs that run the loop step by step.
         """
         cdef uint32_t later
         cdef object handle
@@ -383,7 +383,7 @@ cdef int _traverse(LoopCore self, visitproc visit, void *arg) noexcept:
     cdef uint32_t i = self.ready_head
     cdef Py_ssize_t k
     cdef int found = _traverse_attributes(<PyObject *>self, visit, arg)
-    cdef void *item = load_pointer(&self.inbox)  # nobody posts now: those who do hold the GIL, or are stopped
+    cdef void *item = load_pointer(&self.inbox)  # no thread posts now: posters hold the GIL, or are stopped
     while item != NULL and not found:
         found = visit(<PyObject *>item, arg)
         item = (<Handle>item).next

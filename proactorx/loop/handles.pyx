@@ -51,7 +51,7 @@ cdef class Handle:
                 self.let_go()
 
     cdef int let_go(self) except -1:
-        """It was cancelled: in the loop's thread, or while the loop does not run."""
+        """Drop the callback of a cancelled handle: in the loop's thread, or while the loop does not run."""
         if self._loop._debug:
             # For the logs: the callback itself goes now, so that it can be freed.
             self._repr = repr(self)
@@ -89,7 +89,7 @@ cdef class Handle:
         return self.failed(callback, args)
 
     cdef int failed(self, callback, args) except -1:
-        """The callback has raised: report it, unless it is to end the program."""
+        """Report the exception of the callback, unless it is one that ends the program."""
         try:
             px_raised()
         except (SystemExit, KeyboardInterrupt):

@@ -37,7 +37,7 @@ cdef tuple FAMILIES = (socket.AF_INET, socket.AF_INET6) + ((socket.AF_UNIX,) if 
 
 
 cdef class SocketOp(Overlapped):
-    """One operation of ``sock_*``, and the future of who waits for it."""
+    """One operation of ``sock_*``, and the future that its task awaits."""
 
     cdef bint stale(self) except -1:
         return not holds(self.sock, self.fd)
@@ -58,7 +58,7 @@ cdef class SocketOp(Overlapped):
         elif kind == RECV_INTO:
             self.value = self.offset
         if self.future.done() or self.table.loop._closed:
-            self.unwanted()  # (a future of a closed loop has nobody to tell)
+            self.unwanted()  # (a future of a closed loop is never awaited again)
             self.table.ended(self)
         elif self.error:
             self.future.set_exception(OSError(self.error, strerror(self.error)))
@@ -67,7 +67,7 @@ cdef class SocketOp(Overlapped):
         return 0
 
     cdef int unwanted(self) except -1:
-        """Nobody takes the result: lose nothing by it."""
+        """The result is not awaited any more: keep it for the next call."""
         value, self.value = self.value, None
         if value is None:
             return 0
@@ -80,7 +80,7 @@ cdef class SocketOp(Overlapped):
         return 0
 
     cdef int left(self) except -1:
-        """Who waited has been cancelled, or has failed with the op."""
+        """The waiting task was cancelled, or has failed with the op."""
         if self.state != DONE:
             self.future.cancel()
             self.table.port.cancel(self)
@@ -219,7 +219,7 @@ cdef class SocketTable:
         self.check(sock)
 
     cdef int offer(self, dict ops, SocketOp op) except -1:
-        """`op` is over: wake the next in line, who has the place when its task has started an op in its next step."""
+        """`op` has ended: wake the next task in line, which has its turn once it has started an op of its own."""
         while op.line:
             future = op.line.pop(0)
             if future.done():
@@ -301,7 +301,7 @@ cdef class SocketTable:
         return (bytes(own[:result]) if own is not buffer else result), sockaddr.parse(op.address)
 
     # What is there is taken in the first step of the call, as on stock asyncio: `async with timeout(0)` asks without
-    # waiting, and who closes the socket after beginning has what there was.
+    # waiting, and a socket that is closed after the call has begun still yields what it had.
 
     cdef bytes receive_now(self, int fd, Py_ssize_t size):
         """What the socket has, at most `size` bytes; None where that must be waited for."""

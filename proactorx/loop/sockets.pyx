@@ -27,7 +27,7 @@ class Sockets:
         self._socket_table = SocketTable(self)
 
     def _close_sockets(self):
-        """After the port's close: let go of the connections that nobody has accepted."""
+        """After the port's close: close the connections that were accepted for cancelled calls."""
         (<SocketTable?>self._socket_table).accepted.clear()
 
     async def sock_recv(self, sock, n):

@@ -19,7 +19,7 @@ cdef object bound_lock = threading.RLock()  # a finalizer may come in while its 
 
 cdef class FileBinding(Binding):
     cdef bint stands(self) except -1:
-        """Whether that file is open still, and the port too.  A number may belong to another file by now."""
+        """Return whether that file and the port are still open; the number may belong to another file."""
         port = self.port()
         if port is None or port.closed:
             return False

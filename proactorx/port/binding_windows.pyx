@@ -43,7 +43,7 @@ cdef class _Opened:
 
 cdef class HandleBinding(Binding):
     cdef bint stands(self) except -1:
-        """Whether that file is open still, and the port too."""
+        """Return whether that file and the port are still open."""
         port = self.port()
         if port is None or port.closed:
             return False
@@ -103,7 +103,7 @@ cdef int attach(HandleBinding made, object file, HANDLE port) except -1:
     if made.crt >= 0:
         fd = px_reopen(made.fd, False, 0)
         if fd < 0:
-            return 0  # a pipe, a console, a file that was opened to be shared with nobody: IO threads do it
+            return 0  # a pipe, a console, or a file opened without sharing: IO threads do it
         made.opened = _Opened.__new__(_Opened)
         made.opened.fd = made.fd = fd
     error = px_bind_to(port, made.fd)
@@ -179,7 +179,7 @@ cdef int rebind(object file, object port, object other, HANDLE handle, object ke
 
 
 cdef bint is_open(HandleBinding binding) except -1:
-    """Whether the number is still that of the file that was bound; of one that was given as a number nobody knows."""
+    """Return whether the handle still belongs to the file object that was bound; False if it was bound by number."""
     file = None if binding.file is None else binding.file()
     try:
         return file is not None and handle_of(file)[0] == binding.handle

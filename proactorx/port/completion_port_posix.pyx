@@ -214,7 +214,7 @@ cdef class CompletionPort(SharedDriver):
         """``with port.blocking():`` this thread is about to block, and does not count as running meanwhile.
 
         So another thread may be released in its place.  Afterwards more threads may run than ``concurrency`` says, and
-        nobody is released until fewer do.  May be nested; means nothing to a thread that is not the port's.
+        no thread is released until fewer do.  May be nested; has no effect in a thread that is not the port's.
         """
         cdef _Blocking made = _Blocking.__new__(_Blocking)
         made.port = self
@@ -474,7 +474,7 @@ cdef class CompletionPort(SharedDriver):
             if ready:
                 error = self._drive(me, limit)
             if px_signal_of(&me.parking) < PX_RELEASED:
-                self._ask_driver()  # also if not ready: who opens it holds the lock
+                self._ask_driver()  # also if not ready: the thread that opens it holds the lock
         return error
 
     cdef int _drive(self, px_thread *me, int64_t limit) except -1:
@@ -497,7 +497,7 @@ cdef class CompletionPort(SharedDriver):
     # --------------------------------------------------------------------------------------------------- closing
 
     def close(self):
-        """Close the port, and return the packets that nobody has taken.
+        """Close the port, and return the packets that were not taken.
 
         Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed with
         ECANCELED or not, are returned with the others.  Bound files stay open, and can be bound to another port.

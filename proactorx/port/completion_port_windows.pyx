@@ -51,7 +51,7 @@ cdef extern from "scheduler_windows.h":
 
 cdef enum:
     LONGEST_WAIT = 0x7FFFFFFF  # milliseconds
-    CLOSE_LOOK_MS = 10         # how often close() wakes who waits
+    CLOSE_LOOK_MS = 10         # how often close() wakes waiting threads
 
 # How long close() waits for what cannot be cancelled, in seconds.
 CLOSE_DEADLINE = 5.0
@@ -220,7 +220,7 @@ cdef class CompletionPort(KernelOperations):
                 count = self.take(entries, room, limit, me == main_thread)
                 packets = self.packets(entries, count)
                 if self.closed:
-                    self.left.extend(packets)  # for who has closed it, and waits for this thread
+                    self.left.extend(packets)  # for the thread in close(), which waits for this one
                     self.refuse_unusable()
             finally:
                 self.inside.discard(me)
@@ -377,7 +377,7 @@ cdef class CompletionPort(KernelOperations):
     # ------------------------------------------------------------------------------------------------------- closing
 
     def close(self):
-        """Close the port, and return the packets that nobody has taken.
+        """Close the port, and return the packets that were not taken.
 
         Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed with
         ECANCELED or not, are returned with the others.  Bound files stay open; since Windows 8.1 they can be bound to

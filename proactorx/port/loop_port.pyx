@@ -65,7 +65,7 @@ cdef class LoopPort:
         raise RuntimeError("the port belongs to the parent process" if self.driver.forked else "the port is closed")
 
     cdef int open(self) except -1:
-        """Open the driver; where the system refuses, what `fallback` makes of the error."""
+        """Open the driver; if the system refuses, go on with the driver that `fallback` returns for the error."""
         cdef Driver other
         while True:
             try:
@@ -184,7 +184,7 @@ cdef class LoopPort:
         return 0
 
     cdef bint finish(self, Driver driver, Op op, Packet *packet) except -1:
-        """What `packet` is to the life of `op`; False: its owner need not be told."""
+        """Apply `packet` to the state of `op`.  Returns whether to tell its owner."""
         cdef int going
         if packet.flags & PACKET_READY:
             op.ready -= 1
@@ -215,7 +215,7 @@ cdef class LoopPort:
         return True
 
     cdef int failed(self, exc) except -1:
-        """The owner of an op has raised: that must not end the loop, nor what else the turn has to do."""
+        """Report the exception of an op's owner; neither the loop nor the rest of the turn ends because of it."""
         cdef Op op = self.current
         self.current = None
         if self.report is not None:
@@ -229,7 +229,7 @@ cdef class LoopPort:
         return 0
 
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1:
-        """The same in the loop's debug mode: say so when the callbacks of a protocol took `slow` seconds."""
+        """Dispatch in the loop's debug mode: log a warning if the callbacks of a protocol took `slow` seconds."""
         cdef Op op
         while budget and self.queued():
             budget -= 1
@@ -244,7 +244,7 @@ cdef class LoopPort:
         return 0
 
     def close(self):
-        """Cancel everything, dispatch what comes of it, then free the driver.  Twice is allowed."""
+        """Cancel all operations, dispatch their packets, then free the driver.  A second call has no effect."""
         cdef Driver driver = self.driver
         cdef Op op
         if driver.closed or driver.forked:
@@ -268,15 +268,15 @@ cdef class LoopPort:
             self.dispatch(self.queued())
         driver.close()
 
-    # What tests and the first users of a port see of it.
+    # For code that is not compiled: tests, and operations that are started once in a while.
 
     def start(self, Op op not None):
-        """Submit `op`; its owner hears of its last packet."""
+        """Submit `op` and return it; its owner is told of its packets."""
         self.submit(op)
         return op
 
     def stop(self, Op op not None):
-        """Ask for the end of `op`; whether there was anything to cancel."""
+        """Cancel `op`.  Returns whether it was in flight."""
         cdef bint live = op.state == IN_FLIGHT
         self.cancel(op)
         return live

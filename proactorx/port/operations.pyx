@@ -32,7 +32,7 @@ cdef tuple KIND_NAMES = (
 cdef enum Body:
     NO_BODY
     QUEUED
-    TAKEN        # by an IO thread, or by who cancelled it
+    TAKEN        # by an IO thread, or by cancel()
 
 cdef object io_threads = None
 cdef object connection_lock = threading.RLock()  # a finalizer may come in while its thread has it
@@ -118,7 +118,7 @@ cdef class Overlapped(Op):
 
     def __dealloc__(self):
         if self.descriptor >= 0:
-            px_close(self.descriptor)  # an accepted connection that nobody has taken
+            px_close(self.descriptor)  # an accepted connection that result() was never asked for
 
     cdef int on_packet(self, Packet *packet) except -1:
         try:
@@ -162,7 +162,7 @@ cdef class Overlapped(Op):
 
     @property
     def address(self):
-        """Of ``recvfrom``: who has sent the datagram; None as long as that is not known."""
+        """The sender of the datagram, of ``recvfrom``; None while it is not known."""
         return sockaddr.parse(Op.address.__get__(self)) if self.is_finished() and not self.error else None
 
     def result(self):
@@ -358,7 +358,7 @@ cdef class Operations:
     def accept(self, listener):
         """Accept one connection.  Its socket is non-blocking and not bound.
 
-        Nobody who does not ask for the result has to close it.
+        If you never call ``result()``, the connection is closed for you.
         """
         cdef Overlapped op = self.new_operation(ACCEPT_ONE, listener)
         self.submit(op)
@@ -448,7 +448,7 @@ cdef class Operations:
         return op
 
     def fsync(self, file):
-        """Have the disk hold what was written before, fsync(2)."""
+        """Flush earlier writes of the file to its disk: fsync(2)."""
         cdef Overlapped op = self.new_operation(FSYNC, file)
         self.submit_file(op)
         return op

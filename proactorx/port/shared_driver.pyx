@@ -168,7 +168,7 @@ cdef class SharedDriver(Operations):
         return 0
 
     cdef int _begin_deferred(self, Overlapped op) except -1:
-        """What nobody can be told of by an exception any more becomes its packet's error."""
+        """Start an operation whose ``submit`` has returned: an exception becomes the error of its packet."""
         try:
             self.inner.submit(op)
         except OSError as exc:

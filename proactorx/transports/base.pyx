@@ -84,7 +84,7 @@ cdef class BaseTransport(Flushable):
     # ------------------------------------------------------------------------------------------ what users ask for
 
     def get_extra_info(self, name, default=None):
-        """What is known of the transport by that name."""
+        """Return the information `name` about the transport, or `default` if there is none."""
         return default if self.extra is None else self.extra.get(name, default)
 
     def set_protocol(self, protocol):
@@ -92,11 +92,11 @@ cdef class BaseTransport(Flushable):
         self._protocol = protocol
 
     def get_protocol(self):
-        """The protocol that is called."""
+        """Return the current protocol."""
         return self._protocol
 
     def is_closing(self):
-        """Whether the transport is closing or closed."""
+        """Return whether the transport is closing or closed."""
         return self.closing
 
     # asyncio's own names of these, which programs read.
@@ -127,9 +127,9 @@ cdef class BaseTransport(Flushable):
     # ------------------------------------------------------------------------------------------------------ opening
 
     def _start(self, waiter=None):
-        """Call ``connection_made``, wake who waits for the transport, then read or watch.
+        """Call ``connection_made``, wake the task that waits for the transport, then read or watch.
 
-        In this order, as on stock asyncio: who waits has the transport and the protocol before any data comes.
+        In this order, as on stock asyncio: the task has the transport and the protocol before any data arrives.
         """
         self.awaited = waiter is not None
         self._loop.call_soon(self._connection_made, context=self.context)
@@ -202,7 +202,7 @@ cdef class BaseTransport(Flushable):
         return 0
 
     cdef bint stranded(self) except -1:
-        """The loop is closed: nobody will call the protocol any more, so let the descriptor go now."""
+        """If the loop is closed, close the descriptor now: the protocol will not be called any more."""
         if not self._loop.is_closed():
             return False
         self.closing = self.connection_lost_called = True
@@ -259,7 +259,7 @@ cdef class BaseTransport(Flushable):
                 self.ended()  # a server may wait for it
 
     cdef int forsake(self, int fd) except -1:
-        """Close the descriptor of a transport that nobody has any more; it was paused, or had not begun to read."""
+        """Close the descriptor of a garbage-collected transport, which was paused or had not begun to read."""
         cdef ReadOp op = self.receive
         if op is not None and op.state == IN_FLIGHT and not self.port.end_now(op):
             # Another thread drives the loop: it closes the descriptor there.
@@ -313,7 +313,7 @@ def pause_reading(BaseTransport self):
 
 
 def resume_reading(BaseTransport self):
-    """Undo ``pause_reading``; what was received meanwhile comes first."""
+    """Undo ``pause_reading``; data received meanwhile is delivered first."""
     if self.closing or not self.reading_paused:
         return
     self.reading_paused = False

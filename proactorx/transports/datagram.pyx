@@ -103,7 +103,7 @@ cdef class DatagramTransport(SendingTransport):
         fd = sock.fileno()
         self.port.driver.new_file(fd)
         registry.own(fd, self)
-        self.fd = fd  # last: whoever made us still has it to close when something before this raises
+        self.fd = fd  # last: if anything before raises, the caller closes it
 
     @property
     def __class__(self):
@@ -128,19 +128,19 @@ cdef class DatagramTransport(SendingTransport):
     # What a stream transport has and this one has not; stock asyncio's says the same.
 
     def write(self, data):
-        """Not for datagrams: see ``sendto``."""
+        """Raise NotImplementedError: datagrams are sent by ``sendto``."""
         raise NotImplementedError
 
     def writelines(self, list_of_data):
-        """Not for datagrams: see ``sendto``."""
+        """Raise NotImplementedError: datagrams are sent by ``sendto``."""
         raise NotImplementedError
 
     def can_write_eof(self):
-        """Not for datagrams."""
+        """Raise NotImplementedError: a datagram socket has no end of stream."""
         raise NotImplementedError
 
     def write_eof(self):
-        """Not for datagrams."""
+        """Raise NotImplementedError: a datagram socket has no end of stream."""
         raise NotImplementedError
 
     # ----------------------------------------------------------------------------------------------------- opening

@@ -61,11 +61,11 @@ cdef class PipeFile:
         self.pipe = pipe
 
     def fileno(self):
-        """Its descriptor; once it is closed, by whomever, what the file object does: an error."""
+        """Return the descriptor.  Raises what the file object raises once it is closed."""
         return self.pipe.fileno()
 
     def close(self):
-        """Close it.  Where what it had buffered of its own is refused, that is reported, and it is closed too."""
+        """Close the file.  If flushing its own buffer fails, report the error and close anyway."""
         try:
             self.pipe.close()
         except Exception as exc:
@@ -73,7 +73,7 @@ cdef class PipeFile:
 
 
 def _get_pipe(BaseTransport self):
-    # asyncio's own name for the file object; set to None by those who take it back.
+    # asyncio's own name for the file object; setting it to None takes the file back.
     return (<PipeFile?>self.sock).pipe if self.fd >= 0 else None
 
 
@@ -273,15 +273,15 @@ cdef class WritePipeTransport(SendingTransport):
     # What a transport in both directions has and this one has not; stock asyncio's says the same.
 
     def is_reading(self):
-        """Not here: a pipe has one direction."""
+        """Raise NotImplementedError: a pipe has one direction."""
         raise NotImplementedError
 
     def pause_reading(self):
-        """Not here, see ``is_reading``."""
+        """Raise NotImplementedError: a pipe has one direction."""
         raise NotImplementedError
 
     def resume_reading(self):
-        """Not here, see ``is_reading``."""
+        """Raise NotImplementedError: a pipe has one direction."""
         raise NotImplementedError
 
     # --------------------------------------------------------------------------------------------------- the peer
@@ -372,7 +372,7 @@ cdef class WritePipeTransport(SendingTransport):
             SendingTransport.close(self)
 
     def abort(self):
-        """Drop what is queued and call ``connection_lost(None)``."""
+        """Discard the write buffer and call ``connection_lost(None)``."""
         if not self.stranded():
             SendingTransport.abort(self)
 

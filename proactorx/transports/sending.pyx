@@ -84,14 +84,14 @@ cdef class SendingTransport(BaseTransport):
     # ----------------------------------------------------------------------------------------------------- writing
 
     def is_closing(self):
-        """Whether the transport is closing or closed."""
-        # ``StreamWriter.drain`` asks this: what was written is the system's when it has been awaited.
+        """Return whether the transport is closing or closed."""
+        # ``StreamWriter.drain`` asks this: written data is the system's once drain() has returned.
         if self.dirty and not self.in_callback and isinstance(self._protocol, Drainable):
             self.flush()
         return self.closing
 
     def _send_now(self, bint shared):
-        """Somebody else is about to use the descriptor, for once or, `shared`, whenever he likes."""
+        """Send now: other code is about to use the descriptor, once or, if `shared`, at any time from now on."""
         self.eager = self.eager or shared
         if self.dirty:
             self.flush()
@@ -320,7 +320,7 @@ cdef class SendingTransport(BaseTransport):
         return 0
 
     def can_write_eof(self):
-        """True: a stream socket can be closed in one direction."""
+        """Return True: a stream socket can be closed in one direction."""
         return True
 
     def write_eof(self):
@@ -334,13 +334,13 @@ cdef class SendingTransport(BaseTransport):
             self.drained()
 
     def get_write_buffer_size(self):
-        """Bytes that wait for the peer to take them."""
+        """Return the number of bytes in the write buffer."""
         if self.dirty:
             self.flush()
         return self.buffered
 
     def get_write_buffer_limits(self):
-        """(low, high), in bytes."""
+        """Return (low, high), in bytes."""
         return (self.low, self.high)
 
     def set_write_buffer_limits(self, high=None, low=None):
@@ -440,14 +440,14 @@ cdef class SendingTransport(BaseTransport):
             self.drained()
 
     def abort(self):
-        """Drop what is queued and call ``connection_lost(None)``."""
+        """Discard the write buffer and call ``connection_lost(None)``."""
         self.force_close(None)
 
     def _force_close(self, exc):
         self.force_close(exc)
 
     cdef int last_send(self) except -1:
-        """The connection ends: what was put off is sent as far as the system takes it now; the error is known."""
+        """The connection ends: send what the system takes now; errors do not matter any more."""
         cdef ssize_t n = 0
         cdef Py_ssize_t tried = 0
         self.dirty = False

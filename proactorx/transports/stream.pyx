@@ -85,7 +85,7 @@ cdef class StreamTransport(SendingTransport):
             if server is not None:
                 attach(server, self)
         except BaseException:
-            self.fd = -1  # whoever made us still has it, and closes it
+            self.fd = -1  # the caller still has it, and closes it
             registry.disown(fd, <void *>self)
             raise
         self.server = server

@@ -278,7 +278,7 @@ cdef class TLSProtocol(TLSRecords):
             logger.debug("%r: SSL handshake took %.1f ms", self, (self._loop.time() - self.started) * 1e3)
         self.extra.update(
             peercert=certificate, cipher=sslobj.cipher(), compression=sslobj.compression(), ssl_object=sslobj)
-        # The peer may wait for the end of it, and a user who pauses at once reads nothing.
+        # The peer may wait for our last handshake message, and a protocol that pauses at once reads nothing.
         self.forward()
         if self.app_state == APP_NEW:
             self.app_state = APP_MADE
@@ -291,7 +291,7 @@ cdef class TLSProtocol(TLSRecords):
             finally:
                 self.delivering = False
         elif self.waiter is not None:
-            # What came with the end of the handshake is for who knows the new transport: he wakes first.
+            # Data that came with the end of the handshake waits until the caller of start_tls() has the transport.
             self.early = True
         self.wake(None)
         if self.early:
@@ -461,7 +461,7 @@ cdef class TLSProtocol(TLSRecords):
     cdef int close(self) except -1:
         """Say the end to the peer once all is sent, wait for his, then close underneath."""
         if self.state == FLUSHING and not self.discard:
-            # The peer has ended, and waits for a user who had paused.
+            # The peer has ended; the user had paused reading.
             self.discard = True
             return 0 if self.delivering else self.finish_writing()
         if self.state != OPEN and self.state != HANDSHAKE:
@@ -545,7 +545,7 @@ cdef class TLSProtocol(TLSRecords):
             # Now, not in the next turn as asyncio does: a loop that is stopped by then would keep the connection.
             self.underlying.close()
             if self.shutdown_timer is None and self.underlying is not None and self.underlying.get_write_buffer_size():
-                self.limit_shutdown()  # it was the peer who has ended, and he does not read
+                self.limit_shutdown()  # the peer has ended, and does not read
         return 0
 
     cdef int limit_shutdown(self) except -1:

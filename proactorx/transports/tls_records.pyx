@@ -132,7 +132,7 @@ cdef class TLSRecords(RawProtocol):
         return not self.delivering or (self.stream is not None and self.stream.eager)
 
     cdef int send_last(self) except -1:
-        """At the end: send what was written, and the alert that says why, RFC 8446 section 6.2, if they go."""
+        """At the end, try to send the written data and the alert with the reason: RFC 8446 section 6.2."""
         if self.underlying is None or self.underlying_paused or (self.stream is not None and self.stream.lost):
             return 0
         if self.backlog_size and (self.state == OPEN or self.state == FLUSHING):
