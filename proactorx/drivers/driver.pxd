@@ -12,9 +12,11 @@ cdef class Driver:
     cdef public bint closed
     cdef public bint forked        # we are a forked child: nothing of this driver may be touched
     cdef public str name
-    cdef bint hears_changes          # a `sleep` notices what another thread submits meanwhile; else it must be woken
+    # a `sleep` notices what another thread submits meanwhile; else it must be woken
+    cdef bint hears_changes
     cdef public int64_t spin_ns      # how long a wait may look for packets before it sleeps; 0: not at all
-    cdef readonly unsigned int native_files  # a bit for each kind of op on files that it takes; else IO threads do it
+    # a bit for each kind of op on files that it takes; else IO threads do it
+    cdef readonly unsigned int native_files
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
     cdef double waited               # seconds that `stop` has waited for ops which are in flight still

@@ -70,8 +70,8 @@ cdef class CallQueue(HandleOwner):
     cdef void rouse(self) noexcept:
         """End the loop's sleep, unless somebody has done so already.
 
-        From its own thread too: a finalizer or a signal handler may come in after the decision to sleep and before the
-        system call that does it, where the driver runs bytecode in between.
+        From its own thread too: a finalizer or a signal handler may come in after the decision to sleep and
+        before the system call that does it, where the driver runs bytecode in between.
         """
         if exchange(&self.sleeping, 0):
             self._port.wake_driver()
@@ -81,7 +81,8 @@ cdef class CallQueue(HandleOwner):
         return self.thread and self.thread != PyThread_get_thread_ident()
 
     cdef int add_soon(self, Handle handle) except -1:
-        # A call from a wrong thread is an error of the caller's (debug mode says so), but must corrupt nothing.
+        # A call from a wrong thread is an error of the caller's (debug mode says so),
+        # but must corrupt nothing.
         if self.runs_elsewhere():
             self.post(handle)
             return 0

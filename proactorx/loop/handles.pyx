@@ -46,7 +46,8 @@ cdef class Handle:
         if not self._cancelled:
             self._cancelled = True
             if self._loop.runs_elsewhere():
-                self._loop.post(self._loop.new_handle(self._let_go, (), None))  # it may be looking at the rest
+                # it may be looking at the rest
+                self._loop.post(self._loop.new_handle(self._let_go, (), None))
             else:
                 self.let_go()
 
@@ -67,7 +68,8 @@ cdef class Handle:
         return self._cancelled
 
     cdef int run(self) except -1:
-        # Plain C: Cython's try statement saves and restores the exception state of the thread for each callback.
+        # Plain C: Cython's try statement saves and restores the exception state of the thread for each
+        # callback.
         cdef object callback = self._callback
         cdef tuple args = self._args
         cdef object context = self._context

@@ -27,7 +27,8 @@ cdef class SocketTable:
     cdef object accepted     # socket: Accepted
     cdef char *scratch       # where `receive_now` receives; NULL: not yet needed
     cdef int check(self, sock) except -2
-    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=*, unsigned int events=*, address=*)
+    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=*, unsigned int events=*,
+                        address=*)
     cdef int drop_stale(self, dict ops, int fd) except -1
     cdef dict line_of(self, int kind)
     cdef int ended(self, SocketOp op) except -1

@@ -1,4 +1,5 @@
-"""``loop.sock_*``: operations on the user's sockets, as overlapped ops; ``socket_table`` keeps what they share.
+"""``loop.sock_*``: operations on the user's sockets, as overlapped ops;
+``socket_table`` keeps what they share.
 
 Each call first tries the system call, and starts an op only where that would block.
 """
@@ -15,7 +16,8 @@ import sys
 
 from proactorx.port import sockaddr
 
-cdef bint MAY_ASK = sys.platform != "win32"  # a receive on a blocking socket need not wait (MSG_DONTWAIT, recv(2))
+# a receive on a blocking socket need not wait (MSG_DONTWAIT, recv(2))
+cdef bint MAY_ASK = sys.platform != "win32"
 cdef object Socket = socket.socket
 cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -141,7 +143,8 @@ class Sockets:
         cdef int fd = table.check(sock)
         family = sock.family
         if family in INTERNET:
-            resolved = await self._ensure_resolved(address, family=family, type=sock.type, proto=sock.proto, loop=self)
+            resolved = await self._ensure_resolved(address, family=family, type=sock.type, proto=sock.proto,
+                                                   loop=self)
             address = resolved[0][4]
             fd = table.check(sock)
         name = _packed(family, address)
@@ -209,7 +212,7 @@ class Sockets:
                 address = conn.getpeername()
         return conn, address
 
-    # --------------------------------------------------------------------------------------------------- datagrams
+    # ---------------------------------------------------------------------------------------------- datagrams
 
     async def sock_recvfrom(self, sock, bufsize):
         """Receive one datagram: recvfrom(2).  Bytes beyond `bufsize` are lost.
@@ -277,8 +280,8 @@ class Sockets:
                 pass
             name = _packed(sock.family, address) if sock.family in INTERNET else None
             if name is None:
-                # A Unix socket that is not connected is said to be writable while its receiver is full, unix(7) has
-                # no event for that: what the poll does not bring, a timer must.
+                # A Unix socket that is not connected is said to be writable while its receiver is full,
+                # unix(7) has no event for that: what the poll does not bring, a timer must.
                 if delay:
                     await asyncio.sleep(delay)
                 delay = min(2 * delay or 0.001, 0.03)
@@ -293,8 +296,8 @@ class Sockets:
 
 
 cdef bytes _packed(family, address):
-    """The kernel's form of an address; None where only the socket module can tell, or has to say what is wrong: a name,
-    another family, a port that is none."""
+    """The kernel's form of an address; None where only the socket module can tell, or has to say what is
+    wrong: a name, another family, a port that is none."""
     try:
         return sockaddr.pack(family, address)
     except Exception:

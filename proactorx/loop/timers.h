@@ -1,4 +1,5 @@
-/* A binary heap of timers: the first one due is at the top, and of those due at one time the one that was set first. */
+/* A binary heap of timers: the first one due is at the top,
+ * and of those due at one time the one that was set first. */
 #ifndef PROACTORX_TIMERS_H
 #define PROACTORX_TIMERS_H
 

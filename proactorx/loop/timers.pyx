@@ -16,8 +16,8 @@ cdef enum:
     FEW_TIMERS = 64  # below this many cancelled timers nothing is swept
 
 cdef double MAX_WAIT = 24 * 3600.0
-# Dense timers share wake-ups: after one was due, the loop does not sleep for less than this.  The kernel allows itself
-# as much: the default slack of a thread's timers, prctl(2), PR_SET_TIMERSLACK.
+# Dense timers share wake-ups: after one was due, the loop does not sleep for less than this.  The kernel
+# allows itself as much: the default slack of a thread's timers, prctl(2), PR_SET_TIMERSLACK.
 cdef double TIMER_SLACK = 50e-6
 
 
@@ -44,7 +44,7 @@ cdef class TimerQueue(CallQueue):
             handle = None
         self.timer_cancelled = 0
 
-    # ----------------------------------------------------------------------------------------------------- clock
+    # -------------------------------------------------------------------------------------------------- clock
 
     # A clock of somebody else's may come and go while the loop runs.
 
@@ -68,7 +68,7 @@ cdef class TimerQueue(CallQueue):
         """Return the replacement for ``time`` that a subclass or a test has installed, or None."""
         raise NotImplementedError("TimerQueue._own_clock")
 
-    # ------------------------------------------------------------------------------------------------------ heap
+    # --------------------------------------------------------------------------------------------------- heap
 
     cdef int push_timer(self, TimerHandle handle) except -1:
         cdef Timer *bigger

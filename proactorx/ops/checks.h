@@ -1,6 +1,7 @@
 /* Assertions on what the package keeps account of: the states of ops, and the counters of drivers.
  *
- * On in debug builds and builds in place (development and tests), see _build.py; off elsewhere, at no cost. */
+ * On in debug builds and builds in place (development and tests), see _build.py; off elsewhere, at no cost.
+ * */
 #ifndef PROACTORX_OPS_CHECKS_H
 #define PROACTORX_OPS_CHECKS_H
 

@@ -1,7 +1,8 @@
-/* What each kind of operation is: one row of px_kinds, which says everything that does not depend on a driver.
+/* What each kind of operation is: one row of px_kinds,
+   which says everything that does not depend on a driver.
  *
- * To add a kind: a name in the enum, a row in the table, its name in kinds.pxd and constants.py, and a cell in each
- * driver that has more to offer than the row: `encoders` of io_uring, `calls` of iocp. */
+ * To add a kind: a name in the enum, a row in the table, its name in kinds.pxd and constants.py, and a cell
+ * in each driver that has more to offer than the row: `encoders` of io_uring, `calls` of iocp. */
 #ifndef PROACTORX_OPS_KINDS_H
 #define PROACTORX_OPS_KINDS_H
 
@@ -19,24 +20,25 @@ enum {
     PX_KIND_ACCEPT,      /* multishot: connected descriptors */
     PX_KIND_ACCEPT_ONE,  /* one connected descriptor */
     PX_KIND_CONNECT,     /* to the op's own address */
-    PX_KIND_RECV_DGRAMS, /* multishot: a PACKET_READY each time that datagrams are there, which the owner takes */
+    PX_KIND_RECV_DGRAMS, /* multishot: PACKET_READY whenever datagrams are there; the owner takes them */
     PX_KIND_RECV_FROM,   /* one datagram and its address, into the op's own buffer or as a new bytes object */
     PX_KIND_SEND_TO,     /* one datagram, the op's own buffer, to an address or to the peer of the socket */
     PX_KIND_DISCONNECT,  /* a stream, both ways, behind the sends before it */
-    PX_KIND_WAIT_CHILD,  /* until the child process whose pid is in the place of the fd has ended; it is not reaped */
-    PX_KIND_READ,        /* of a file, at `position`: at most `size` bytes, as a new bytes object or into a buffer */
+    PX_KIND_WAIT_CHILD,  /* until the child whose pid is in place of the fd has ended; it is not reaped */
+    PX_KIND_READ,        /* of a file, at `position`: at most `size` bytes, as new bytes or into a buffer */
     PX_KIND_WRITE,       /* to a file, at `position`: the whole of the op's own buffer */
     PX_KIND_FSYNC,       /* a file's data, and its attributes unless `events` says otherwise, to the disk */
     PX_KIND_OPEN,        /* the path that is the op's own buffer, with the flags `events`: a descriptor */
-    PX_KIND_TRANSMIT,    /* Windows: `size` bytes of a file, from `position` on, to a socket; `events` is its handle */
-    PX_KIND_PATH_CHANGE, /* a change in a directory, one of CHANGE_*, in `events`; the paths are in the op's buffer */
+    PX_KIND_TRANSMIT,    /* Windows: `size` bytes of the file `events`, from `position` on, to a socket */
+    PX_KIND_PATH_CHANGE, /* a change in a directory: `events` is one of CHANGE_*; the buffer has the paths */
     PX_KINDS
 };
 
 /* PATH_CHANGE, `events`: which call; of two paths, each ends with a null. */
 enum { PX_CHANGE_UNLINK, PX_CHANGE_RMDIR, PX_CHANGE_RENAME };
 
-/* What one system call of an op needs.  The op owns the memory; `scratch` has PX_HOT_SIZE bytes, of the driver's. */
+/* What one system call of an op needs.  The op owns the memory; `scratch` has PX_HOT_SIZE bytes,
+ * of the driver's. */
 typedef struct {
     int fd;
     uint32_t events;
@@ -56,13 +58,13 @@ typedef struct {
     const char *name;
     unsigned char direction; /* which readiness lets it go on; POLL: as its events say */
     unsigned char on;
-    unsigned char serial;    /* of those that wait on one descriptor and direction, only the first is served */
+    unsigned char serial;    /* of those on one descriptor and direction, only the first is served */
     unsigned char eager;     /* tried when it is submitted; the others wait for readiness first */
     unsigned char buffered;  /* the call reads `buffer` and `size` (and `message`) */
-    unsigned char moves;     /* the op counts the bytes of each call (Op.took), and may go on after a short one */
+    unsigned char moves;     /* Op.took counts the bytes of each call; a short one may go on */
     unsigned char burst;     /* a call that succeeds is made again in the same turn, so often at most */
     int goes_on;             /* a result of at least this leaves the op in flight: multishot */
-    ssize_t (*attempt)(px_call *);  /* made when ready, never waits: result or -errno.  NULL: the owner makes it */
+    ssize_t (*attempt)(px_call *);  /* made when ready, never waits; NULL: the owner makes it */
     ssize_t (*blocking)(px_call *); /* one call of the blocking body, on an IO thread; NULL: there is none */
     ssize_t (*start)(px_call *);    /* made at submission; -EINPROGRESS: and then wait for readiness */
 } px_kind;
@@ -115,7 +117,8 @@ static ssize_t px_block_path(px_call *c) {
     }
 }
 
-#define PX_ROW(kind, name, direction, on, ...) [PX_KIND_##kind] = {name, PX_##direction, PX_ON_##on, __VA_ARGS__}
+#define PX_ROW(kind, name, direction, on, ...) \
+    [PX_KIND_##kind] = {name, PX_##direction, PX_ON_##on, __VA_ARGS__}
 
 /* clang-format off */
 static const px_kind px_kinds[PX_KINDS] = {
@@ -134,16 +137,22 @@ static const px_kind px_kinds[PX_KINDS] = {
     PX_ROW(SEND_TO,     "sendto",      OUT,     SOCKET, 1, 1, 1, 0, 0, PX_ENDS, px_try_send_to,     NULL),
     PX_ROW(DISCONNECT,  "disconnect",  OUT,     SOCKET, 1, 1, 0, 0, 0, PX_ENDS, px_try_disconnect,  NULL),
     PX_ROW(WAIT_CHILD,  "wait_child",  NEITHER, CHILD,  0, 0, 0, 0, 0, PX_ENDS, NULL,               NULL),
-    PX_ROW(READ,        "read",        IN,      FILE,   0, 0, 1, 1, 0, PX_ENDS, NULL,               px_block_read),
-    PX_ROW(WRITE,       "write",       OUT,     FILE,   0, 0, 1, 1, 0, PX_ENDS, NULL,               px_block_write),
-    PX_ROW(FSYNC,       "fsync",       NEITHER, FILE,   0, 0, 0, 0, 0, PX_ENDS, NULL,               px_block_fsync),
-    PX_ROW(OPEN,        "open",        NEITHER, PATH,   0, 0, 1, 0, 0, PX_ENDS, NULL,               px_block_open),
+    PX_ROW(READ,        "read",        IN,      FILE,   0, 0, 1, 1, 0, PX_ENDS, NULL,
+           px_block_read),
+    PX_ROW(WRITE,       "write",       OUT,     FILE,   0, 0, 1, 1, 0, PX_ENDS, NULL,
+           px_block_write),
+    PX_ROW(FSYNC,       "fsync",       NEITHER, FILE,   0, 0, 0, 0, 0, PX_ENDS, NULL,
+           px_block_fsync),
+    PX_ROW(OPEN,        "open",        NEITHER, PATH,   0, 0, 1, 0, 0, PX_ENDS, NULL,
+           px_block_open),
     PX_ROW(TRANSMIT,    "transmit",    OUT,     SOCKET, 1, 0, 1, 0, 0, PX_ENDS, NULL,               NULL),
-    PX_ROW(PATH_CHANGE, "path_change", NEITHER, PATH,   0, 0, 1, 0, 0, PX_ENDS, NULL,               px_block_path),
+    PX_ROW(PATH_CHANGE, "path_change", NEITHER, PATH,   0, 0, 1, 0, 0, PX_ENDS, NULL,
+           px_block_path),
 };
 /* clang-format on */
 
-/* Whether a driver that knows readiness only can do it: by `attempt`, or by telling the owner when to make the call. */
+/* Whether a driver that knows readiness only can do it: by `attempt`,
+ * or by telling the owner when to make the call. */
 static inline int px_done_when_ready(const px_kind *row) {
     return row->attempt != NULL || (row->on == PX_ON_SOCKET && row->goes_on != PX_ENDS);
 }

@@ -3,14 +3,14 @@ from proactorx.sys.overlapped cimport px_overlapped
 from proactorx.ops.checks cimport px_check
 from proactorx.ops.kinds cimport (
     ACCEPT, ACCEPT_ONE, CHANGE_RENAME, CHANGE_RMDIR, CHANGE_UNLINK, CONNECT, DISCONNECT, FSYNC, KINDS, OPEN,
-    PATH_CHANGE, POLL, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, WAIT_CHILD,
-    WRITE, px_call, px_kind, px_kinds,
+    PATH_CHANGE, POLL, READ, RECV, RECV_DGRAMS, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT,
+    WAIT_CHILD, WRITE, px_call, px_kind, px_kinds,
 )
 
 cdef enum:
     FSYNC_DATA = 1       # FSYNC, `events`: only the attributes that a later read needs, fdatasync(2)
-    # READ, WRITE: so many bytes at a time.  What the page cache has is copied by the thread that submits, which is the
-    # loop's: 1 MiB takes it 0.1 ms.
+    # READ, WRITE: so many bytes at a time.  What the page cache has is copied by the thread that submits,
+    # which is the loop's: 1 MiB takes it 0.1 ms.
     FILE_STEP = 1 << 20
 
 cdef enum State:
@@ -73,7 +73,8 @@ cdef class Op:
     cdef uint8_t kind
     cdef uint8_t state
     cdef bint paused         # its owner wants no packets now
-    cdef bint direct         # RECV_STREAM: the owner makes the recv(2) itself, at PACKET_READY; POLL: never ends
+    # RECV_STREAM: the owner makes the recv(2) itself, at PACKET_READY; POLL: never ends
+    cdef bint direct
     cdef bint again          # direct: the owner left bytes behind
     cdef bint owned          # RECV_STREAM: the loop alone has the socket, so the driver may keep its file
     cdef bint unix_stream    # RECV_STREAM: a Unix socket, on which a receive may stop short
@@ -82,7 +83,8 @@ cdef class Op:
     cdef bint cancel_sent
     cdef bint quiet          # paused, and the driver has stopped listening
     cdef bint pending_ready  # paused while ready
-    cdef bint edge           # its READY packets report edges: bytes that were left behind must be asked for again
+    # its READY packets report edges: bytes that were left behind must be asked for again
+    cdef bint edge
     cdef uint32_t ready      # READY packets in the queue
     cdef int slot            # its place in Driver.inflight
     cdef int64_t position    # READ, WRITE: of the next byte; -1: the file has no positions

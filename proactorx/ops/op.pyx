@@ -4,16 +4,17 @@
                       |  ^ packet with MORE (multishot): stays IN_FLIGHT
                       |--cancel()--> CANCELLING --last packet (aborted, failed, or success after all)--> DONE
                       |                |
-                      `--orphan()------`--> ORPHANED --last packet--> DONE  (a descriptor that it brought is closed)
+                      `--orphan()------`--> ORPHANED --last packet--> DONE  (a descriptor that it brought is
+                      closed)
 
 Three rules keep memory and descriptors safe:
 
-* The op's address is its identity in the kernel.  The driver holds one reference from submit to the last packet
-  (``Driver.inflight``) and each queued packet holds one more, so no packet can find its op gone.
-* The op owns its buffer until the last packet, as a buffer export and never as a bare pointer: an asyncio future may
-  be cancelled at once, while the kernel still writes.
-* Cancelling is a request.  Whoever owns an op must be ready for success after all: an accepted descriptor that nobody
-  wants is closed here, and received bytes are handed to ``owner``.
+* The op's address is its identity in the kernel.  The driver holds one reference from submit to the last
+  packet (``Driver.inflight``) and each queued packet holds one more, so no packet can find its op gone.
+* The op owns its buffer until the last packet, as a buffer export and never as a bare pointer: an asyncio
+  future may be cancelled at once, while the kernel still writes.
+* Cancelling is a request.  Whoever owns an op must be ready for success after all: an accepted descriptor
+  that nobody wants is closed here, and received bytes are handed to ``owner``.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -23,7 +24,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.sys.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
 from proactorx.ops.kinds cimport PX_ENDS, PX_ON_SOCKET, px_done_when_ready
-from proactorx.sys.socket cimport px_client, px_close, px_has_bytes, px_message, px_message_set, sockaddr_storage
+from proactorx.sys.socket cimport (
+    px_client, px_close, px_has_bytes, px_message, px_message_set, sockaddr_storage,
+)
 
 import sys
 
@@ -68,8 +71,8 @@ cdef int queue_grow(PacketQueue *queue) except -1:
 cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1:
     """Move the READY packets among the first `count` behind all others; the order of the rest stays.
 
-    They are what a driver itself has queued for streams that have left bytes behind.  What the kernel reports is served
-    first: a connection that has waited must not wait behind 64 others that have just been served.
+    They are what a driver itself has queued for streams that have left bytes behind.  What the kernel reports
+    is served first: a connection that has waited must not wait behind 64 others that have just been served.
     """
     cdef Packet packet
     cdef uint32_t first = queue.head, kept = 0
@@ -94,7 +97,9 @@ cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1:
 
 
 cdef bytes client_of(Packet *packet):
-    """The ``struct sockaddr`` of the client that a packet of ACCEPT or ACCEPT_ONE has brought; None: not known."""
+    """The ``struct sockaddr`` of the client that a packet of ACCEPT or ACCEPT_ONE has brought; None:
+    not known.
+    """
     cdef px_client *client = <px_client *>packet.data
     if client == NULL or packet.res < 0:
         return None
@@ -137,7 +142,9 @@ cdef class Op:
         return 0
 
     cdef void fill(self, px_call *call) noexcept:
-        """The op's part of a system call: where the bytes are that it would move now, how many, and the address."""
+        """The op's part of a system call: where the bytes are that it would move now, how many,
+        and the address.
+        """
         call.buffer = self.buffer()
         call.size = self.want()
         call.message = <px_message *>self.message()
@@ -148,7 +155,9 @@ cdef class Op:
         return NULL
 
     cdef int hold(self) except -1:
-        """It goes to the driver: from now on the garbage collector must not take its buffer, whatever becomes of it."""
+        """It goes to the driver: from now on the garbage collector must not take its buffer,
+        whatever becomes of it.
+        """
         return 0
 
     cdef int orphan(self) except -1:
@@ -195,7 +204,8 @@ cdef class Overlapped(Op):
     ``owner`` is called with the op at its last packet, once.
     """
 
-    def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None, owner=None,
+    def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None,
+                 owner=None,
                  int64_t position=-1, bint datasync=False):
         if self.state != NEW:
             raise RuntimeError("an operation that has been submitted stays what it is")
@@ -254,7 +264,9 @@ cdef class Overlapped(Op):
 
     @property
     def address(self):
-        """The ``struct sockaddr`` of a RECV_FROM that has ended, or of a SEND_TO; empty where there is none."""
+        """The ``struct sockaddr`` of a RECV_FROM that has ended, or of a SEND_TO;
+        empty where there is none.
+        """
         cdef px_message *envelope = <px_message *>self.envelope
         if envelope == NULL or (self.kind == RECV_FROM and self.state != DONE):
             return b""
@@ -271,7 +283,8 @@ cdef class Overlapped(Op):
         return self.offset
 
     def result(self):
-        """What it brought: bytes (RECV), a count (RECV_INTO, SEND, WRITE), a descriptor (ACCEPT_ONE), a mask (POLL).
+        """What it brought: bytes (RECV), a count (RECV_INTO, SEND, WRITE), a descriptor (ACCEPT_ONE),
+        a mask (POLL).
 
         Of RECV_FROM and READ bytes, or a count where it has a buffer of its own.
 
@@ -314,8 +327,8 @@ cdef class Overlapped(Op):
         if self.offset >= self.size:
             return 0
         if self.kind == READ:
-            # Only a read of nothing is the end of a file; short ones come in its midst.  What has no positions, or
-            # nothing more for now, has given what there is.
+            # Only a read of nothing is the end of a file; short ones come in its midst.  What has no
+            # positions, or nothing more for now, has given what there is.
             return nbytes > 0 and self.position >= 0 and (nbytes == FILE_STEP or px_has_bytes(self.fd))
         return self.kind == SEND or self.kind == WRITE
 
@@ -367,8 +380,8 @@ cdef class Overlapped(Op):
             self.value = fd
 
     def __dealloc__(self):
-        # Where the driver went away with this op in the kernel, `held` stays: memory is leaked rather than freed while
-        # the kernel may still use it.
+        # Where the driver went away with this op in the kernel, `held` stays: memory is leaked rather than
+        # freed while the kernel may still use it.
         if self.state == NEW or self.state == DONE:
             PyMem_Free(self.envelope)
 

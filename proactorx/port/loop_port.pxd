@@ -8,7 +8,8 @@ cdef class LoopPort:
     cdef list given_up       # drivers that could not be opened: another thread may still be about to wake one
     cdef bint waits          # this thread is in the driver's `wait`
     cdef bint closing
-    cdef uint64_t turns      # of the loop: who works without waiting looks here whether others have had their turn
+    # of the loop: who works without waiting looks here whether others have had their turn
+    cdef uint64_t turns
     cdef unsigned long thread # that drives it now, or 0
     cdef public object report  # told of exceptions that owners of ops raise; None: they are logged
     cdef object fallback     # makes another driver when this one cannot be opened, or None

@@ -1,8 +1,8 @@
 """The loop's completion port: ops go in, packets come out, in the order in which they were queued.
 
-Packets are queued by the driver and dispatched here, never from inside the reaper: a callback may submit, cancel and
-close whatever it likes.  A dispatch takes at most the packets that were queued when it began, so that a stream which
-never stops cannot starve timers and callbacks.
+Packets are queued by the driver and dispatched here, never from inside the reaper: a callback may submit,
+cancel and close whatever it likes.  A dispatch takes at most the packets that were queued when it began, so
+that a stream which never stops cannot starve timers and callbacks.
 """
 
 from cpython.ref cimport Py_DECREF
@@ -62,7 +62,8 @@ cdef class LoopPort:
     def _refuse(self):
         if self.driver is closed_driver:
             raise RuntimeError("no __init__ has given this a port")
-        raise RuntimeError("the port belongs to the parent process" if self.driver.forked else "the port is closed")
+        raise RuntimeError("the port belongs to the parent process" if self.driver.forked
+                           else "the port is closed")
 
     cdef int open(self) except -1:
         """Open the driver; if the system refuses, go on with the driver that `fallback` returns for the error."""
@@ -80,14 +81,16 @@ cdef class LoopPort:
             store_pointer(&self.woken, <void *>other)
 
     cdef int wake_driver(self) noexcept nogil:
-        """End a `wait` in another thread: 0, or -1 where the wake-up failed.  Any thread, also one without the GIL."""
+        """End a `wait` in another thread: 0, or -1 where the wake-up failed.  Any thread,
+        also one without the GIL.
+        """
         return (<Driver>load_pointer(&self.woken)).wake()
 
     cdef int changed(self) except -1:
         """Something has been asked of this port, which may not sleep now.
 
-        By a finalizer, or by a signal handler, which came in after the loop had seen that there was nothing to do: a
-        driver that runs bytecode between that and its system call gives them the opportunity.
+        By a finalizer, or by a signal handler, which came in after the loop had seen that there was nothing
+        to do: a driver that runs bytecode between that and its system call gives them the opportunity.
         """
         if self.waits:
             self.driver.wake()
@@ -102,7 +105,9 @@ cdef class LoopPort:
         return self.driver.cancel(op)
 
     cdef bint end_now(self, Op op) except -1:
-        """Cancel `op`, and have the kernel let go of its file at once; False where only another thread can."""
+        """Cancel `op`, and have the kernel let go of its file at once;
+        False where only another thread can.
+        """
         if self.driver.closed or self.driver.forked:
             return True
         if self.thread and self.thread != PyThread_get_thread_ident():
@@ -138,8 +143,8 @@ cdef class LoopPort:
         if not self.driver.opened:
             if timeout_ns == 0:
                 return 0  # nothing was ever submitted
-            # A thread that posts while there is nothing to wake has posted before we come back and look: so come
-            # back, this once.  (It may also have found the driver that was given up.)
+            # A thread that posts while there is nothing to wake has posted before we come back and look: so
+            # come back, this once.  (It may also have found the driver that was given up.)
             self.open()
             return 0
         if timeout_ns == 0:
@@ -240,7 +245,8 @@ cdef class LoopPort:
             self.dispatch(1)
             took = time.monotonic() - before
             if took >= slow:
-                loop_logger.warning("Executing callbacks of %r for %r took %.3f seconds", subject, protocol, took)
+                loop_logger.warning("Executing callbacks of %r for %r took %.3f seconds", subject, protocol,
+                                    took)
         return 0
 
     def close(self):
@@ -261,8 +267,8 @@ cdef class LoopPort:
             if not self.queued():
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    logger.error("closing %s: %d operations did not end within %.0f s; their memory is leaked",
-                                 driver.name, len(driver.inflight), CLOSE_DEADLINE)
+                    logger.error("closing %s: %d operations did not end within %.0f s; "
+                                 "their memory is leaked", driver.name, len(driver.inflight), CLOSE_DEADLINE)
                     break
                 driver.wait(<int64_t>(left * 1e9))
             self.dispatch(self.queued())
@@ -282,7 +288,9 @@ cdef class LoopPort:
         return live
 
     def run(self, timeout=0.0):
-        """Wait at most `timeout` seconds (None: without limit) for packets and dispatch them; how many there were."""
+        """Wait at most `timeout` seconds (None: without limit) for packets and dispatch them;
+        how many there were.
+        """
         cdef uint32_t count
         if not self.queued():
             self.wait(-1 if timeout is None else <int64_t>(timeout * 1e9))

@@ -1,14 +1,14 @@
 """The operations of a ``CompletionPort``, as its users see them: the same on every system.
 
-``completion_port_posix`` and ``completion_port_windows`` start, cancel and report them.  Operations that the system
-cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` names.
+``completion_port_posix`` and ``completion_port_windows`` start, cancel and report them.  Operations that the
+system cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` names.
 """
 
 from libc.stdint cimport int64_t
 from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM
 from proactorx.ops.op cimport (
-    ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM, RECV_INTO,
-    SEND, SEND_TO, WRITE, client_of, set_state,
+    ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM,
+    RECV_INTO, SEND, SEND_TO, WRITE, client_of, set_state,
 )
 from proactorx.ops.op cimport Overlapped as Op
 from proactorx.sys.atomic cimport compare_exchange, load_acquire
@@ -25,8 +25,8 @@ from proactorx.port import sockaddr
 from proactorx.sys.errors import strerror
 
 cdef tuple KIND_NAMES = (
-    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto", "disconnect", "",
-    "read", "write", "fsync",
+    "poll", "", "recv", "recv_into", "send", "accept", "accept", "connect", "", "recvfrom", "sendto",
+    "disconnect", "", "read", "write", "fsync",
 )
 
 cdef enum Body:
@@ -157,7 +157,9 @@ cdef class Overlapped(Op):
 
     @property
     def done(self):
-        """Whether there is a result: the packet has been queued; on Windows, whose port is the kernel's, taken."""
+        """Whether there is a result: the packet has been queued; on Windows, whose port is the kernel's,
+        taken.
+        """
         return self.is_finished()
 
     @property
@@ -168,10 +170,10 @@ cdef class Overlapped(Op):
     def result(self):
         """What the operation brought.
 
-        Bytes (``recv``, ``read``), bytes and an address (``recvfrom``), a connected socket and an address (``accept``),
-        a count of bytes (``recv_into``, ``send``, ``sendto``, ``read_into``, ``write``), or None (``connect``,
-        ``disconnect``, ``fsync``).  The address of an accepted connection is None where the peer has gone already and
-        the driver does not know it.
+        Bytes (``recv``, ``read``), bytes and an address (``recvfrom``), a connected socket and an address
+        (``accept``), a count of bytes (``recv_into``, ``send``, ``sendto``, ``read_into``, ``write``), or
+        None (``connect``, ``disconnect``, ``fsync``).  The address of an accepted connection is None where
+        the peer has gone already and the driver does not know it.
 
         Raises:
             OSError: the operation failed; ``errno`` is ECANCELED when it was cancelled in time.
@@ -235,7 +237,7 @@ cdef class Operations:
     def __cinit__(self, *args, **kwargs):
         self.bodies = set()
 
-    # ------------------------------------------------------------------------------- the port's own, of each system
+    # ------------------------------------------------------------------------- the port's own, of each system
 
     cdef int refuse_unusable(self) except -1:
         """Raise PortClosed or RuntimeError where no operation can be begun."""
@@ -277,7 +279,7 @@ cdef class Operations:
         """One system call of a blocking body: a count, or -errno."""
         raise NotImplementedError("Operations.blocking_call")
 
-    # ----------------------------------------------------------------------------------------------------- sockets
+    # ------------------------------------------------------------------------------------------------ sockets
 
     cdef Overlapped new_operation(self, int kind, object file):
         cdef Binding binding
@@ -301,8 +303,8 @@ cdef class Operations:
     def recv(self, sock, Py_ssize_t n):
         """Receive at most `n` bytes, as soon as there are any; ``b""`` at the end.
 
-        Like every operation: it is submitted when this returns, and owns its buffer until its packet comes.  Operations
-        of one direction on one socket are served in the order in which they were submitted.
+        Like every operation: it is submitted when this returns, and owns its buffer until its packet comes.
+        Operations of one direction on one socket are served in the order in which they were submitted.
 
         Raises:
             ValueError: `sock` is not bound to this port, or `n` is negative.
@@ -376,11 +378,12 @@ cdef class Operations:
         return op
 
     def disconnect(self, sock):
-        """End a connection both ways, behind the sends before it (DisconnectEx; shutdown(2) with SHUT_RDWR elsewhere).
+        """End a connection both ways, behind the sends before it (DisconnectEx; shutdown(2)
+        with SHUT_RDWR elsewhere).
 
-        The peer gets what was sent, and then the end.  Receives that wait here end too, on Windows perhaps not before
-        the peer's end.  What comes from the peer after that is answered by a reset, which may cost it what it has not
-        read yet.  The socket stays open, and bound.
+        The peer gets what was sent, and then the end.  Receives that wait here end too, on Windows perhaps
+        not before the peer's end.  What comes from the peer after that is answered by a reset, which may cost
+        it what it has not read yet.  The socket stays open, and bound.
 
         The result is None, or the error ENOTCONN where there is no connection.  Errors as ``recv``.
         """
@@ -388,7 +391,7 @@ cdef class Operations:
         self.submit(op)
         return op
 
-    # ------------------------------------------------------------------------------------------------------- files
+    # -------------------------------------------------------------------------------------------------- files
 
     cdef int queue_body(self, Overlapped op) except -1:
         """Have an IO thread do it."""
@@ -408,9 +411,9 @@ cdef class Operations:
     def read(self, file, Py_ssize_t n, offset=None):
         """Read at most `n` bytes of a file, from `offset` on; ``b""`` at its end.
 
-        On io_uring the kernel does it; elsewhere, of a file that has positions without `offset`, and of one that a
-        server answers for (NFS, FUSE), a thread of the process's ``IOThreadPool``, where an operation that has begun
-        cannot be cancelled.  Operations on one file may be done in any order.
+        On io_uring the kernel does it; elsewhere, of a file that has positions without `offset`, and of one
+        that a server answers for (NFS, FUSE), a thread of the process's ``IOThreadPool``, where an operation
+        that has begun cannot be cancelled.  Operations on one file may be done in any order.
 
         Args:
             file: a file object's own buffer is neither used nor known: pass one that has none.
@@ -429,7 +432,9 @@ cdef class Operations:
         return op
 
     def read_into(self, file, buffer, offset=None):
-        """Read into `buffer`, locked meanwhile; the result is a count.  Errors as of ``read`` and ``recv_into``."""
+        """Read into `buffer`, locked meanwhile; the result is a count.
+        Errors as of ``read`` and ``recv_into``.
+        """
         cdef Overlapped op = self.new_operation(READ, file)
         op.set_buffer(buffer, True)
         op.position = _position(offset)
@@ -439,7 +444,8 @@ cdef class Operations:
     def write(self, file, data, offset=None):
         """Write all of `data`; the result is its size.
 
-        Of a write that failed, ``nbytes`` says how much had been written.  Arguments and errors as of ``read``.
+        Of a write that failed, ``nbytes`` says how much had been written.
+        Arguments and errors as of ``read``.
         """
         cdef Overlapped op = self.new_operation(WRITE, file)
         op.set_buffer(data, False)

@@ -8,7 +8,8 @@ __all__ = ["Packet", "PortClosed"]
 @cython.final
 @cython.freelist(256)
 cdef class Packet:
-    """One completion: four values with names, which can be unpacked, compared and hashed like a tuple of them.
+    """One completion: four values with names, which can be unpacked,
+    compared and hashed like a tuple of them.
 
     Args:
         key: of an operation: the key of the file; of a post: what was posted.
@@ -51,7 +52,8 @@ cdef class Packet:
         return Packet, self.values()
 
     def __repr__(self):
-        return f"Packet(key={self.key!r}, overlapped={self.overlapped!r}, nbytes={self.nbytes}, error={self.error})"
+        return (f"Packet(key={self.key!r}, overlapped={self.overlapped!r}, nbytes={self.nbytes}, "
+                f"error={self.error})")
 
 
 class PortClosed(RuntimeError):

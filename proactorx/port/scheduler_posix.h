@@ -1,14 +1,15 @@
-/* A port that many threads share, without the interpreter: its packets, the threads that wait for them, and how many
- * may run.  Everything is plain C under one mutex, held for moments and never while anything else is waited for.
+/* A port that many threads share, without the interpreter: its packets, the threads that wait for them, and
+ * how many may run.  Everything is plain C under one mutex,
+ * held for moments and never while anything else is waited for.
  *
  * The rules are those of I/O completion ports (learn.microsoft.com, "I/O Completion Ports"):
  *  - packets are queued first in, first out; waiting threads are released last in, first out;
  *  - a packet is given out only while fewer than `concurrency` threads of the port run;
  *  - a thread that comes with packets waiting takes the next one, without a switch.
  *
- * The oldest waiter is the *leader*.  It alone sleeps in the driver, when operations are there, and it alone looks
- * after threads that sleep elsewhere.  New waiters go on top of the stack and the top is released first, so the leader
- * stays the leader until it is the last one.
+ * The oldest waiter is the *leader*.  It alone sleeps in the driver, when operations are there, and it alone
+ * looks after threads that sleep elsewhere.  New waiters go on top of the stack and the top is released
+ * first, so the leader stays the leader until it is the last one.
  */
 #ifndef PROACTORX_PORT_SHARED_H
 #define PROACTORX_PORT_SHARED_H
@@ -32,7 +33,8 @@ typedef struct {
 
 typedef struct px_shared px_shared;
 
-/* One thread.  `parking.signal` belongs to the thread and to whoever holds the mutex; the rest to the mutex. */
+/* One thread.  `parking.signal` belongs to the thread and to whoever holds the mutex; the rest to the mutex.
+ * */
 typedef struct px_thread {
     px_shared *port;                   /* it is associated with this one; written by the thread itself only */
     struct px_thread *above, *below;   /* in the stack of waiters */
@@ -58,9 +60,9 @@ struct px_shared {
     int driven;                        /* those of them that the driver has */
     int closed;
     uint32_t takes, watch;
-    int watching;                      /* the leader looks at running threads; more than 1: longer than needed */
+    int watching;                      /* the leader looks at running threads; above 1: longer than needed */
     int64_t watched_at, look_ns;
-    int in_driver;                     /* a thread sleeps there: the leader, or who was it and has been released */
+    int in_driver;                     /* a thread sleeps there: the leader, or a released former one */
     int roused;                        /* and has been woken, for a reason of its own */
     pthread_cond_t changed;            /* of a closed port: that, or in_flight */
     int (*wake)(void *driver);
@@ -73,7 +75,7 @@ enum { PX_DRIVE = 1, PX_WATCH = 2 };
 static pthread_key_t px_thread_key;
 static __thread px_thread *px_me;
 
-/* ------------------------------------------------------------------------------------------------------- packets */
+/* ------------------------------------------------------------------------------------------------ packets */
 
 static inline uint32_t px_queued(px_shared *p) { return p->tail - p->head; }
 
@@ -93,7 +95,7 @@ static int px_reserve(px_shared *p, uint32_t more) {
 
 static inline px_parcel px_next(px_shared *p) { return p->items[p->head++ & p->mask]; }
 
-/* -------------------------------------------------------------------------------------------------- who runs */
+/* ----------------------------------------------------------------------------------------------- who runs */
 
 static inline void px_count(px_shared *p, px_thread *t) {
     if (!t->counted && !t->blocking) t->counted = 1, p->running++;
@@ -115,7 +117,8 @@ static void px_recount(px_shared *p) {
         }
 }
 
-/* Look at the threads that run.  One that sleeps in the kernel, and has used no CPU since the last look, does not. */
+/* Look at the threads that run.  One that sleeps in the kernel, and has used no CPU since the last look,
+ * does not. */
 static void px_sample_threads(px_shared *p) {
     px_thread *t;
     px_recount(p);
@@ -131,7 +134,7 @@ static void px_sample_threads(px_shared *p) {
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- who waits */
+/* ---------------------------------------------------------------------------------------------- who waits */
 
 static void px_unstack(px_shared *p, px_thread *t) {
     *(t->above ? &t->above->below : &p->top) = t->below;
@@ -141,7 +144,8 @@ static void px_unstack(px_shared *p, px_thread *t) {
     if (p->leader == t) p->leader = NULL;
 }
 
-/* Wake who sleeps in the driver.  The mutex keeps that alive: who sleeps in it needs the mutex to come out. */
+/* Wake who sleeps in the driver.  The mutex keeps that alive: who sleeps in it needs the mutex to come out.
+ * */
 static void px_wake_driver(px_shared *p) {
     p->roused = 1;
     p->wake(p->driver);
@@ -173,14 +177,15 @@ static void px_settle(px_shared *p) {
         }
         p->watching = 1;
     }
-    /* Told once of a watch; of operations also in the middle of one, which it keeps as a waiter among others. */
+    /* Told once of a watch; of operations also in the middle of one, which it keeps as a waiter among others.
+     * */
     if (((p->driven && !p->in_driver) || (p->watching && p->leader != t)) && px_is_waiting(&t->parking)) {
         p->leader = t;
         px_signal(&t->parking, PX_LEAD);
     }
 }
 
-/* ------------------------------------------------------------------------------------------------- ports, threads */
+/* ----------------------------------------------------------------------------------------- ports, threads */
 
 static px_shared *px_shared_new(int concurrency) {
     px_shared *p = calloc(1, sizeof *p);
@@ -268,7 +273,7 @@ static void px_after_fork_in_child(void) {
     px_me->clock = px_clock_of_this_thread();
 }
 
-/* --------------------------------------------------------------------------------------------- packets come in */
+/* ---------------------------------------------------------------------------------------- packets come in */
 
 /* Any thread.  0, or -ENOMEM, or -EPIPE: the port is closed. */
 static int px_post(px_shared *p, px_parcel parcel) {
@@ -300,7 +305,8 @@ static void px_undo(px_shared *p, int driven) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* The driver has it now: somebody must wait there, and be woken if it does already and does not notice by itself. */
+/* The driver has it now: somebody must wait there,
+ * and be woken if it does already and does not notice by itself. */
 static void px_begun(px_shared *p, int notices) {
     pthread_mutex_lock(&p->mutex);
     px_settle(p);
@@ -318,13 +324,13 @@ static void px_end(px_shared *p, px_parcel parcel, int driven) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* ------------------------------------------------------------------------------------------- packets are taken */
+/* -------------------------------------------------------------------------------------- packets are taken */
 
 enum { PX_WAITS = 0, PX_GOT = 1, PX_ASK_DRIVER = 2 };
 
-/* A thread comes for a packet, and joins the port.  PX_GOT: it has one in `me->parcel`; PX_WAITS: it is a waiter now,
- * until its signal is PX_RELEASED or PX_CLOSED, or it withdraws; | PX_ASK_DRIVER: the driver may have something, and
- * nobody has asked it lately.  -EPIPE: closed. */
+/* A thread comes for a packet, and joins the port.  PX_GOT: it has one in `me->parcel`; PX_WAITS: it is a
+ * waiter now, until its signal is PX_RELEASED or PX_CLOSED, or it withdraws; | PX_ASK_DRIVER: the driver may
+ * have something, and nobody has asked it lately.  -EPIPE: closed. */
 static int px_come(px_shared *p, px_thread *me) {
     int got = 0;
     if (me->port != p) px_leave(me);
@@ -387,10 +393,10 @@ static int px_put_back(px_shared *p, px_thread *me) {
     return error;
 }
 
-/* ---------------------------------------------------------------------------------------------- the leader's work */
+/* -------------------------------------------------------------------------------------- the leader's work */
 
-/* What the leader is to do: PX_DRIVE, sleep in the driver; PX_WATCH, for not longer than look_ns; 0: wait like the
- * others, or it is no waiter any more. */
+/* What the leader is to do: PX_DRIVE, sleep in the driver; PX_WATCH, for not longer than look_ns; 0: wait
+ * like the others, or it is no waiter any more. */
 static int px_duties(px_shared *p, px_thread *me, void *driver) {
     int duties = 0;
     pthread_mutex_lock(&p->mutex);
@@ -426,7 +432,8 @@ static void px_asked(px_shared *p) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* Part of the leader's watch.  It goes on for a little longer than packets wait: to begin it costs a wake-up. */
+/* Part of the leader's watch.  It goes on for a little longer than packets wait: to begin it costs a wake-up.
+ * */
 static void px_watch(px_shared *p) {
     pthread_mutex_lock(&p->mutex);
     if (p->watching && px_now_ns() - p->watched_at >= p->look_ns) {
@@ -438,7 +445,7 @@ static void px_watch(px_shared *p) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* --------------------------------------------------------------------------------------- blocking, leaving, closing */
+/* ----------------------------------------------------------------------------- blocking, leaving, closing */
 
 static void px_block(px_shared *p, px_thread *me) {
     if (me->port != p) return;

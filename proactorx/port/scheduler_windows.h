@@ -1,8 +1,8 @@
-/* What the kernel's own completion port does not keep for us: the posts that nobody has taken yet, and which threads
- * are the port's.
+/* What the kernel's own completion port does not keep for us: the posts that nobody has taken yet, and which
+ * threads are the port's.
  *
- * A packet's key says only what kind it is.  A post is a PX_POST with the address of its three values; an operation's
- * packet carries the address of its OVERLAPPED, which is in the op. */
+ * A packet's key says only what kind it is.  A post is a PX_POST with the address of its three values; an
+ * operation's packet carries the address of its OVERLAPPED, which is in the op. */
 #ifndef PROACTORX_PORT_KERNEL_H
 #define PROACTORX_PORT_KERNEL_H
 
@@ -91,7 +91,7 @@ static void px_dissociate(void) {
     px_associate(NULL);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- posts */
+/* -------------------------------------------------------------------------------------------------- posts */
 
 static void px_unlink(px_port *port, px_post *post) {
     EnterCriticalSection(&port->lock);
@@ -110,7 +110,8 @@ static DWORD px_post_it(px_port *port, px_post *post) {
     post->previous->next = port->posts.previous = post;
     port->queued++;
     if (port->closed) error = ERROR_ABANDONED_WAIT_0;
-    else if (!PostQueuedCompletionStatus(port->handle, 0, PX_POST, (OVERLAPPED *)post)) error = GetLastError();
+    else if (!PostQueuedCompletionStatus(port->handle, 0, PX_POST, (OVERLAPPED *)post))
+        error = GetLastError();
     if (error) {
         post->previous->next = post->next;
         post->next->previous = post->previous;
@@ -140,18 +141,21 @@ static px_post *px_left(px_port *port) {
     return post;
 }
 
-/* How many packets are queued: NtQueryIoCompletion, IoCompletionBasicInformation; -1: the system does not say. */
+/* How many packets are queued: NtQueryIoCompletion, IoCompletionBasicInformation; -1:
+ * the system does not say. */
 static long px_depth(px_port *port) {
     typedef LONG(NTAPI * query)(HANDLE, int, PVOID, ULONG, PULONG);
-    union { FARPROC any; query call; } found = {GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "NtQueryIoCompletion")};
+    union { FARPROC any; query call; } found = {
+        GetProcAddress(GetModuleHandleW(L\"ntdll.dll\"), "NtQueryIoCompletion")};
     LONG depth = 0;
     if (found.call == NULL || found.call(port->handle, 0, &depth, sizeof depth, NULL) < 0) return -1;
     return depth;
 }
 
-/* --------------------------------------------------------------------------------------------------------- waiting */
+/* ------------------------------------------------------------------------------------------------ waiting */
 
-/* Ctrl-C must end a wait of the main thread.  The interpreter sets this event once it has noted the signal. */
+/* Ctrl-C must end a wait of the main thread.  The interpreter sets this event once it has noted the signal.
+ * */
 __declspec(dllimport) void *_PyOS_SigintEvent(void);
 
 static VOID CALLBACK px_on_sigint(PVOID port, BOOLEAN timed_out) {
@@ -162,21 +166,23 @@ static VOID CALLBACK px_on_sigint(PVOID port, BOOLEAN timed_out) {
 /* Before a wait that watches: an event that is still set tells of a signal that has been dealt with. */
 static void px_forget_sigint(void) { ResetEvent((HANDLE)_PyOS_SigintEvent()); }
 
-/* Up to `room` packets; `limit` in milliseconds, or INFINITE.  How many; 0 when the time is over; or -(system error).
- * `watch`: a SIGINT ends the wait with a PX_KEY_WAKE. */
+/* Up to `room` packets; `limit` in milliseconds, or INFINITE.  How many; 0 when the time is over; or -(system
+ * error). `watch`: a SIGINT ends the wait with a PX_KEY_WAKE. */
 static int px_take(px_port *port, OVERLAPPED_ENTRY *entries, int room, DWORD limit, int watch) {
     ULONG count = 0;
     HANDLE wait = NULL;
     DWORD error = 0;
-    if (watch && !RegisterWaitForSingleObject(&wait, (HANDLE)_PyOS_SigintEvent(), px_on_sigint, port, INFINITE,
+    if (watch && !RegisterWaitForSingleObject(&wait, (HANDLE)_PyOS_SigintEvent(), px_on_sigint, port,
+                                              INFINITE,
                                               WT_EXECUTEINWAITTHREAD | WT_EXECUTEONLYONCE))
         wait = NULL;
-    if (!GetQueuedCompletionStatusEx(port->handle, entries, (ULONG)room, &count, limit, FALSE)) error = GetLastError();
+    if (!GetQueuedCompletionStatusEx(port->handle, entries, (ULONG)room, &count, limit, FALSE))
+        error = GetLastError();
     if (wait != NULL) UnregisterWaitEx(wait, INVALID_HANDLE_VALUE);
     return !error ? (int)count : error == WAIT_TIMEOUT ? 0 : -(int)error;
 }
 
-/* ------------------------------------------------------------------------------------------------------ operations */
+/* --------------------------------------------------------------------------------------------- operations */
 
 static int px_begin_send(int fd, px_overlapped *flight, const char *buffer, size_t size) {
     WSABUF memory = {(ULONG)px_clamp(size), (char *)buffer};
@@ -184,7 +190,8 @@ static int px_begin_send(int fd, px_overlapped *flight, const char *buffer, size
     return px_started(WSASend(PX_SOCKET(fd), &memory, 1, NULL, 0, &flight->overlapped, NULL));
 }
 
-/* The packet of an operation that the kernel has not taken, or that an IO thread has done: `n` is a count or -errno. */
+/* The packet of an operation that the kernel has not taken, or that an IO thread has done:
+ * `n` is a count or -errno. */
 static DWORD px_answer_it(px_port *port, px_overlapped *flight, int n) {
     flight->posted = 1;
     flight->flags = n < 0 ? (DWORD)-n : 0;
@@ -208,7 +215,8 @@ static int px_read_blocking(intptr_t handle, char *buffer, size_t size, int64_t 
     DWORD n = 0;
     memset(&place, 0, sizeof place);
     place.Offset = (DWORD)position, place.OffsetHigh = (DWORD)(position >> 32);
-    if (ReadFile((HANDLE)handle, buffer, (DWORD)px_clamp(size), &n, position < 0 ? NULL : &place)) return (int)n;
+    if (ReadFile((HANDLE)handle, buffer, (DWORD)px_clamp(size), &n, position < 0 ? NULL : &place))
+        return (int)n;
     if (GetLastError() == ERROR_HANDLE_EOF || GetLastError() == ERROR_BROKEN_PIPE) return 0;
     return px_file_result(px_file_failure());
 }
@@ -218,7 +226,8 @@ static int px_write_blocking(intptr_t handle, const char *buffer, size_t size, i
     DWORD n = 0;
     memset(&place, 0, sizeof place);
     place.Offset = (DWORD)position, place.OffsetHigh = (DWORD)(position >> 32);
-    if (WriteFile((HANDLE)handle, buffer, (DWORD)px_clamp(size), &n, position < 0 ? NULL : &place)) return (int)n;
+    if (WriteFile((HANDLE)handle, buffer, (DWORD)px_clamp(size), &n, position < 0 ? NULL : &place))
+        return (int)n;
     return px_file_result(px_file_failure());
 }
 

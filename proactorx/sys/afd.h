@@ -1,7 +1,8 @@
 /* Readiness on a completion port: the poll request of the socket driver, \Device\Afd.
  *
- * Winsock's own select() is made of this request; unlike select() it can be overlapped, so its answer is a packet.  The
- * interface is not documented by Microsoft; trio, wepoll, libuv and mio have relied on it for years, and learned:
+ * Winsock's own select() is made of this request; unlike select() it can be overlapped, so its answer is a
+ * packet.  The interface is not documented by Microsoft; trio, wepoll,
+ * libuv and mio have relied on it for years, and learned:
  * - a poll ends with its first answer; to go on is to ask again;
  * - two polls of one socket at a time do not work well, so what readers and writers want is asked in one;
  * - it wants the base socket, below all layered providers (SIO_BASE_HANDLE);
@@ -54,14 +55,18 @@ typedef struct {
     int cancelled;
 } px_poll;
 
-typedef LONG(NTAPI *px_nt_create)(PHANDLE, ACCESS_MASK, POBJECT_ATTRIBUTES, PIO_STATUS_BLOCK, PLARGE_INTEGER, ULONG,
+typedef LONG(NTAPI *px_nt_create)(PHANDLE, ACCESS_MASK, POBJECT_ATTRIBUTES, PIO_STATUS_BLOCK, PLARGE_INTEGER,
+                                  ULONG,
                                   ULONG, ULONG, ULONG, PVOID, ULONG);
-typedef LONG(NTAPI *px_nt_control)(HANDLE, HANDLE, PIO_APC_ROUTINE, PVOID, PIO_STATUS_BLOCK, ULONG, PVOID, ULONG,
+typedef LONG(NTAPI *px_nt_control)(HANDLE, HANDLE, PIO_APC_ROUTINE, PVOID, PIO_STATUS_BLOCK, ULONG, PVOID,
+                                   ULONG,
                                    PVOID, ULONG);
 
-/* A call of ntdll's, or NULL.  By way of a union: ISO C knows no conversion of function pointers to others. */
+/* A call of ntdll's, or NULL.  By way of a union: ISO C knows no conversion of function pointers to others.
+ * */
 static px_nt_create px_nt_create_file(void) {
-    union { FARPROC any; px_nt_create call; } found = {GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "NtCreateFile")};
+    union { FARPROC any; px_nt_create call; } found = {
+        GetProcAddress(GetModuleHandleW(L\"ntdll.dll\"), "NtCreateFile")};
     return found.call;
 }
 
@@ -82,7 +87,8 @@ static HANDLE px_afd_open(HANDLE port) {
     memset(&attributes, 0, sizeof attributes);
     attributes.Length = sizeof attributes;
     attributes.ObjectName = &name;
-    if (create == NULL || create(&afd, SYNCHRONIZE, &attributes, &status, NULL, 0, FILE_SHARE_READ | FILE_SHARE_WRITE,
+    if (create == NULL || create(&afd, SYNCHRONIZE, &attributes, &status, NULL, 0, FILE_SHARE_READ
+                                 | FILE_SHARE_WRITE,
                                  1 /* FILE_OPEN */, 0, NULL, 0) < 0)
         return NULL;
     if (CreateIoCompletionPort(afd, port, PX_KEY_POLL, 0) == NULL ||
@@ -97,9 +103,11 @@ static HANDLE px_afd_open(HANDLE port) {
 static SOCKET px_base_socket(int fd) {
     SOCKET base = INVALID_SOCKET;
     DWORD size;
-    if (!WSAIoctl(PX_SOCKET(fd), SIO_BASE_HANDLE, NULL, 0, &base, sizeof base, &size, NULL, NULL)) return base;
+    if (!WSAIoctl(PX_SOCKET(fd), SIO_BASE_HANDLE, NULL, 0, &base, sizeof base, &size, NULL, NULL))
+        return base;
     /* Some providers break SIO_BASE_HANDLE, against the rules, and not this one. */
-    if (!WSAIoctl(PX_SOCKET(fd), SIO_BSP_HANDLE_POLL, NULL, 0, &base, sizeof base, &size, NULL, NULL)) return base;
+    if (!WSAIoctl(PX_SOCKET(fd), SIO_BSP_HANDLE_POLL, NULL, 0, &base, sizeof base, &size, NULL, NULL))
+        return base;
     return INVALID_SOCKET;
 }
 
@@ -117,10 +125,12 @@ static int px_afd_ask(HANDLE afd, px_poll *poll, uint32_t mask) {
     poll->request.sockets[0].handle = (HANDLE)base;
     poll->request.sockets[0].status = 0;
     poll->request.sockets[0].events =
-        PX_AFD_ABORT | PX_AFD_LOCAL_CLOSE | (mask & POLLIN ? PX_AFD_RECEIVE | PX_AFD_DISCONNECT | PX_AFD_ACCEPT : 0) |
+        PX_AFD_ABORT | PX_AFD_LOCAL_CLOSE | (mask & POLLIN ? PX_AFD_RECEIVE | PX_AFD_DISCONNECT
+                                             | PX_AFD_ACCEPT : 0) |
         (mask & POLLOUT ? PX_AFD_SEND | PX_AFD_CONNECT_FAIL : 0);
     /* An OVERLAPPED begins with what the call knows as an IO_STATUS_BLOCK. */
-    status = control(afd, NULL, NULL, &poll->overlapped, (PIO_STATUS_BLOCK)&poll->overlapped, PX_IOCTL_AFD_POLL,
+    status = control(afd, NULL, NULL, &poll->overlapped, (PIO_STATUS_BLOCK)&poll->overlapped,
+                     PX_IOCTL_AFD_POLL,
                      &poll->request, sizeof poll->request, &poll->request, sizeof poll->request);
     if (status < 0) return px_ended((ULONG)status);
     poll->asked = mask;

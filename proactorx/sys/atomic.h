@@ -1,8 +1,9 @@
-/* Words and pointers that several threads read and write: all atomic accesses of this package go through these calls.
+/* Words and pointers that several threads read and write:
+   all atomic accesses of this package go through these calls.
  *
- * A word is an `int` or a `uint32_t` (elsewhere than on MSVC, any integer).  What was written before px_store_release
- * is seen by a thread that has seen the value with px_load_acquire.  The calls without an order in their names are
- * sequentially consistent: all threads agree on the order of all of them. */
+ * A word is an `int` or a `uint32_t` (elsewhere than on MSVC, any integer).  What was written before
+ * px_store_release is seen by a thread that has seen the value with px_load_acquire.  The calls without an
+ * order in their names are sequentially consistent: all threads agree on the order of all of them. */
 #ifndef PROACTORX_SYS_ATOMIC_H
 #define PROACTORX_SYS_ATOMIC_H
 

@@ -21,7 +21,8 @@ static inline int64_t px_now_ns(void) {
     LARGE_INTEGER now, second; /* neither call fails from Windows XP on */
     QueryPerformanceCounter(&now);
     QueryPerformanceFrequency(&second);
-    return now.QuadPart / second.QuadPart * 1000000000 + now.QuadPart % second.QuadPart * 1000000000 / second.QuadPart;
+    return now.QuadPart / second.QuadPart * 1000000000 +
+           now.QuadPart % second.QuadPart * 1000000000 / second.QuadPart;
 #else
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -1,5 +1,5 @@
-/* Many datagrams in one system call where there is one for that (recvmmsg(2), sendmmsg(2): Linux, FreeBSD), else one
- * call each.  As in socket.h: the result, or -errno. */
+/* Many datagrams in one system call where there is one for that (recvmmsg(2), sendmmsg(2): Linux, FreeBSD),
+ * else one call each.  As in socket.h: the result, or -errno. */
 #ifndef PROACTORX_SYS_DATAGRAM_H
 #define PROACTORX_SYS_DATAGRAM_H
 
@@ -24,9 +24,9 @@ struct mmsghdr {
 enum {
     PX_TAKEN = 16,             /* datagrams in one receive */
     PX_SENT = 32,              /* datagrams in one send */
-    PX_ARENA = 1024 * 1024,    /* where received ones go: touched as far as they reach, so mostly address space */
+    PX_ARENA = 1024 * 1024,    /* for received ones: touched as far as they reach, so mostly address space */
     PX_NAME = 28,              /* a struct sockaddr_in6 */
-    PX_HOST = 46               /* an address in words, with its end: INET6_ADDRSTRLEN but on Windows, where it is 65 */
+    PX_HOST = 46               /* an address as text, with its end: INET6_ADDRSTRLEN, but for Windows' 65 */
 };
 
 typedef struct {
@@ -72,8 +72,8 @@ static inline ssize_t px_take_one(int fd, struct msghdr *header) {
 }
 #endif
 
-/* Take what there is, at most `most` (PX_TAKEN) and PX_ARENA / `each` datagrams of at most `each` bytes; how many there
- * were. */
+/* Take what there is, at most `most` (PX_TAKEN) and PX_ARENA / `each` datagrams of at most `each` bytes; how
+ * many there were. */
 static inline int px_recv_batch(int fd, px_arena *arena, size_t each, int most) {
     int count = (int)(PX_ARENA / each), n;
     if (count > most) count = most;
@@ -83,7 +83,8 @@ static inline int px_recv_batch(int fd, px_arena *arena, size_t each, int most) 
         arena->headers[i].msg_hdr.msg_namelen = sizeof arena->names[i];
     }
 #if PX_HAS_MMSG
-    do n = recvmmsg(fd, arena->headers, (unsigned int)count, MSG_DONTWAIT, NULL); while (n < 0 && errno == EINTR);
+    do n = recvmmsg(fd, arena->headers, (unsigned int)count, MSG_DONTWAIT,
+                    NULL); while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 #else
     for (n = 0; n < count; n++) {
@@ -108,8 +109,10 @@ static inline int px_late_error(px_arena *arena) {
 
 static inline char *px_taken_data(px_arena *arena, int i) { return arena->vectors[i].iov_base; }
 static inline unsigned int px_taken_size(px_arena *arena, int i) { return arena->headers[i].msg_len; }
-static inline unsigned char *px_taken_name(px_arena *arena, int i) { return (unsigned char *)&arena->names[i]; }
-static inline unsigned int px_taken_name_size(px_arena *arena, int i) { return arena->headers[i].msg_hdr.msg_namelen; }
+static inline unsigned char *px_taken_name(px_arena *arena,
+                                           int i) { return (unsigned char *)&arena->names[i]; }
+static inline unsigned int px_taken_name_size(px_arena *arena,
+                                              int i) { return arena->headers[i].msg_hdr.msg_namelen; }
 
 typedef struct {
     char *data;
@@ -147,7 +150,8 @@ static inline int px_send_batch(int fd, const px_outgoing *list, int count) {
     return n;
 }
 
-/* A numeric address as a struct sockaddr_in or sockaddr_in6; its size, or 0 where `host` is not a numeric address. */
+/* A numeric address as a struct sockaddr_in or sockaddr_in6; its size,
+ * or 0 where `host` is not a numeric address. */
 static inline int px_pack(int family, const char *host, int port, uint32_t flow, uint32_t scope, void *name) {
     if (family == AF_INET) {
         struct sockaddr_in *in = name;
@@ -174,7 +178,8 @@ static inline int px_pack(int family, const char *host, int port, uint32_t flow,
 }
 
 /* The other way: `host` needs PX_HOST bytes.  The family, or 0 where it is neither. */
-static inline int px_unpack(const void *name, size_t size, char *host, int *port, uint32_t *flow, uint32_t *scope) {
+static inline int px_unpack(const void *name, size_t size, char *host, int *port, uint32_t *flow,
+                            uint32_t *scope) {
     const struct sockaddr *any = name;
     if (size >= sizeof(struct sockaddr_in) && any->sa_family == AF_INET) {
         const struct sockaddr_in *in = name;

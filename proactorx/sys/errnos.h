@@ -1,4 +1,5 @@
-/* Error numbers as Python's `errno` module has them.  On Windows it prefers Winsock's to those of <errno.h>. */
+/* Error numbers as Python's `errno` module has them.  On Windows it prefers Winsock's to those of <errno.h>.
+ * */
 #ifndef PROACTORX_SYS_ERRNOS_H
 #define PROACTORX_SYS_ERRNOS_H
 

@@ -1,12 +1,17 @@
-/* How other threads end a wait: they write to a descriptor that the waiting thread listens to.  No Python here.
+/* How other threads end a wait: they write to a descriptor that the waiting thread listens to.
+   No Python here.
  *
  * Three things may happen at the same time as a wake-up, and none of them needs a lock:
  *
- *  - The descriptor is made.  Who comes before that has posted first and finds none afterwards; who makes it stores it
- *    first and looks at what was posted afterwards, without sleeping in between (see Port.wait).  All four accesses are
+ *  - The descriptor is made.  Who comes before that has posted first and finds none afterwards;
+ * who makes it stores it
+ *    first and looks at what was posted afterwards, without sleeping in between (see Port.wait).
+ * All four accesses are
  *    sequentially consistent, so one of the two sees the other.
- *  - The descriptor is closed.  Its number may belong to another file a moment later, which must not be written to.
- *    Who wakes says so in `users` before it reads `fd`, and px_waker_close takes `fd` away before it reads `users`, and
+ *  - The descriptor is closed.  Its number may belong to another file a moment later,
+ * which must not be written to.
+ *    Who wakes says so in `users` before it reads `fd`,
+ * and px_waker_close takes `fd` away before it reads `users`, and
  *    waits until nobody is left who may have read it: for the time of one system call that never waits.
  *  - The process forks.  The child has one thread, and whoever was counted is not in it: px_waker_forget.
  */
@@ -72,7 +77,8 @@ static inline int px_wake_socket(px_waker *w) {
     int fd = px_waker_enter(w);
     long long n = fd >= 0 ? px_send(fd, "", 1) : 1;
     px_waker_leave(w);
-    return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1; /* full: a wake-up is pending */
+    /* Full: a wake-up is pending. */
+    return n == 1 || n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS ? 0 : -1;
 }
 
 /* Take the descriptor away; it is the caller's to close.  -1: there is none. */

@@ -1,7 +1,7 @@
 /* System calls on files, with one convention: the result, or -errno.
  *
- * The calls whose names end in _now never wait: RWF_NOWAIT, preadv2(2), answers EAGAIN where the page cache lacks the
- * bytes, and EOPNOTSUPP where the file system cannot promise that (network file systems, FUSE).
+ * The calls whose names end in _now never wait: RWF_NOWAIT, preadv2(2), answers EAGAIN where the page cache
+ * lacks the bytes, and EOPNOTSUPP where the file system cannot promise that (network file systems, FUSE).
  */
 #ifndef PROACTORX_SYS_FILE_H
 #define PROACTORX_SYS_FILE_H
@@ -48,7 +48,9 @@ static inline int px_file_open(const char *path, int flags) {
 
 static inline int px_path_unlink(const char *path) { return unlink(path) < 0 ? -errno : 0; }
 static inline int px_path_rmdir(const char *path) { return rmdir(path) < 0 ? -errno : 0; }
-static inline int px_path_rename(const char *path, const char *other) { return rename(path, other) < 0 ? -errno : 0; }
+static inline int px_path_rename(const char *path, const char *other) {
+    return rename(path, other) < 0 ? -errno : 0;
+}
 
 /* By its number: the C library's function is a point at which a thread may be cancelled, which takes time. */
 static inline int px_file_close(int fd) {
@@ -129,7 +131,8 @@ static inline int px_file_kind(mode_t mode) {
     return S_ISREG(mode) ? 'r' : S_ISBLK(mode) ? 'b' : S_ISFIFO(mode) || S_ISSOCK(mode) ? 'p' : 'o';
 }
 
-/* What an open file is.  Unlike fstat(2), statx(2) asks no other machine: a size that another one knows may be old. */
+/* What an open file is.  Unlike fstat(2), statx(2) asks no other machine:
+ * a size that another one knows may be old. */
 static inline int px_stat_fd(int fd, px_file_facts *facts) {
     struct stat st;
     memset(facts, 0, sizeof *facts);
@@ -142,7 +145,8 @@ static inline int px_stat_fd(int fd, px_file_facts *facts) {
             facts->device = (uint64_t)makedev(now.stx_dev_major, now.stx_dev_minor);
             return 0;
         }
-        /* Filters that are older than it (seccomp(2), of containers) answer so.  What else there is may ask them. */
+        /* Filters that are older than it (seccomp(2), of containers) answer so.
+         * What else there is may ask them. */
         if (errno != EPERM && errno != ENOSYS) return -errno;
     }
 #endif
@@ -153,7 +157,8 @@ static inline int px_stat_fd(int fd, px_file_facts *facts) {
     return 0;
 }
 
-/* Whether a plain file ends at `offset`: its size vouches for that, and spares the read that would bring nothing. */
+/* Whether a plain file ends at `offset`: its size vouches for that,
+ * and spares the read that would bring nothing. */
 static inline int px_file_ends(int fd, int64_t offset) {
     px_file_facts facts;
     return px_stat_fd(fd, &facts) == 0 && facts.kind == 'r' && facts.size == offset;
@@ -161,9 +166,9 @@ static inline int px_file_ends(int fd, int64_t offset) {
 
 /* What answers for a file. */
 enum {
-    PX_LOCAL,  /* a file system of this machine's that is known: sizes are true, and what is there comes at once */
+    PX_LOCAL,  /* a known file system of this machine: sizes are true, and present data comes at once */
     PX_REMOTE, /* another machine or process: every call may wait for it */
-    PX_MADE_UP /* the kernel itself, as in /proc: sizes say nothing, and a read may wait for news; or who knows */
+    PX_MADE_UP /* the kernel itself, as in /proc, or unknown: sizes say nothing, and a read may wait */
 };
 
 /* Which of them; may itself wait. */
@@ -229,8 +234,8 @@ struct px_open_how {
 enum { PX_NR_OPENAT2 = 437 };
 #endif
 enum {
-    PX_RESOLVE_CACHED = 0x20,           /* else EAGAIN */
-    PX_RESOLVE_SAME_MOUNT = 0x21,       /* that, and the way does not leave the mount at which it starts: else EXDEV */
+    PX_RESOLVE_CACHED = 0x20,     /* else EAGAIN */
+    PX_RESOLVE_SAME_MOUNT = 0x21, /* that, and the path stays on the mount where it starts: else EXDEV */
 };
 
 /* Open `path` if that needs no waiting for names, openat2(2). */

@@ -1,8 +1,9 @@
 /* file.h for Windows: the same calls, by handle, with the same convention.
  *
- * A file of the C library's has a handle that executes one call at a time, and that moves with every one, also of those
- * at an offset.  So it is only asked for its position; bytes go through a second handle of the same file, which has
- * none (px_reopen).  Nothing can be said to be in the page cache: the calls whose names end in _now refuse.
+ * A file of the C library's has a handle that executes one call at a time, and that moves with every one,
+ * also of those at an offset.  So it is only asked for its position; bytes go through a second handle of the
+ * same file, which has none (px_reopen).  Nothing can be said to be in the page cache:
+ * the calls whose names end in _now refuse.
  */
 #ifndef PROACTORX_SYS_FILE_WINDOWS_H
 #define PROACTORX_SYS_FILE_WINDOWS_H
@@ -43,7 +44,8 @@ static inline int px_file_failure(void) {
 
 static inline int px_is_disk(int fd) { return GetFileType(PX_FILE_HANDLE(fd)) == FILE_TYPE_DISK; }
 
-/* FILE_MODE_INFORMATION, FILE_ACCESS_INFORMATION: one number each ([MS-FSCC] 2.4); 0 where the system does not tell. */
+/* FILE_MODE_INFORMATION, FILE_ACCESS_INFORMATION: one number each ([MS-FSCC] 2.4);
+ * 0 where the system does not tell. */
 enum { PX_FILE_ACCESS_INFORMATION = 8, PX_FILE_MODE_INFORMATION = 16, PX_FILE_SYNCHRONOUS = 0x30 };
 
 static inline ULONG px_file_information(int fd, int kind) {
@@ -52,18 +54,21 @@ static inline ULONG px_file_information(int fd, int kind) {
     union { FARPROC any; query call; } found = {GetProcAddress(ntdll, "NtQueryInformationFile")};
     IO_STATUS_BLOCK status;
     ULONG answer = 0;
-    if (found.call == NULL || found.call(PX_FILE_HANDLE(fd), &status, &answer, sizeof answer, kind) < 0) return 0;
+    if (found.call == NULL || found.call(PX_FILE_HANDLE(fd), &status, &answer, sizeof answer, kind) < 0)
+        return 0;
     return answer;
 }
 
-/* Files of the C library's have handles that do one thing at a time, and that move with what is read at an offset. */
+/* Files of the C library's have handles that do one thing at a time,
+ * and that move with what is read at an offset. */
 static inline int px_is_synchronous(int fd) {
     return (px_file_information(fd, PX_FILE_MODE_INFORMATION) & PX_FILE_SYNCHRONOUS) != 0;
 }
 
 /* The same file once more, for overlapped use; or -errno.  It can be read and written as the first can. */
 static inline int px_reopen(int fd, int appends, DWORD flags) {
-    DWORD access = px_file_information(fd, PX_FILE_ACCESS_INFORMATION) & (FILE_GENERIC_READ | FILE_GENERIC_WRITE);
+    DWORD access = px_file_information(fd, PX_FILE_ACCESS_INFORMATION) &
+                   (FILE_GENERIC_READ | FILE_GENERIC_WRITE);
     HANDLE made;
     if (!px_is_disk(fd)) return -ESPIPE;
     /* Who may append and not write, writes at the end whatever the offset. */
@@ -86,8 +91,8 @@ enum {
 enum { PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT };
 enum { AT_FDCWD = -100, O_CLOEXEC = 0, O_NONBLOCK = 0 }; /* for calls that refuse */
 
-/* ReadFile or WriteFile that waits.  The event's lowest bit keeps the packet from the port to which the handle may be
- * bound (GetQueuedCompletionStatus). */
+/* ReadFile or WriteFile that waits.  The event's lowest bit keeps the packet from the port to which the
+ * handle may be bound (GetQueuedCompletionStatus). */
 static inline ssize_t px_file_move(int fd, void *buffer, size_t size, int64_t offset, int writes) {
     HANDLE handle = PX_FILE_HANDLE(fd), event;
     OVERLAPPED place;
@@ -130,7 +135,8 @@ static inline ssize_t px_file_read(int fd, char *buffer, size_t size, int64_t of
 static inline ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset) {
     DWORD n = 0;
     if (offset >= 0) return px_file_move_at(fd, (void *)buffer, size, offset, 1);
-    return WriteFile(PX_FILE_HANDLE(fd), buffer, (DWORD)px_clamp(size), &n, NULL) ? (ssize_t)n : px_file_failure();
+    return WriteFile(PX_FILE_HANDLE(fd), buffer, (DWORD)px_clamp(size), &n,
+                     NULL) ? (ssize_t)n : px_file_failure();
 }
 
 /* A pipe's would wait for its reader. */
@@ -172,7 +178,8 @@ static inline ssize_t px_file_write_now(int fd, const char *buffer, size_t size,
 static inline int64_t px_file_seek(int fd, int64_t offset, int whence) {
     LARGE_INTEGER distance, place;
     distance.QuadPart = offset;
-    return SetFilePointerEx(PX_FILE_HANDLE(fd), distance, &place, (DWORD)whence) ? place.QuadPart : px_file_failure();
+    return SetFilePointerEx(PX_FILE_HANDLE(fd), distance, &place,
+                            (DWORD)whence) ? place.QuadPart : px_file_failure();
 }
 
 typedef struct {
@@ -202,7 +209,8 @@ enum { PX_LOCAL, PX_REMOTE, PX_MADE_UP };
 static inline int px_file_nature(int fd) {
     uint32_t answer[29];
     if (!px_is_disk(fd)) return PX_MADE_UP;
-    return GetFileInformationByHandleEx(PX_FILE_HANDLE(fd), PX_FILE_REMOTE_PROTOCOL_INFO, answer, sizeof answer)
+    return GetFileInformationByHandleEx(PX_FILE_HANDLE(fd), PX_FILE_REMOTE_PROTOCOL_INFO, answer,
+                                        sizeof answer)
                ? PX_REMOTE : PX_LOCAL;
 }
 
@@ -223,7 +231,8 @@ static inline int px_file_set_flags(int fd, int flags) {
 
 /* The handle through which the bytes of `fd` go: a second one of a file on a disk; or -errno. */
 static inline int px_file_second(int fd, int appends, int direct) {
-    return px_is_disk(fd) ? px_reopen(fd, appends, direct ? FILE_FLAG_NO_BUFFERING | FILE_FLAG_WRITE_THROUGH : 0) : fd;
+    return px_is_disk(fd) ? px_reopen(fd, appends, direct ? FILE_FLAG_NO_BUFFERING
+                                      | FILE_FLAG_WRITE_THROUGH : 0) : fd;
 }
 
 /* Room on the disk for `size` bytes, and the file at least as long as that. */
@@ -238,14 +247,16 @@ static inline int px_file_reserve(int fd, int64_t size) {
     if (size > now.AllocationSize.QuadPart && size > now.EndOfFile.QuadPart &&
         !SetFileInformationByHandle(handle, FileAllocationInfo, &room, sizeof room))
         return px_file_failure();
-    if (size > now.EndOfFile.QuadPart && !SetFileInformationByHandle(handle, FileEndOfFileInfo, &end, sizeof end))
+    if (size > now.EndOfFile.QuadPart &&
+        !SetFileInformationByHandle(handle, FileEndOfFileInfo, &end, sizeof end))
         return px_file_failure();
     return 0;
 }
 
 /* 0 or a system error. */
 static inline unsigned long px_move_through(const wchar_t *source, const wchar_t *target) {
-    return MoveFileExW(source, target, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) ? 0 : GetLastError();
+    return MoveFileExW(source, target, MOVEFILE_REPLACE_EXISTING
+                       | MOVEFILE_WRITE_THROUGH) ? 0 : GetLastError();
 }
 
 /* A directory that one thread watches. */
@@ -259,10 +270,12 @@ typedef struct {
 /* 0 or a system error; also then px_watch_close is to be called. */
 static inline unsigned long px_watch_open(px_watch *watch, const wchar_t *path) {
     FILE_STANDARD_INFO facts;
-    watch->folder = CreateFileW(path, FILE_LIST_DIRECTORY, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+    watch->folder = CreateFileW(path, FILE_LIST_DIRECTORY, FILE_SHARE_READ | FILE_SHARE_WRITE
+                                | FILE_SHARE_DELETE, NULL,
                                 OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OVERLAPPED, NULL);
     if (watch->folder == INVALID_HANDLE_VALUE) return GetLastError();
-    if (!GetFileInformationByHandleEx(watch->folder, FileStandardInfo, &facts, sizeof facts)) return GetLastError();
+    if (!GetFileInformationByHandleEx(watch->folder, FileStandardInfo, &facts, sizeof facts))
+        return GetLastError();
     if (!facts.Directory) return ERROR_DIRECTORY;
     watch->heard = CreateEventW(NULL, TRUE, FALSE, NULL);
     watch->stop = CreateEventW(NULL, TRUE, FALSE, NULL);
@@ -279,11 +292,13 @@ static inline unsigned long px_watch_begin(px_watch *watch) {
     return watch->pending ? 0 : GetLastError();
 }
 
-/* Wait for what px_watch_begin has begun: how many bytes came, or -(system error); ERROR_OPERATION_ABORTED: stopped. */
+/* Wait for what px_watch_begin has begun: how many bytes came, or -(system error); ERROR_OPERATION_ABORTED:
+ * stopped. */
 static inline long px_watch_end(px_watch *watch) {
     HANDLE both[2] = {watch->heard, watch->stop};
     DWORD n = 0;
-    if (WaitForMultipleObjects(2, both, FALSE, INFINITE) != WAIT_OBJECT_0) CancelIoEx(watch->folder, &watch->place);
+    if (WaitForMultipleObjects(2, both, FALSE, INFINITE) != WAIT_OBJECT_0)
+        CancelIoEx(watch->folder, &watch->place);
     watch->pending = 0;
     return GetOverlappedResult(watch->folder, &watch->place, &n, TRUE) ? (long)n : -(long)GetLastError();
 }

@@ -1,6 +1,6 @@
-/* Overlapped calls on sockets and handles.  Each one returns PX_PENDING, PX_AT_ONCE (it has succeeded; a packet comes
- * all the same, unless the handle was told to skip it), PX_NO_PACKET (it has succeeded, and none comes), or -errno
- * (nothing was started). */
+/* Overlapped calls on sockets and handles.  Each one returns PX_PENDING, PX_AT_ONCE (it has succeeded; a
+ * packet comes all the same, unless the handle was told to skip it), PX_NO_PACKET (it has succeeded, and none
+ * comes), or -errno (nothing was started). */
 #ifndef PROACTORX_SYS_IOCP_H
 #define PROACTORX_SYS_IOCP_H
 
@@ -33,7 +33,8 @@ typedef struct {
 
 static int px_extension(SOCKET sock, GUID id, void *call) {
     DWORD size;
-    return WSAIoctl(sock, SIO_GET_EXTENSION_FUNCTION_POINTER, &id, sizeof id, call, sizeof(void *), &size, NULL, NULL);
+    return WSAIoctl(sock, SIO_GET_EXTENSION_FUNCTION_POINTER, &id, sizeof id, call, sizeof(void *), &size,
+                    NULL, NULL);
 }
 
 /* The calls that are found at run time; 0 or -errno. */
@@ -50,8 +51,8 @@ static int px_load_calls(px_calls *calls) {
     return error;
 }
 
-/* How an operation ended, by its NTSTATUS ([MS-ERREF] 2.3.1): 0 or -errno.  Not WSAGetOverlappedResult: the socket may
- * have been closed by now. */
+/* How an operation ended, by its NTSTATUS ([MS-ERREF] 2.3.1): 0 or -errno.  Not WSAGetOverlappedResult: the
+ * socket may have been closed by now. */
 static int px_ended(ULONG_PTR internal) {
     ULONG status = (ULONG)internal;
     if (status < 0x80000000u) return 0;
@@ -114,7 +115,8 @@ static int px_begin_recvfrom(int fd, px_overlapped *flight, char *buffer, size_t
     WSABUF memory = {(ULONG)px_clamp(size), buffer};
     px_clear(flight);
     flight->name_size = sizeof message->name;
-    return px_started(WSARecvFrom(PX_SOCKET(fd), &memory, 1, NULL, &flight->flags, (struct sockaddr *)&message->name,
+    return px_started(WSARecvFrom(PX_SOCKET(fd), &memory, 1, NULL, &flight->flags,
+                                  (struct sockaddr *)&message->name,
                                   &flight->name_size, &flight->overlapped, NULL));
 }
 
@@ -123,7 +125,8 @@ static int px_begin_sendto(int fd, px_overlapped *flight, const px_message *mess
     WSABUF memory = {(ULONG)px_clamp(header->msg_iov->iov_len), (char *)header->msg_iov->iov_base};
     px_clear(flight);
     return px_started(WSASendTo(PX_SOCKET(fd), &memory, 1, NULL, 0, (struct sockaddr *)header->msg_name,
-                                header->msg_name == NULL ? 0 : header->msg_namelen, &flight->overlapped, NULL));
+                                header->msg_name == NULL ? 0 : header->msg_namelen, &flight->overlapped,
+                                NULL));
 }
 
 /* `room` takes two addresses of PX_ADDRESS bytes, and lives until the packet. */
@@ -133,7 +136,8 @@ static int px_begin_accept(const px_calls *calls, int fd, px_overlapped *flight,
     SOCKET sock;
     DWORD got;
     if (getsockname(PX_SOCKET(fd), (struct sockaddr *)&name, &size)) return px_socket_failure();
-    sock = WSASocketW(name.ss_family, SOCK_STREAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    sock = WSASocketW(name.ss_family, SOCK_STREAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED
+                      | WSA_FLAG_NO_HANDLE_INHERIT);
     if (sock == INVALID_SOCKET) return px_socket_failure();
     px_clear(flight);
     flight->other = (HANDLE)sock;
@@ -163,7 +167,8 @@ static int px_begin_connect(
     int type = 0, type_size = sizeof type, any_size = sizeof any;
     if (getsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_TYPE, (char *)&type, &type_size)) return px_socket_failure();
     px_clear(flight);
-    if (type != SOCK_STREAM) return connect(PX_SOCKET(fd), address, size) ? px_socket_failure() : PX_NO_PACKET;
+    if (type != SOCK_STREAM)
+        return connect(PX_SOCKET(fd), address, size) ? px_socket_failure() : PX_NO_PACKET;
     if (getsockname(PX_SOCKET(fd), (struct sockaddr *)&any, &any_size) || any_size == 0) {
         memset(&any, 0, sizeof any);
         any.ss_family = address->sa_family;
@@ -174,7 +179,8 @@ static int px_begin_connect(
 }
 
 static int px_connected(int fd) {
-    return setsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) ? px_socket_failure() : 0;
+    return setsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL,
+                      0) ? px_socket_failure() : 0;
 }
 
 /* Not to be used again (TF_REUSE_SOCKET): such a socket waits in TIME_WAIT first. */
@@ -196,12 +202,14 @@ static int px_begin_transmit(
 /* Pipes. */
 static int px_begin_read(int fd, px_overlapped *flight, char *buffer, size_t size) {
     px_clear(flight);
-    return px_file_started(ReadFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped));
+    return px_file_started(ReadFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL,
+                                    &flight->overlapped));
 }
 
 static int px_begin_write(int fd, px_overlapped *flight, const char *buffer, size_t size) {
     px_clear(flight);
-    return px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped));
+    return px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL,
+                                     &flight->overlapped));
 }
 
 /* Files, at a position; < 0: they have none. */
@@ -226,10 +234,12 @@ static int px_begin_read_at(int fd, px_overlapped *flight, char *buffer, size_t 
     return px_file_result(started);
 }
 
-static int px_begin_write_at(int fd, px_overlapped *flight, const char *buffer, size_t size, int64_t position) {
+static int px_begin_write_at(int fd, px_overlapped *flight, const char *buffer, size_t size,
+                             int64_t position) {
     px_set_place(flight, position);
     return px_file_result(
-        px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL, &flight->overlapped)));
+        px_file_started(WriteFile((HANDLE)PX_SOCKET(fd), buffer, (DWORD)px_clamp(size), NULL,
+                                  &flight->overlapped)));
 }
 
 /* Wait for a client of this end of a named pipe; one may be there already. */
@@ -273,11 +283,13 @@ enum { PX_UNBOUND, PX_BOUND = 1, PX_SKIPS = 2, PX_FILE = 4 };
 
 static int px_is_file(int fd) {
     int type, size = sizeof type;
-    return getsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_TYPE, (char *)&type, &size) && WSAGetLastError() == WSAENOTSOCK;
+    return getsockopt(PX_SOCKET(fd), SOL_SOCKET, SO_TYPE, (char *)&type,
+                      &size) && WSAGetLastError() == WSAENOTSOCK;
 }
 
-/* Whether the provider's handles are those of the system itself: with a layered provider in between, an operation that
- * succeeds at once may post a packet although it was told not to (SetFileCompletionNotificationModes). */
+/* Whether the provider's handles are those of the system itself: with a layered provider in between, an
+ * operation that succeeds at once may post a packet although it was told not to
+ * (SetFileCompletionNotificationModes). */
 static int px_may_skip(int fd) {
     WSAPROTOCOL_INFOW info;
     int size = sizeof info;
@@ -285,7 +297,8 @@ static int px_may_skip(int fd) {
     return (info.dwServiceFlags1 & XP1_IFS_HANDLES) != 0;
 }
 
-/* Bind a handle to the port for good.  Its PX_BOUND bits; PX_UNBOUND where it belongs to another port, or is none. */
+/* Bind a handle to the port for good.  Its PX_BOUND bits; PX_UNBOUND where it belongs to another port,
+ * or is none. */
 static int px_bind(HANDLE port, int fd, int skip) {
     HANDLE handle = (HANDLE)PX_SOCKET(fd);
     int bits = PX_BOUND;
@@ -298,8 +311,8 @@ static int px_bind(HANDLE port, int fd, int skip) {
     return bits;
 }
 
-/* Whether a file's second handle (px_reopen) is bound to this port now, and posts no packet for what succeeds at once,
- * where that is wanted. */
+/* Whether a file's second handle (px_reopen) is bound to this port now, and posts no packet for what succeeds
+ * at once, where that is wanted. */
 static int px_adopt(HANDLE port, int fd, int skip) {
     HANDLE handle = PX_FILE_HANDLE(fd);
     return CreateIoCompletionPort(handle, port, PX_KEY_OP, 0) != NULL &&

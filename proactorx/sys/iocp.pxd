@@ -33,7 +33,8 @@ cdef extern from "proactorx/sys/iocp.h" nogil:
     int px_begin_recvfrom(int fd, px_overlapped *flight, char *buffer, size_t size, px_message *message)
     int px_begin_sendto(int fd, px_overlapped *flight, const px_message *message)
     int px_begin_accept(const px_calls *calls, int fd, px_overlapped *flight, char *room)
-    int px_begin_connect(const px_calls *calls, int fd, px_overlapped *flight, const sockaddr *address, int size)
+    int px_begin_connect(const px_calls *calls, int fd, px_overlapped *flight, const sockaddr *address,
+                         int size)
     int px_begin_disconnect(const px_calls *calls, int fd, px_overlapped *flight)
     int px_begin_transmit(const px_calls *calls, int fd, px_overlapped *flight, uint32_t file, size_t size,
                           int64_t position)

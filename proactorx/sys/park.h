@@ -1,6 +1,7 @@
 /* Where a waiting thread sleeps, and what can be known of one that sleeps elsewhere.
  *
- * Linux: futex(2), and the state and CPU clock of a thread.  Elsewhere: a condition variable, and nothing is known. */
+ * Linux: futex(2), and the state and CPU clock of a thread.  Elsewhere: a condition variable,
+ * and nothing is known. */
 #ifndef PROACTORX_SYS_PARK_H
 #define PROACTORX_SYS_PARK_H
 
@@ -43,7 +44,8 @@ static inline void px_parking_init(px_parking *k) { k->signal = PX_RUNS; }
 static inline void px_parking_free(px_parking *k) { (void)k; }
 
 static inline void px_signal(px_parking *k, uint32_t signal) {
-    /* The thread may be gone when the futex is woken, as after any unlock: then nobody waits at that address. */
+    /* The thread may be gone when the futex is woken, as after any unlock: then nobody waits at that address.
+     * */
     if (px_exchange(&k->signal, signal) == PX_PARKED)
         syscall(SYS_futex, &k->signal, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -55,7 +57,8 @@ static int px_park(px_parking *k, int64_t deadline) {
     (void)px_compare_exchange(&k->signal, PX_WAITING, PX_PARKED);
     while (px_signal_of(k) == PX_PARKED) {
         /* _BITSET takes a point in time of CLOCK_MONOTONIC, futex(2). */
-        long n = syscall(SYS_futex, &k->signal, FUTEX_WAIT_BITSET_PRIVATE, PX_PARKED, deadline < 0 ? NULL : &until,
+        long n = syscall(SYS_futex, &k->signal, FUTEX_WAIT_BITSET_PRIVATE, PX_PARKED,
+                         deadline < 0 ? NULL : &until,
                          NULL, FUTEX_BITSET_MATCH_ANY);
         if (n < 0 && (errno == ETIMEDOUT || errno == EINTR)) return -errno;
     }

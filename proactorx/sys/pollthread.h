@@ -1,7 +1,7 @@
 /* Readiness where \Device\Afd cannot be had: a thread that waits in select() and posts what it finds.
  *
- * The same rule as for afd.h: each px_thread_ask is answered by one packet, also one that is cancelled.  No Python runs
- * in the thread.  Winsock's fd_set is a counted array, so it can be as long as it has to be. */
+ * The same rule as for afd.h: each px_thread_ask is answered by one packet, also one that is cancelled.  No
+ * Python runs in the thread.  Winsock's fd_set is a counted array, so it can be as long as it has to be. */
 #ifndef PROACTORX_SYS_POLLTHREAD_H
 #define PROACTORX_SYS_POLLTHREAD_H
 
@@ -27,7 +27,9 @@ static void px_answer(px_thread *self, px_poll *poll, uint32_t mask) {
     PostQueuedCompletionStatus(self->port, mask, PX_KEY_THREAD, &poll->overlapped);
 }
 
-static px_set *px_set_new(int room) { return (px_set *)malloc(sizeof(px_set) + (size_t)room * sizeof(SOCKET)); }
+static px_set *px_set_new(int room) {
+    return (px_set *)malloc(sizeof(px_set) + (size_t)room * sizeof(SOCKET));
+}
 
 static int px_set_has(const px_set *set, SOCKET sock) {
     u_int i;
@@ -128,7 +130,8 @@ static px_thread *px_thread_new(HANDLE port) {
     memset(&name, 0, sizeof name);
     name.sin_family = AF_INET;
     name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    self->wake = WSASocketW(AF_INET, SOCK_DGRAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    self->wake = WSASocketW(AF_INET, SOCK_DGRAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED
+                            | WSA_FLAG_NO_HANDLE_INHERIT);
     if (self->wake != INVALID_SOCKET && !bind(self->wake, (struct sockaddr *)&name, size) &&
         !getsockname(self->wake, (struct sockaddr *)&name, &size) &&
         !connect(self->wake, (struct sockaddr *)&name, size)) {

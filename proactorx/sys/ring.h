@@ -1,13 +1,14 @@
 /* One ring: set-up, submission, reaping.  No Python here.
  *
- * A loop's ring: everything runs in the thread that drives the loop (SINGLE_ISSUER); other threads only write to an
- * eventfd in an epoll set that the ring polls.  With DEFER_TASKRUN completions appear only while that thread is inside
- * io_uring_enter with GETEVENTS, so the kernel never interrupts Python; TASKRUN_FLAG says whether such a call would
- * bring anything.
+ * A loop's ring: everything runs in the thread that drives the loop (SINGLE_ISSUER); other threads only write
+ * to an eventfd in an epoll set that the ring polls.  With DEFER_TASKRUN completions appear only while that
+ * thread is inside io_uring_enter with GETEVENTS, so the kernel never interrupts Python; TASKRUN_FLAG says
+ * whether such a call would bring anything.
  *
- * A shared ring: any thread submits and reaps, one at a time (its user has a lock), while another one sleeps on the
- * ring's descriptor, which touches neither queue.  None of those flags, and no COOP_TASKRUN: what completes is finished
- * by the thread that submitted it, which may be busy for long and must be interrupted for it.
+ * A shared ring: any thread submits and reaps, one at a time (its user has a lock), while another one sleeps
+ * on the ring's descriptor, which touches neither queue.  None of those flags, and no COOP_TASKRUN: what
+ * completes is finished by the thread that submitted it,
+ * which may be busy for long and must be interrupted for it.
  */
 #ifndef PROACTORX_SYS_RING_H
 #define PROACTORX_SYS_RING_H
@@ -41,7 +42,8 @@ typedef struct {
     size_t rings_size, cq_rings_size, sqes_size;
 } px_ring;
 
-/* A number of the calling thread that no other one of this process has, had or will have: thread ids come again. */
+/* A number of the calling thread that no other one of this process has, had or will have:
+ * thread ids come again. */
 static inline uint64_t px_this_thread(void) {
     static uint64_t last;
     static __thread uint64_t mine;
@@ -108,8 +110,8 @@ static int px_ring_map_all(px_ring *r, struct px_params *p) {
     return 0;
 }
 
-/* Create a ring of `entries` with as many of the wanted flags as this kernel has: on EINVAL they are given up in the
- * order DEFER_TASKRUN (with SINGLE_ISSUER, which it needs), NO_SQARRAY, COOP_TASKRUN.  0 or -errno. */
+/* Create a ring of `entries` with as many of the wanted flags as this kernel has: on EINVAL they are given up
+ * in the order DEFER_TASKRUN (with SINGLE_ISSUER, which it needs), NO_SQARRAY, COOP_TASKRUN.  0 or -errno. */
 static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries, int shared) {
     static const uint32_t steps[] = {
         0,
@@ -186,7 +188,8 @@ static inline struct px_sqe *px_ring_sqe(px_ring *r) {
 /* The place of the entry that was prepared last. */
 static inline uint32_t px_ring_last(px_ring *r) { return r->sq_tail - 1; }
 
-/* Turn the entry at `place` into a no-op with the same user_data, where the kernel has not taken it yet: 1, else 0. */
+/* Turn the entry at `place` into a no-op with the same user_data, where the kernel has not taken it yet: 1,
+ * else 0. */
 static inline int px_ring_withdraw(px_ring *r, uint32_t place, uint64_t user_data) {
     struct px_sqe *sqe = &r->sqes[place & r->sq_mask];
     if (place - px_load_acquire(r->k_sq_head) >= r->sq_tail - px_load_acquire(r->k_sq_head)) return 0;
@@ -196,8 +199,8 @@ static inline int px_ring_withdraw(px_ring *r, uint32_t place, uint64_t user_dat
     return 1;
 }
 
-/* Submit what is prepared and collect completions; wait for one when `wait` is set, at most `timeout_ns` (< 0: without
- * limit).  0, or -errno: -ETIME and -EINTR are normal ends of a wait. */
+/* Submit what is prepared and collect completions; wait for one when `wait` is set, at most `timeout_ns` (<
+ * 0: without limit).  0, or -errno: -ETIME and -EINTR are normal ends of a wait. */
 static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
     struct px_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     struct px_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&ts};
@@ -205,7 +208,8 @@ static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
     long n;
     px_store_release(r->k_sq_tail, r->sq_tail);
     if (wait && timeout_ns >= 0)
-        n = syscall(PX_NR_ENTER, r->enter_fd, px_ring_unsent(r), 1, flags | PX_ENTER_EXT_ARG, &arg, sizeof arg);
+        n = syscall(PX_NR_ENTER, r->enter_fd, px_ring_unsent(r), 1, flags | PX_ENTER_EXT_ARG, &arg,
+                    sizeof arg);
     else
         n = syscall(PX_NR_ENTER, r->enter_fd, px_ring_unsent(r), wait, flags, NULL, (size_t)8);
     if (n < 0) {

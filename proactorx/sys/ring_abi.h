@@ -1,6 +1,7 @@
 /* The part of the io_uring kernel ABI that this driver uses, from the manual pages io_uring_setup(2),
- * io_uring_enter(2) and io_uring_register(2).  Own definitions, so that the headers of the build machine do not
- * decide what the program can do on the machine it runs on.  Numbers of system calls, opcodes and flags never change.
+ * io_uring_enter(2) and io_uring_register(2).  Own definitions, so that the headers of the build machine do
+ * not decide what the program can do on the machine it runs on.  Numbers of system calls,
+ * opcodes and flags never change.
  */
 #ifndef PROACTORX_SYS_RING_ABI_H
 #define PROACTORX_SYS_RING_ABI_H

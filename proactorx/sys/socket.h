@@ -44,8 +44,9 @@ static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
     return n < 0 ? -errno : n;
 }
 
-/* As px_recv, on a Unix socket.  A receive stops behind passed descriptors, unix(7): *cut says that it may have left
- * bytes although it fell short.  (What was passed is dropped, which the kernel tells by MSG_CTRUNC, recvmsg(2).) */
+/* As px_recv, on a Unix socket.  A receive stops behind passed descriptors, unix(7): *cut says that it may
+ * have left bytes although it fell short.  (What was passed is dropped, which the kernel tells by MSG_CTRUNC,
+ * recvmsg(2).) */
 static inline ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) {
     struct iovec vector = {.iov_base = buffer, .iov_len = size};
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
@@ -95,15 +96,18 @@ static inline ssize_t px_writev(int fd, const struct iovec *vector, int count) {
     return n < 0 ? -errno : n;
 }
 
-/* One datagram and the address it came from, or goes to: memory that may be in the kernel's hands for a while. */
+/* One datagram and the address it came from, or goes to:
+ * memory that may be in the kernel's hands for a while. */
 typedef struct {
     struct msghdr header;
     struct iovec vector;
     struct sockaddr_storage name;
 } px_message;
 
-/* Point `message` at `buffer`.  `name_size`: how much of the name counts, or how much room there is for one. */
-static inline struct msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) {
+/* Point `message` at `buffer`.  `name_size`: how much of the name counts, or how much room there is for one.
+ * */
+static inline struct msghdr *px_message_set(px_message *message, char *buffer, size_t size,
+                                            size_t name_size) {
     memset(&message->header, 0, sizeof message->header);
     message->vector.iov_base = buffer;
     message->vector.iov_len = size;
@@ -123,9 +127,11 @@ static inline ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size
     return n < 0 ? -errno : n;
 }
 
-static inline ssize_t px_sendto(int fd, const char *data, size_t size, const void *name, socklen_t name_size) {
+static inline ssize_t px_sendto(int fd, const char *data, size_t size, const void *name,
+                                socklen_t name_size) {
     ssize_t n;
-    do n = sendto(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, name, name_size); while (n < 0 && errno == EINTR);
+    do n = sendto(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, name,
+                  name_size); while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 
@@ -174,7 +180,8 @@ static inline int px_sleep_on(int fd, long long timeout_ns) {
     return poll(&one, 1, ms > 86400000 ? 86400000 : (int)ms) < 0 ? errno : 0;
 }
 
-/* Whether a read would not wait.  (Of regular files only the kernel's own ever do, and those say so: /proc/kmsg.) */
+/* Whether a read would not wait.  (Of regular files only the kernel's own ever do, and those say so:
+ * /proc/kmsg.) */
 static inline int px_has_bytes(int fd) {
     struct pollfd one = {.fd = fd, .events = POLLIN};
     return poll(&one, 1, 0) > 0;
@@ -191,7 +198,8 @@ static inline int px_socket_error(int fd) {
 /* getpeername(2) or getsockname(2); the size of the address, or -errno. */
 static inline int px_name(int fd, int peer, void *name, size_t room) {
     socklen_t size = (socklen_t)room;
-    int n = peer ? getpeername(fd, (struct sockaddr *)name, &size) : getsockname(fd, (struct sockaddr *)name, &size);
+    int n = peer ? getpeername(fd, (struct sockaddr *)name, &size)
+                 : getsockname(fd, (struct sockaddr *)name, &size);
     return n < 0 ? -errno : (int)size;
 }
 

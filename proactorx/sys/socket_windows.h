@@ -1,7 +1,7 @@
 /* socket.h for Windows: the same calls on Winsock, with the same convention.
  *
- * A SOCKET is kept as an int, as the number that Python's `fileno()` gives: handles have 32 significant bits on 64-bit
- * Windows too (Microsoft, "Interprocess Communication Between 32-bit and 64-bit Applications").
+ * A SOCKET is kept as an int, as the number that Python's `fileno()` gives: handles have 32 significant bits
+ * on 64-bit Windows too (Microsoft, "Interprocess Communication Between 32-bit and 64-bit Applications").
  * Errors are the numbers of Python's `errno` module, see errnos.h. */
 #ifndef PROACTORX_SYS_SOCKET_WINDOWS_H
 #define PROACTORX_SYS_SOCKET_WINDOWS_H
@@ -53,7 +53,9 @@ static inline int px_errno(int winsock) {
 static inline int px_socket_failure(void) { return -px_errno(WSAGetLastError()); }
 
 static inline int px_close(int fd) { return closesocket(PX_SOCKET(fd)) ? px_socket_failure() : 0; }
-static inline int px_shutdown(int fd, int how) { return shutdown(PX_SOCKET(fd), how) ? px_socket_failure() : 0; }
+static inline int px_shutdown(int fd, int how) {
+    return shutdown(PX_SOCKET(fd), how) ? px_socket_failure() : 0;
+}
 static inline int px_disconnect(int fd) { return shutdown(PX_SOCKET(fd), SD_BOTH) ? px_socket_failure() : 0; }
 
 static inline int px_clamp(size_t size) { return (int)(size < PX_LARGEST_CALL ? size : PX_LARGEST_CALL); }
@@ -94,19 +96,23 @@ static inline ssize_t px_sendv(int fd, struct iovec *vector, int count) {
     for (i = 0; i < count && i < 64; i++) {
         buffers[i].buf = (char *)vector[i].iov_base;
         buffers[i].len = (ULONG)px_clamp(vector[i].iov_len);
-        if (vector[i].iov_len > buffers[i].len) count = i + 1; /* what follows must not overtake the rest of it */
+        /* What follows must not overtake the rest of it. */
+        if (vector[i].iov_len > buffers[i].len) count = i + 1;
     }
-    return WSASend(PX_SOCKET(fd), buffers, (DWORD)i, &sent, 0, NULL, NULL) ? px_socket_failure() : (ssize_t)sent;
+    if (WSASend(PX_SOCKET(fd), buffers, (DWORD)i, &sent, 0, NULL, NULL)) return px_socket_failure();
+    return (ssize_t)sent;
 }
 
-/* One datagram and the address it came from, or goes to: memory that may be in the kernel's hands for a while. */
+/* One datagram and the address it came from, or goes to:
+ * memory that may be in the kernel's hands for a while. */
 typedef struct {
     struct msghdr header;
     struct iovec vector;
     struct sockaddr_storage name;
 } px_message;
 
-static inline struct msghdr *px_message_set(px_message *message, char *buffer, size_t size, size_t name_size) {
+static inline struct msghdr *px_message_set(px_message *message, char *buffer, size_t size,
+                                            size_t name_size) {
     memset(&message->header, 0, sizeof message->header);
     message->vector.iov_base = buffer;
     message->vector.iov_len = size;
@@ -129,7 +135,8 @@ static inline ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size
 }
 
 static inline ssize_t px_sendto(int fd, const char *data, size_t size, const void *name, int name_size) {
-    int n = sendto(PX_SOCKET(fd), data, px_clamp(size), 0, (const struct sockaddr *)name, name == NULL ? 0 : name_size);
+    int n = sendto(PX_SOCKET(fd), data, px_clamp(size), 0, (const struct sockaddr *)name,
+                   name == NULL ? 0 : name_size);
     return n < 0 ? px_socket_failure() : n;
 }
 

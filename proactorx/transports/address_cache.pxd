@@ -6,7 +6,8 @@ cdef enum:
 
 cdef struct Outgoing:
     void *data                   # bytes; a reference of its own
-    void *address                # the same: NULL, bytes of a long struct sockaddr, or what only the socket module reads
+    # the same: NULL, bytes of a long struct sockaddr, or what only the socket module reads
+    void *address
     unsigned char size           # of the name, 0: none, or see `address`
     unsigned char name[PX_NAME]
 

@@ -1,6 +1,7 @@
 """Addresses of datagrams between Python's form and ``struct sockaddr``, with a cache of those in use.
 
-A server answers the addresses that it hears from, and a client sends to one: neither converts an address twice.
+A server answers the addresses that it hears from, and a client sends to one:
+neither converts an address twice.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -54,7 +55,9 @@ cdef class AddressCache:
         return address
 
     cdef int name_of(self, object address, Outgoing *out) except -1:
-        """The ``struct sockaddr`` of `address`; PLAIN where that is left to the socket module, with its errors."""
+        """The ``struct sockaddr`` of `address`; PLAIN where that is left to the socket module,
+        with its errors.
+        """
         cdef Py_ssize_t length, size
         cdef const char *host
         cdef long long port, flow = 0, scope = 0

@@ -14,7 +14,8 @@ cdef class BaseTransport(Flushable):
     cdef readonly object _protocol   # as asyncio calls it, which programs read
     cdef object context
     cdef dict extra              # get_extra_info() values given or already asked for
-    cdef object sock             # the Python object that owns fd, once there is one; else the transport owns it
+    # the Python object that owns fd, once there is one; else the transport owns it
+    cdef object sock
     cdef ReadOp receive          # what reads, or None
     cdef object weak             # a weak reference to this, once it was needed
     cdef list stash              # received while paused

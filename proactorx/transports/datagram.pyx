@@ -1,12 +1,12 @@
 """Datagram transports: UDP, Unix datagrams, and what else a socket of the user's may be.
 
-Receiving.  An op says when datagrams are there, and this module takes them, many in one recvmmsg(2) (of a socket that
-the user has given, one), into memory that all datagram transports of a port share: room for the largest datagram there
-is, so none is cut off.
+Receiving.  An op says when datagrams are there, and this module takes them, many in one recvmmsg(2) (of a
+socket that the user has given, one), into memory that all datagram transports of a port share: room for the
+largest datagram there is, so none is cut off.
 
-Sending.  ``sendto`` sends at once; what the callbacks of protocols send goes out in one sendmmsg(2), see ``sending``.
-A datagram that the system refuses is reported to ``error_received`` and the next one is tried: one that cannot be sent
-holds up no other.
+Sending.  ``sendto`` sends at once; what the callbacks of protocols send goes out in one sendmmsg(2), see
+``sending``. A datagram that the system refuses is reported to ``error_received`` and the next one is tried:
+one that cannot be sent holds up no other.
 
 Closing: see ``sending``.
 """
@@ -23,8 +23,9 @@ from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
 from proactorx.sys.datagram cimport (
-    AF_INET, AF_INET6, AF_UNIX, PX_NAME, PX_SENT, PX_TAKEN, px_arena, px_arena_free, px_arena_new, px_late_error,
-    px_outgoing, px_recv_batch, px_send_batch, px_taken_data, px_taken_name, px_taken_name_size, px_taken_size,
+    AF_INET, AF_INET6, AF_UNIX, PX_NAME, PX_SENT, PX_TAKEN, px_arena, px_arena_free, px_arena_new,
+    px_late_error, px_outgoing, px_recv_batch, px_send_batch, px_taken_data, px_taken_name,
+    px_taken_name_size, px_taken_size,
 )
 from proactorx.transports.address_cache cimport AddressCache, Known, Outgoing, PLAIN
 
@@ -45,7 +46,8 @@ cdef enum:
     LARGEST = 65536        # an IP datagram carries less, RFC 768 and RFC 8200; 65,507 bytes over IPv4
     LARGEST_UNIX = 262144  # stock asyncio's limit; the system's is net.core.wmem_max
     HEADER = 8             # what a datagram counts in the buffer besides its bytes, as on stock asyncio
-    LYING = 3              # so many "writable" without room for a datagram, and the next try waits for a timer
+    # so many "writable" without room for a datagram, and the next try waits for a timer
+    LYING = 3
 
 cdef object DATAGRAM_RECEIVED = "datagram_received"
 
@@ -53,7 +55,8 @@ cdef object DATAGRAM_RECEIVED = "datagram_received"
 class UDPTransport(asyncio.DatagramTransport, asyncio.Transport):
     """What ``isinstance`` sees of a datagram transport: it is an ``asyncio.DatagramTransport``.
 
-    And an ``asyncio.Transport``, as on stock asyncio, on whose word programs (and asyncio's own tests) may rely.
+    And an ``asyncio.Transport``, as on stock asyncio, on whose word programs (and asyncio's own tests)
+    may rely.
     """
 
 
@@ -74,7 +77,8 @@ cdef class DatagramTransport(SendingTransport):
 
     max_size = 256 * 1024
 
-    def __init__(self, loop, Registry registry not None, sock, protocol, *, bint lent=False, address=None, extra=None,
+    def __init__(self, loop, Registry registry not None, sock, protocol, *, bint lent=False, address=None,
+                 extra=None,
                  context=None):
         cdef Outgoing out
         cdef int fd
@@ -109,7 +113,7 @@ cdef class DatagramTransport(SendingTransport):
     def __class__(self):
         return UDPTransport
 
-    # ------------------------------------------------------------------------------------------ what users ask for
+    # ------------------------------------------------------------------------------------- what users ask for
 
     @property
     def _sock(self):
@@ -143,7 +147,7 @@ cdef class DatagramTransport(SendingTransport):
         """Raise NotImplementedError: a datagram socket has no end of stream."""
         raise NotImplementedError
 
-    # ----------------------------------------------------------------------------------------------------- opening
+    # ------------------------------------------------------------------------------------------------ opening
 
     def _connection_made(self):
         self.in_callback = True
@@ -172,10 +176,11 @@ cdef class DatagramTransport(SendingTransport):
         if packet.flags & PACKET_READY:
             self.ready()
         elif packet.res < 0 and packet.res != -ECANCELED and not self.closing:
-            self._fatal_error(OSError(-packet.res, strerror(-packet.res)), "Fatal read error on datagram transport")
+            self._fatal_error(OSError(-packet.res, strerror(-packet.res)),
+                              "Fatal read error on datagram transport")
         return 0
 
-    # --------------------------------------------------------------------------------------------------- receiving
+    # ---------------------------------------------------------------------------------------------- receiving
 
     is_reading = base.is_reading
     pause_reading = base.pause_reading
@@ -222,8 +227,8 @@ cdef class DatagramTransport(SendingTransport):
         self.registry.arena = None
         if arena is None:
             arena = Arena.__new__(Arena)
-        # Of the user's own socket no more is taken than is delivered: others may receive from it, and what is taken is
-        # lost to them when the protocol closes.
+        # Of the user's own socket no more is taken than is delivered: others may receive from it, and what is
+        # taken is lost to them when the protocol closes.
         n = px_recv_batch(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST,
                     1 if self.lent else PX_TAKEN)
         if n == -EAGAIN or n == -EWOULDBLOCK:
@@ -265,7 +270,8 @@ cdef class DatagramTransport(SendingTransport):
                 else:
                     self.deliver(data, address)
         except BaseException:
-            # The loop is being stopped from inside a callback: the rest is given to the protocol when it runs again.
+            # The loop is being stopped from inside a callback:
+            # the rest is given to the protocol when it runs again.
             if i < count and not self.closing:
                 if self.stash is None:
                     self.stash = []
@@ -321,13 +327,13 @@ cdef class DatagramTransport(SendingTransport):
         """As on stock asyncio: reported, and the endpoint goes on."""
         self._report(f"Exception in callback protocol.{name}()", exc)
 
-    # ----------------------------------------------------------------------------------------------------- sending
+    # ------------------------------------------------------------------------------------------------ sending
 
     def sendto(self, data, addr=None):
         """Send `data` as one datagram to `addr`, or to the remote address of the endpoint.
 
-        bytes are kept until they are sent, anything mutable may be changed after the call.  Nothing is lost silently:
-        what the system refuses goes to the protocol's ``error_received``.
+        bytes are kept until they are sent, anything mutable may be changed after the call.  Nothing is lost
+        silently: what the system refuses goes to the protocol's ``error_received``.
 
         Raises:
             TypeError: `data` is not bytes, bytearray or memoryview.
@@ -496,8 +502,8 @@ cdef class DatagramTransport(SendingTransport):
     cdef int stalled(self) except -1:
         """The socket takes no more: wait until it does.
 
-        A Unix socket that is not connected says that it is writable while its receiver's queue is full, unix(7) has
-        no event for that: then a timer must do.
+        A Unix socket that is not connected says that it is writable while its receiver's queue is full,
+        unix(7) has no event for that: then a timer must do.
         """
         self.stalls += 1
         if self.stalls <= LYING:
@@ -512,11 +518,12 @@ cdef class DatagramTransport(SendingTransport):
         self.release_fd()
 
     cdef int failed(self, int error) except -1:
-        # From the loop: a protocol that answers an error with another datagram would come back here without end.
+        # From the loop: a protocol that answers an error with another datagram would come back here without
+        # end.
         self._loop.call_soon(self._error_received, OSError(error, strerror(error)), context=self.context)
         return 0
 
-    # ------------------------------------------------------------------------------------------------------ ending
+    # ------------------------------------------------------------------------------------------------- ending
 
     cdef int last_send(self) except -1:
         return self.flush()

@@ -1,9 +1,9 @@
 """Bytes for ``asyncio.StreamReader`` without a Python call per packet.
 
 ``asyncio.open_connection`` and ``start_server`` put a ``StreamReaderProtocol`` on the transport, whose
-``data_received`` does one thing: ``StreamReader.feed_data``.  For exactly these two classes the same is done here,
-straight into the reader's buffer.  A subclass, a method that was replaced (in its class or in one instance) and a
-Python whose ``feed_data`` does something else get the call.
+``data_received`` does one thing: ``StreamReader.feed_data``.  For exactly these two classes the same is done
+here, straight into the reader's buffer.  A subclass, a method that was replaced (in its class or in one
+instance) and a Python whose ``feed_data`` does something else get the call.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
@@ -19,7 +19,8 @@ cdef extern from "Python.h":
     PyObject *PyMethod_GET_FUNCTION(object method)
 
 # The attributes that the methods used when this was written (Python 3.11 to 3.15).
-_FEED = {"NotImplementedError", "_buffer", "_eof", "_limit", "_paused", "_transport", "_wakeup_waiter", "extend", "len",
+_FEED = {"NotImplementedError", "_buffer", "_eof", "_limit", "_paused", "_transport", "_wakeup_waiter",
+         "extend", "len",
          "pause_reading"}
 _WAKE = {"_waiter", "cancelled", "set_result"}
 _RECEIVED = {"_stream_reader", "feed_data"}
@@ -56,7 +57,9 @@ cdef bint is_buffered(protocol) except -1:
 
 
 cdef inline bint calls(object instance, object name, PyObject *function) except -1:
-    """Whether the method of that name is `function`: it may have been replaced, in the instance or in the class."""
+    """Whether the method of that name is `function`: it may have been replaced,
+    in the instance or in the class.
+    """
     method = PyObject_GetAttr(instance, name)
     return PyMethod_Check(method) and PyMethod_GET_FUNCTION(method) == function
 

@@ -1,6 +1,7 @@
 """What the transports of one loop share: who owns which descriptor, who has unsent data, and a receive arena.
 
-The loop makes one registry, flushes it once per turn, and looks descriptors up in it; every transport holds it.
+The loop makes one registry, flushes it once per turn, and looks descriptors up in it;
+every transport holds it.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
@@ -42,7 +43,7 @@ cdef class Registry:
     def __dealloc__(self):
         PyMem_Free(self.owners)
 
-    # ------------------------------------------------------------------------------------- owners of descriptors
+    # ---------------------------------------------------------------------------------- owners of descriptors
 
     cdef int own(self, int fd, object owner) except -1:
         """Record the transport `owner` as the owner of `fd` until it calls `disown`.
@@ -74,7 +75,7 @@ cdef class Registry:
         """Return the transport that owns `fd`, or None."""
         return <object>self.owners[fd] if 0 <= fd < self.owner_count and self.owners[fd] != NULL else None
 
-    # ------------------------------------------------------------------------------------------------ unsent data
+    # -------------------------------------------------------------------------------------------- unsent data
 
     cdef int mark(self, Flushable item) except -1:
         """Flush `item` before the loop sleeps."""
@@ -97,7 +98,8 @@ cdef class Registry:
                     if item.dirty:
                         item.flush()
             except BaseException:
-                self.dirty = dirty[done:] + self.dirty  # a protocol ended the run: keep the others for the next one
+                # a protocol ended the run: keep the others for the next one
+                self.dirty = dirty[done:] + self.dirty
                 raise
         return 0
 

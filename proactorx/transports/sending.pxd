@@ -19,7 +19,8 @@ cdef class SendingTransport(BaseTransport):
     cdef Py_ssize_t offset
     cdef Py_ssize_t buffered
     cdef Py_ssize_t high, low
-    cdef uint16_t lost           # writes after the connection was lost, plus one, as far as `refuse` counts; 0: alive
+    # writes after the connection was lost, plus one, as far as `refuse` counts; 0: alive
+    cdef uint16_t lost
     cdef bint protocol_paused
     cdef bint eof_written
     cdef bint shut               # shutdown(2) was called

@@ -1,8 +1,8 @@
 """Stream transports: TCP and Unix sockets.
 
-Reading.  A receive op runs as long as the transport reads.  Its packets are given to the protocol in the context of
-the connection, one call per packet.  What the kernel has taken when reading is paused is kept and given first when it
-resumes.  A ``BufferedProtocol`` gets its bytes by recv(2) straight into its own buffer.
+Reading.  A receive op runs as long as the transport reads.  Its packets are given to the protocol in the
+context of the connection, one call per packet.  What the kernel has taken when reading is paused is kept and
+given first when it resumes.  A ``BufferedProtocol`` gets its bytes by recv(2) straight into its own buffer.
 
 Writing and closing: see ``sending``.
 """
@@ -65,7 +65,8 @@ cdef class StreamTransport(SendingTransport):
     _start_tls_compatible = True
     max_size = 256 * 1024
 
-    def __init__(self, loop, Registry registry not None, int fd, protocol, *, sock=None, bint lent=False, extra=None,
+    def __init__(self, loop, Registry registry not None, int fd, protocol, *, sock=None, bint lent=False,
+                 extra=None,
                  server=None, context=None, bytes peer=None):
         self.init(loop, registry)
         self.sock = sock
@@ -94,7 +95,7 @@ cdef class StreamTransport(SendingTransport):
     def __class__(self):
         return TCPTransport
 
-    # ------------------------------------------------------------------------------------------ what users ask for
+    # ------------------------------------------------------------------------------------- what users ask for
 
     def get_extra_info(self, name, default=None):
         """``socket``, ``sockname``, ``peername``, and what the maker of the transport gave."""
@@ -171,7 +172,8 @@ cdef class StreamTransport(SendingTransport):
         return value
 
     def _family(self):
-        return int.from_bytes((<char *>self.names[0])[:2], sys.byteorder) if self.name_sizes[0] else socket.AF_INET
+        return int.from_bytes((<char *>self.names[0])[:2],
+                              sys.byteorder) if self.name_sizes[0] else socket.AF_INET
 
     def set_protocol(self, protocol):
         """Give the bytes that come from now on to `protocol`."""
@@ -185,7 +187,7 @@ cdef class StreamTransport(SendingTransport):
         if self.receive is not None:
             self.receive.direct = buffered
 
-    # ----------------------------------------------------------------------------------------------------- opening
+    # ------------------------------------------------------------------------------------------------ opening
 
     def _connection_made(self):
         self.in_callback = True
@@ -226,7 +228,7 @@ cdef class StreamTransport(SendingTransport):
     cdef bint unix_stream(self) noexcept:
         return self.name_sizes[1] and (<unsigned short *>&self.names[1][0])[0] == AF_UNIX
 
-    # ----------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     is_reading = base.is_reading
     pause_reading = base.pause_reading
@@ -236,7 +238,9 @@ cdef class StreamTransport(SendingTransport):
         self.unstash()
 
     def _repeat_end(self):
-        """For ``start_tls``: where the peer has ended already, the protocol that comes now is to hear of it too."""
+        """For ``start_tls``: where the peer has ended already,
+        the protocol that comes now is to hear of it too.
+        """
         if self.eof_seen and self.stash is None:
             self.stash = [None]
 
@@ -461,7 +465,8 @@ cdef class StreamTransport(SendingTransport):
         try:
             keep_open = self._protocol.eof_received()
         except (SystemExit, KeyboardInterrupt):
-            # It has not said whether to stay open: as on stock asyncio, it is asked again if the loop is run again.
+            # It has not said whether to stay open: as on stock asyncio,
+            # it is asked again if the loop is run again.
             self.stash = [None]
             self._loop.call_soon(self._read_again, context=self.context)
             raise
@@ -478,7 +483,7 @@ cdef class StreamTransport(SendingTransport):
             self._fatal_error(OSError(error, strerror(error)), "Fatal read error on socket transport")
         return 0
 
-    # ------------------------------------------------------------------------------------------------------ ending
+    # ------------------------------------------------------------------------------------------------- ending
 
     cdef int ended(self) except -1:
         self.remember_name(False)

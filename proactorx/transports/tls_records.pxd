@@ -35,7 +35,8 @@ cdef class TLSRecords(RawProtocol):
     cdef unsigned int lost       # 1: the connection is lost; more: writes since then, or since it was closed
     cdef uint8_t state, app_state, kind
     cdef bint server_side
-    cdef bint own_read           # a class of the user's decrypts, and may give less or more than it was asked for
+    # a class of the user's decrypts, and may give less or more than it was asked for
+    cdef bint own_read
     cdef bint partial            # a piece of a record is inside OpenSSL
     cdef bint rest               # the end of a decrypted record may be
     cdef bint notified           # the peer's close_notify was read

@@ -84,8 +84,8 @@ cdef class TLSTransport:
         return self.tls.app_told
 
     def get_extra_info(self, name, default=None):
-        """``sslcontext``; after the handshake ``ssl_object``, ``peercert``, ``cipher`` and ``compression``; else what
-        the transport underneath knows."""
+        """``sslcontext``; after the handshake ``ssl_object``, ``peercert``, ``cipher`` and ``compression``;
+        else what the transport underneath knows."""
         if name in self.tls.extra:
             return self.tls.extra[name]
         if self.tls.underlying is not None:
@@ -123,7 +123,7 @@ cdef class TLSTransport:
         """Undo ``pause_reading``."""
         self.tls.resume()
 
-    # ----------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------ writing
 
     def write(self, data):
         """Send `data`; bytes are kept until they are sent, anything mutable may be changed after the call.
@@ -165,8 +165,8 @@ cdef class TLSTransport:
         return (self.tls.out_low, self.tls.out_high)
 
     def set_write_buffer_limits(self, high=None, low=None):
-        """When ``pause_writing`` (`high` bytes wait) and ``resume_writing`` (at most `low`) are called; 512 KiB and a
-        quarter of it unless told.
+        """When ``pause_writing`` (`high` bytes wait) and ``resume_writing`` (at most `low`) are called; 512
+        KiB and a quarter of it unless told.
 
         Raises:
             ValueError: not ``high >= low >= 0``.
@@ -198,7 +198,7 @@ cdef class TLSTransport:
         self.tls.backlog.append(data)
         self.tls.backlog_size += PyBytes_GET_SIZE(data)
 
-    # ----------------------------------------------------------------------------------------------------- closing
+    # ------------------------------------------------------------------------------------------------ closing
 
     def close(self):
         """Send what is queued and the end, wait for the peer's, then call ``connection_lost(None)``."""
@@ -216,4 +216,5 @@ cdef class TLSTransport:
     def __del__(self):
         if self.tls is not None and self.tls is not no_tls and not self.tls.closed:
             self.tls.closed = True  # before what may be an error
-            warnings.warn("unclosed transport <asyncio._SSLProtocolTransport object>", ResourceWarning, source=self)
+            warnings.warn("unclosed transport <asyncio._SSLProtocolTransport object>", ResourceWarning,
+                          source=self)

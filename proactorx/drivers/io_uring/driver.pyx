@@ -1,25 +1,27 @@
 """The io_uring driver: a ring for what the loop owns, and an epoll set for what it does not.
 
-What the ring does.  A request in a ring keeps its file open, and may take something of it at any time.  So the ring
-gets only what is the loop's own: operations on files, waiting for children, and the polls of the connections that the
-loop has accepted or made.  All the rest (listeners, ``sock_*``, ``add_reader``, datagrams, sockets that the user has
-given, waiting for room to send) waits in an epoll set, as on the epoll driver: it keeps no file open, takes nothing,
-and is not first in anybody's line.
+What the ring does.  A request in a ring keeps its file open, and may take something of it at any time.  So
+the ring gets only what is the loop's own: operations on files, waiting for children, and the polls of the
+connections that the loop has accepted or made.  All the rest (listeners, ``sock_*``, ``add_reader``,
+datagrams, sockets that the user has given, waiting for room to send) waits in an epoll set, as on the epoll
+driver: it keeps no file open, takes nothing, and is not first in anybody's line.
 
-How the two wait together.  While the ring has nothing in flight the driver sleeps in the epoll set, and is the epoll
-driver.  Else it sleeps in the ring, which polls the set: a one-shot poll, armed again before each sleep, because a
-poll that is armed looks first.  A ring that threads share is the other way round: it lies in the set, on which any
-thread may sleep.
+How the two wait together.  While the ring has nothing in flight the driver sleeps in the epoll set, and is
+the epoll driver.  Else it sleeps in the ring, which polls the set: a one-shot poll, armed again before each
+sleep, because a poll that is armed looks first.  A ring that threads share is the other way round: it lies in
+the set, on which any thread may sleep.
 
-How the kernel sees an op: the address of the ``Op`` is the ``user_data`` of at most one entry in flight.  Completions
-of the driver's own entries (cancel requests, the poll of the set) carry small values, which no address can be.
+How the kernel sees an op: the address of the ``Op`` is the ``user_data`` of at most one entry in flight.
+Completions of the driver's own entries (cancel requests, the poll of the set) carry small values,
+which no address can be.
 
-How a stream is received: a multishot poll, and recv(2) into one hot buffer.  The bytes stay in the socket until then,
-so a paused connection takes none.  A multishot poll reports edges, not levels: after a READY packet the driver reads
-until a short read, and on to EAGAIN where that says nothing: where the peer has shut down, has sent urgent data
-(recv(2) stops at the mark, tcp(7)), or has passed descriptors (recv(2) stops behind them, unix(7)).  It reads once in a
-turn, so that each connection has its share and the end of a stream is told in a later turn than its last bytes.
-Multishot ends by itself at any time (CQ overflow, errors); it is re-armed from its last packet, never assumed armed.
+How a stream is received: a multishot poll, and recv(2) into one hot buffer.  The bytes stay in the socket
+until then, so a paused connection takes none.  A multishot poll reports edges, not levels: after a READY
+packet the driver reads until a short read, and on to EAGAIN where that says nothing: where the peer has shut
+down, has sent urgent data (recv(2) stops at the mark, tcp(7)), or has passed descriptors (recv(2) stops
+behind them, unix(7)).  It reads once in a turn, so that each connection has its share and the end of a stream
+is told in a later turn than its last bytes. Multishot ends by itself at any time (CQ overflow, errors);
+it is re-armed from its last packet, never assumed armed.
 
 See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), epoll(7).
 """
@@ -34,8 +36,8 @@ from proactorx.sys.ring cimport *
 from proactorx.ops.checks cimport PX_CHECKS, px_check
 from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_PATH, px_kinds
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM, queue_count, queue_postpone,
-    set_state,
+    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM, queue_count,
+    queue_postpone, set_state,
 )
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
@@ -57,7 +59,8 @@ cdef enum:
     ENTER_TRIES = 100
     SMALLEST_RING = 64
     COMPLETED_AT_ONCE = 20 # by io_uring_enter, however many wait, since Linux 6.13 (IO_LOCAL_TW_DEFAULT_MAX)
-    FILES_AT_ONCE = 8    # entries that are submitted as soon as there are so many, when the last is a file op's
+    # entries that are submitted as soon as there are so many, when the last is a file op's
+    FILES_AT_ONCE = 8
     FILE_WORKERS = 32    # of the kernel's, for file ops that wait; and as many for other calls
 
 # How long the thread that drives the ring waits for file ops when it stops to do so.
@@ -130,13 +133,13 @@ cdef class UringDriver(EpollSet):
             self.cq_entries = 4 * self.entries
         if error < 0:
             raise OSError(-error, os.strerror(-error))
-        # Each file op that must wait keeps one of the kernel's threads busy: without a limit there are hundreds.
-        # (EINVAL before Linux 5.15: as many as the kernel likes.)
+        # Each file op that must wait keeps one of the kernel's threads busy: without a limit there are
+        # hundreds. (EINVAL before Linux 5.15: as many as the kernel likes.)
         workers[0] = workers[1] = FILE_WORKERS
         px_register(self.ring.fd, PX_REGISTER_IOWQ_MAX_WORKERS, workers, 2)
         self.owner = px_this_thread()
 
-    # ------------------------------------------------------------------------------------------------- threads
+    # ------------------------------------------------------------------------------------------------ threads
 
     cdef int start(self) except -1:
         if not self.opened or self.closed or self.forked or self.shared:
@@ -148,8 +151,8 @@ cdef class UringDriver(EpollSet):
         return 0
 
     cdef int stop(self) except -1:
-        # A registration would keep the ring alive until the thread ends.  (The ring is another thread's still where
-        # `start` has failed.)
+        # A registration would keep the ring alive until the thread ends.  (The ring is another thread's still
+        # where `start` has failed.)
         if self.opened and not self.closed and not self.forked and self.owner == px_this_thread():
             if self.file_ops:
                 self._await_files()
@@ -161,8 +164,8 @@ cdef class UringDriver(EpollSet):
     cdef _await_files(self):
         """Have file ops end in the thread that submitted them.
 
-        The kernel's threads are at them, so what _rebuild says of others does not hold: they happen whoever drives the
-        ring next, and only this thread can ask how they ended.
+        The kernel's threads are at them, so what _rebuild says of others does not hold: they happen whoever
+        drives the ring next, and only this thread can ask how they ended.
         """
         cdef double left = FILES_DEADLINE - self.waited, deadline = time.monotonic() + left
         if left <= 0:
@@ -171,15 +174,16 @@ cdef class UringDriver(EpollSet):
             self._enter(1, <int64_t>(left * 1e9))
             left = deadline - time.monotonic()
         if self.file_ops:
-            logger.warning("io_uring: %d file operations did not end within %.0f s", self.file_ops, FILES_DEADLINE)
+            logger.warning("io_uring: %d file operations did not end within %.0f s", self.file_ops,
+                           FILES_DEADLINE)
         self.waited = FILES_DEADLINE if self.file_ops else 0
 
     cdef _rebuild(self):
         """Move to a new ring, because another thread drives the loop now.  Nothing is lost.
 
-        With DEFER_TASKRUN a request is only ever executed inside an enter of the owner.  So what is not in the
-        completion ring by now has not happened, and never will: it is cancelled when the old ring goes, and is
-        submitted to the new one.
+        With DEFER_TASKRUN a request is only ever executed inside an enter of the owner.  So what is not in
+        the completion ring by now has not happened, and never will: it is cancelled when the old ring goes,
+        and is submitted to the new one.
         """
         cdef Op op
         cdef Packet *packet
@@ -209,7 +213,8 @@ cdef class UringDriver(EpollSet):
             self._out(op)
             op.armed = False
             if on_file(op):
-                # See _await_files: it may still happen.  Its memory is leaked rather than given to the kernel twice.
+                # See _await_files: it may still happen.
+                # Its memory is leaked rather than given to the kernel twice.
                 if op.state == IN_FLIGHT:
                     set_state(op, CANCELLING)
                 Py_INCREF(op)
@@ -220,7 +225,7 @@ cdef class UringDriver(EpollSet):
             else:
                 self.push(op, -ECANCELED, 0)
 
-    # ---------------------------------------------------------------------------------------------- submission
+    # --------------------------------------------------------------------------------------------- submission
 
     cdef px_sqe *sqe(self) except NULL:
         """A free entry.  When there is none, what is prepared is submitted first."""
@@ -242,8 +247,8 @@ cdef class UringDriver(EpollSet):
         else:
             error = px_ring_enter(&self.ring, 0, 0)
         self._reap()
-        # EBUSY, EAGAIN: completions wait outside the full ring (CQ overflow), or memory is short; they have been
-        # taken out now, and what was not submitted is tried again by the next enter.
+        # EBUSY, EAGAIN: completions wait outside the full ring (CQ overflow), or memory is short; they have
+        # been taken out now, and what was not submitted is tried again by the next enter.
         if error and error != -ETIME and error != -EINTR and error != -EBUSY and error != -EAGAIN:
             if error == -EEXIST:
                 raise RuntimeError("the ring is driven by another thread")
@@ -333,7 +338,7 @@ cdef class UringDriver(EpollSet):
             self._enter(0, 0)
         return 0
 
-    # ------------------------------------------------------------------------------------------------- waiting
+    # ------------------------------------------------------------------------------------------------ waiting
 
     cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
         if not self.opened:
@@ -448,7 +453,7 @@ cdef class UringDriver(EpollSet):
             px_check(files == self.file_ops, "the ring has more or fewer file ops than are counted")
         return 0
 
-    # -------------------------------------------------------------------------------------- finishing a packet
+    # ------------------------------------------------------------------------------------- finishing a packet
 
     cdef int perform(self, Op op, Packet *packet) except -1:
         cdef uint32_t mask = <uint32_t>packet.res
@@ -468,7 +473,10 @@ cdef class UringDriver(EpollSet):
             if not op.armed:
                 self.arm(op)
             return 1
-        n = px_recv_cut(op.fd, self.hot, PX_HOT_SIZE, &cut) if op.unix_stream else px_recv(op.fd, self.hot, PX_HOT_SIZE)
+        if op.unix_stream:
+            n = px_recv_cut(op.fd, self.hot, PX_HOT_SIZE, &cut)
+        else:
+            n = px_recv(op.fd, self.hot, PX_HOT_SIZE)
         if n <= 0 and n != -EAGAIN:
             packet.res = <int>n
             if op.armed:
@@ -529,7 +537,7 @@ cdef class UringDriver(EpollSet):
             self.arm(op)
         return 0
 
-    # ------------------------------------------------------------------------------------------ sets and close
+    # ----------------------------------------------------------------------------------------- sets and close
 
     cdef int renew(self) except -1:
         # The ring's poll stays with the old set, to which nothing happens any more.
@@ -552,8 +560,8 @@ cdef class UringDriver(EpollSet):
         self._drop(px_waker_close(&self.waker))
 
     def after_fork_in_child(self):
-        # The mappings were not inherited (MADV_DONTFORK); the descriptors are shared with the parent, and closing
-        # ours submits nothing.
+        # The mappings were not inherited (MADV_DONTFORK); the descriptors are shared with the parent, and
+        # closing ours submits nothing.
         EpollSet.after_fork_in_child(self)
         px_ring_free(&self.ring, 0)
 

@@ -1,9 +1,12 @@
-"""What an entry of the ring says of an op: a cell for each kind that the ring does.  See io_uring_enter(2)."""
+"""What an entry of the ring says of an op: a cell for each kind that the ring does.
+See io_uring_enter(2).
+"""
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.string cimport strlen
 from proactorx.ops.op cimport (
-    CHANGE_RENAME, CHANGE_RMDIR, FILE_STEP, FSYNC, KINDS, OPEN, Op, PATH_CHANGE, READ, RECV_STREAM, WAIT_CHILD, WRITE,
+    CHANGE_RENAME, CHANGE_RMDIR, FILE_STEP, FSYNC, KINDS, OPEN, Op, PATH_CHANGE, READ, RECV_STREAM,
+    WAIT_CHILD, WRITE,
 )
 from proactorx.sys.file cimport AT_FDCWD
 from proactorx.sys.ring cimport *

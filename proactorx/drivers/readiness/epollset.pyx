@@ -1,9 +1,11 @@
-"""A level-triggered epoll set, woken by an eventfd: all of the epoll driver, and a part of the io_uring driver.
+"""A level-triggered epoll set, woken by an eventfd: all of the epoll driver,
+and a part of the io_uring driver.
 
-An epoll set watches a file without keeping it open: close(2) removes it, and the peer sees the end at once.  It reports
-what was asked for (and EPOLLERR and EPOLLHUP), and wakes everybody who watches the same file.
+An epoll set watches a file without keeping it open: close(2) removes it, and the peer sees the end at once.
+It reports what was asked for (and EPOLLERR and EPOLLHUP), and wakes everybody who watches the same file.
 
-See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs; before it time-outs are rounded up to milliseconds).
+See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs;
+before it time-outs are rounded up to milliseconds).
 """
 
 from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
@@ -23,9 +25,9 @@ from proactorx.sys.socket cimport POLLIN, px_close
 import os
 
 
-# epoll has no flag that could be read for free, so a turn with callbacks ready asks the kernel only after so many
-# turns, so many callbacks or so long.  What has arrived is seen in the second turn at the latest: on stock asyncio,
-# which asks in each turn, a task that waits for it goes on after two `sleep(0)`.
+# epoll has no flag that could be read for free, so a turn with callbacks ready asks the kernel only after so
+# many turns, so many callbacks or so long.  What has arrived is seen in the second turn at the latest: on
+# stock asyncio, which asks in each turn, a task that waits for it goes on after two `sleep(0)`.
 cdef enum:
     TURNS_BETWEEN_POLLS = 2
     CALLBACKS_BETWEEN_POLLS = 64
@@ -67,7 +69,8 @@ cdef class EpollSet(ReadinessDriver):
         elif error == -EEXIST and op == EPOLL_CTL_ADD:
             error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after, slot.generation)
         elif (error == -EBADF or error == -EPERM) and not after & ~before:
-            # Closed by its owner: nothing is left to ask less of.  EPERM: the number is a regular file's by now.
+            # Closed by its owner: nothing is left to ask less of.  EPERM:
+            # the number is a regular file's by now.
             error = 0
         if error < 0:
             raise OSError(-error, os.strerror(-error))
@@ -76,8 +79,8 @@ cdef class EpollSet(ReadinessDriver):
     cdef int renew(self) except -1:
         """Go on with a new set.
 
-        Somebody has closed a descriptor and keeps a duplicate of it: so its registration lives on, reports every
-        event, and cannot be removed any more, epoll(7).
+        Somebody has closed a descriptor and keeps a duplicate of it: so its registration lives on, reports
+        every event, and cannot be removed any more, epoll(7).
         """
         cdef int fd, old = self.epfd, epfd = px_epoll_create()
         cdef FdSlot *slot
