@@ -38,7 +38,7 @@ static DWORD px_bind_to(HANDLE port, int fd) {
 static LONG px_replace(int fd, HANDLE port) {
     typedef LONG(NTAPI * set)(HANDLE, PIO_STATUS_BLOCK, PVOID, ULONG, int);
     union { FARPROC any; set call; } found = {
-        GetProcAddress(GetModuleHandleW(L\"ntdll.dll\"), "NtSetInformationFile")};
+        GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "NtSetInformationFile")};
     struct { HANDLE port; PVOID key; } wanted = {port, (PVOID)PX_KEY_OP};
     IO_STATUS_BLOCK status;
     if (found.call == NULL) return (LONG)0xC0000002; /* STATUS_NOT_IMPLEMENTED */

@@ -146,7 +146,7 @@ static px_post *px_left(px_port *port) {
 static long px_depth(px_port *port) {
     typedef LONG(NTAPI * query)(HANDLE, int, PVOID, ULONG, PULONG);
     union { FARPROC any; query call; } found = {
-        GetProcAddress(GetModuleHandleW(L\"ntdll.dll\"), "NtQueryIoCompletion")};
+        GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "NtQueryIoCompletion")};
     LONG depth = 0;
     if (found.call == NULL || found.call(port->handle, 0, &depth, sizeof depth, NULL) < 0) return -1;
     return depth;

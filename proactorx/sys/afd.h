@@ -66,7 +66,7 @@ typedef LONG(NTAPI *px_nt_control)(HANDLE, HANDLE, PIO_APC_ROUTINE, PVOID, PIO_S
  * */
 static px_nt_create px_nt_create_file(void) {
     union { FARPROC any; px_nt_create call; } found = {
-        GetProcAddress(GetModuleHandleW(L\"ntdll.dll\"), "NtCreateFile")};
+        GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "NtCreateFile")};
     return found.call;
 }
 

@@ -346,7 +346,8 @@ cdef class StreamTransport(SendingTransport):
             except BufferError:
                 # The error of socket.recv_into(), which stock asyncio calls.
                 raise TypeError(
-                    f"get_buffer() must return a read-write bytes-like object, not {type(buffer).__name__}") from None
+                    f"get_buffer() must return a read-write bytes-like object, "
+                    f"not {type(buffer).__name__}") from None
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
