@@ -2,7 +2,8 @@ from proactorx.port.operations cimport Binding
 
 cdef class FileBinding(Binding):
     cdef object identity     # device, inode and mode
-    cdef bint at_once        # no call on this file waits for another machine or process, or for news of the kernel
+    # no call on this file waits for another machine or process, or for news of the kernel
+    cdef bint at_once
     cdef bint stands(self) except -1
     cdef bint is_of(self, object file, object port) except -1
 

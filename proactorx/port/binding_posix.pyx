@@ -1,7 +1,8 @@
 """Which file is bound to which port, on POSIX.
 
-A file is bound to one port at a time, until it is closed.  The kernel does not know of it: a binding remembers the file
-object, or the device and inode of a descriptor, so that another file with the same number is not taken for it.
+A file is bound to one port at a time, until it is closed.  The kernel does not know of it: a binding
+remembers the file object, or the device and inode of a descriptor,
+so that another file with the same number is not taken for it.
 """
 
 from proactorx.port.operations cimport Binding
@@ -88,7 +89,9 @@ cdef FileBinding binding_of(object file, object port):
 
 
 cdef FileBinding bind(object file, object port, object key):
-    """See ``CompletionPort.bind``.  Returns the stale binding of a closed file that had the same number, or None."""
+    """See ``CompletionPort.bind``.  Returns the stale binding of a closed file that had the same number,
+    or None.
+    """
     cdef int fd = descriptor_of(file)
     cdef FileBinding made = make_binding(file, fd, port, key), other
     with bound_lock:

@@ -1,8 +1,9 @@
 """``proactorx.CompletionPort`` on Windows: the kernel's own port.
 
-The kernel keeps the queue, releases threads and counts those that run (CreateIoCompletionPort, "I/O Completion Ports",
-Microsoft); this module does none of that.  ``scheduler_windows.h`` keeps what the kernel does not: Python's references
-to what was posted, and which threads are the port's.  ``kernel_operations`` hands operations to it.
+The kernel keeps the queue, releases threads and counts those that run (CreateIoCompletionPort, "I/O
+Completion Ports", Microsoft); this module does none of that.  ``scheduler_windows.h`` keeps what the kernel
+does not: Python's references to what was posted, and which threads are the port's.
+``kernel_operations`` hands operations to it.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -83,8 +84,8 @@ cdef class _Blocking:
 cdef class CompletionPort(KernelOperations):
     """The kernel's completion port: files, operations on them, posts, and threads that wait for packets.
 
-    See the same class on other systems, where it keeps the rules of this one.  Which threads run is the kernel's to
-    say: those that block anywhere do not, without having said so.
+    See the same class on other systems, where it keeps the rules of this one.  Which threads run is the
+    kernel's to say: those that block anywhere do not, without having said so.
 
     Args:
         concurrency: how many threads may run; 0: as many as there are usable CPUs.
@@ -114,7 +115,8 @@ cdef class CompletionPort(KernelOperations):
             raise RuntimeError("a port is initialized once")
         self.info = Choice(backend, shared=True).info
         if self.info.name != "iocp":
-            raise BackendError(f"a completion port on Windows is the kernel's own: backend iocp, not {self.info.name}")
+            raise BackendError("a completion port on Windows is the kernel's own: "
+                               f"backend iocp, not {self.info.name}")
         load_calls()
         self.concurrency = limit
         self.port = px_port_new(self.concurrency)
@@ -132,7 +134,7 @@ cdef class CompletionPort(KernelOperations):
         if self.port != NULL:
             px_port_release(self.port)
 
-    # ------------------------------------------------------------------------------------------------------- posts
+    # -------------------------------------------------------------------------------------------------- posts
 
     def post(self, key=None, overlapped=None, int64_t nbytes=0):
         """Queue a packet of three free values, which the port does not look at (PostQueuedCompletionStatus).
@@ -192,7 +194,8 @@ cdef class CompletionPort(KernelOperations):
         return got[0]
 
     def get_many(self, Py_ssize_t n, timeout=None):
-        """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
+        """Up to `n` packets (1,024 at most) in one call, as soon as there is one;
+        an empty list when the time is over.
 
         A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
         """
@@ -238,7 +241,8 @@ cdef class CompletionPort(KernelOperations):
         cdef uint32_t wait
         cdef int count = px_take(self.port, entries, room, 0, False)
         if not count and limit:
-            wait = INFINITE if limit < 0 else <uint32_t>min((limit + 999_999) // 1_000_000, <int64_t>LONGEST_WAIT)
+            wait = INFINITE if limit < 0 else <uint32_t>min((limit + 999_999) // 1_000_000,
+                                                            <int64_t>LONGEST_WAIT)
             if watch:
                 px_forget_sigint()
                 PyErr_CheckSignals()
@@ -267,20 +271,22 @@ cdef class CompletionPort(KernelOperations):
                     op.binding = None  # it may hold a handle of ours
         return made
 
-    # -------------------------------------------------------------------------------------------------- its threads
+    # -------------------------------------------------------------------------------------------- its threads
 
     def blocking(self):
         """``with port.blocking():`` this thread is about to block.
 
-        The kernel notices by itself which threads block, and lets others run in their place; so this says nothing that
-        it does not know.  It is here for programs that run elsewhere too.
+        The kernel notices by itself which threads block, and lets others run in their place; so this says
+        nothing that it does not know.  It is here for programs that run elsewhere too.
         """
         cdef _Blocking made = _Blocking.__new__(_Blocking)
         made.port = self
         return made
 
     def dissociate(self):
-        """This thread leaves the port; its next ``get`` joins it again.  Nothing happens if it was not the port's."""
+        """This thread leaves the port; its next ``get`` joins it again.
+        Nothing happens if it was not the port's.
+        """
         if PyThread_get_thread_ident() in self.inside:
             raise RuntimeError("dissociate() by a finalizer or signal handler that interrupts get()")
         if self.port != NULL and px_port_of_this_thread() == self.port:
@@ -293,7 +299,9 @@ cdef class CompletionPort(KernelOperations):
 
     @property
     def running(self):
-        """How many of them are not in ``get``.  The kernel's own count, without those that block, it does not tell."""
+        """How many of them are not in ``get``.  The kernel's own count, without those that block,
+        it does not tell.
+        """
         return max(self.associated - len(self.inside), 0)
 
     @property
@@ -326,10 +334,11 @@ cdef class CompletionPort(KernelOperations):
 
     def __repr__(self):
         state = "closed " if self.closed else ""
-        return (f"<CompletionPort {state}backend=iocp concurrency={self.concurrency} associated={self.associated} "
-                f"running={self.running} queued={self.queued} in_flight={self.in_flight}>")
+        return (f"<CompletionPort {state}backend=iocp concurrency={self.concurrency} "
+                f"associated={self.associated} running={self.running} queued={self.queued} "
+                f"in_flight={self.in_flight}>")
 
-    # ------------------------------------------------------------------------------------------------------ binding
+    # ------------------------------------------------------------------------------------------------ binding
 
     def bind(self, file, key=None):
         """Bind `file` to this port, until it is closed, unbound, or bound to another one by ``rebind``.
@@ -337,7 +346,8 @@ cdef class CompletionPort(KernelOperations):
         A socket becomes non-blocking.  Duplicates of a handle, also in other processes, are bound with it.
 
         Args:
-            file: a socket, a file object, another object whose ``fileno()`` is a handle, or a handle that was opened
+            file: a socket, a file object, another object whose ``fileno()`` is a handle,
+            or a handle that was opened
                 with FILE_FLAG_OVERLAPPED.
             key: any object, for ``Packet.key``.
 
@@ -359,7 +369,8 @@ cdef class CompletionPort(KernelOperations):
         unbind(file, self)
 
     def rebind(self, file, CompletionPort port not None, key=None):
-        """Bind `file` to another port instead, without a moment in between (FileReplaceCompletionInformation).
+        """Bind `file` to another port instead, without a moment in between
+        (FileReplaceCompletionInformation).
 
         Packets of what is in flight on it come to either port, as the kernel has it.
 
@@ -374,14 +385,14 @@ cdef class CompletionPort(KernelOperations):
     cdef Binding binding_of(self, object file):
         return binding_of(file, self)
 
-    # ------------------------------------------------------------------------------------------------------- closing
+    # ------------------------------------------------------------------------------------------------ closing
 
     def close(self):
         """Close the port, and return the packets that were not taken.
 
-        Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed with
-        ECANCELED or not, are returned with the others.  Bound files stay open; since Windows 8.1 they can be bound to
-        another port.  Twice is allowed: the second list is empty.
+        Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed
+        with ECANCELED or not, are returned with the others.  Bound files stay open; since Windows 8.1 they
+        can be bound to another port.  Twice is allowed: the second list is empty.
 
         Raises:
             RuntimeError: called by a finalizer or signal handler that interrupts another call of the port's.
@@ -390,7 +401,8 @@ cdef class CompletionPort(KernelOperations):
         if self.port == NULL:
             return []
         if PyThread_get_thread_ident() in self.inside:
-            raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
+            raise RuntimeError("close() by a finalizer or signal handler "
+                               "that interrupts another call of the port's")
         if not px_port_close(self.port):
             return []
         self.closed = True

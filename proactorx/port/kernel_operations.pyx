@@ -1,11 +1,12 @@
 """How the operations of a ``CompletionPort`` go to the Windows kernel, and come back.
 
-How the kernel sees an operation.  Its OVERLAPPED is part of the op (``Op.flight``), so the op must outlive the
-operation: the port's set ``ops`` holds it until its packet has been taken.  What does not end before the port is
-closed is never freed, also not at the end of the interpreter.
+How the kernel sees an operation.  Its OVERLAPPED is part of the op (``Op.flight``), so the op must outlive
+the operation: the port's set ``ops`` holds it until its packet has been taken.  What does not end before the
+port is closed is never freed, also not at the end of the interpreter.
 
-One operation, one packet: handles are not told to skip those of operations that succeed at once, since any thread may
-be the one that is to hear of it.  What the kernel refuses to begin is answered by a packet of ours.
+One operation, one packet: handles are not told to skip those of operations that succeed at once, since any
+thread may be the one that is to hear of it.  What the kernel refuses to begin is answered by a packet of
+ours.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -14,8 +15,8 @@ from proactorx.sys.atomic cimport store_release
 from proactorx.sys.iocp cimport *
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
 from proactorx.ops.op cimport (
-    ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV, RECV_FROM,
-    RECV_INTO, SEND, SEND_TO, WRITE, set_state,
+    ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV,
+    RECV_FROM, RECV_INTO, SEND, SEND_TO, WRITE, set_state,
 )
 from proactorx.port.binding_windows cimport HandleBinding, family_of, is_disk
 from proactorx.sys.file cimport px_fsync_blocking
@@ -77,8 +78,8 @@ cdef class KernelOperations(Operations):
         if op.kind == RECV:
             op.make_buffer()
         elif op.kind == RECV_FROM:
-            # Datagrams always find room: one that is cut off ends in an error on some paths and posts a packet all the
-            # same on others.  A stream gives no more than is asked for.
+            # Datagrams always find room: one that is cut off ends in an error on some paths and posts a
+            # packet all the same on others.  A stream gives no more than is asked for.
             room = PX_BUFFER if binding.is_datagram else op.want()
         elif op.kind == ACCEPT_ONE:
             room = 2 * PX_ADDRESS
@@ -136,7 +137,8 @@ cdef class KernelOperations(Operations):
                 started = px_begin_accept(&calls, fd, flight, flight.buffer)
         if started == PX_PENDING or started == PX_AT_ONCE:
             if op.state == CANCELLING:
-                # By another thread, while this one was on its way to the kernel: CancelIoEx has found nothing then.
+                # By another thread, while this one was on its way to the kernel:
+                # CancelIoEx has found nothing then.
                 CancelIoEx(<HANDLE>PX_SOCKET(fd), &flight.overlapped)
             return 0
         error = px_answer_it(self.port, flight, 0 if started == PX_NO_PACKET else started)
@@ -210,14 +212,15 @@ cdef class KernelOperations(Operations):
                 time.sleep(0.01)  # there is no memory for the packet just now
         return 0
 
-    # -------------------------------------------------------------------------------------------------------- files
+    # -------------------------------------------------------------------------------------------------- files
 
     cdef int submit_file(self, Overlapped op) except -1:
         cdef HandleBinding binding = <HandleBinding>op.binding
         if op.kind == FSYNC or not binding.overlapped or (op.position < 0 and binding.crt >= 0):
             return self.queue_body(op)
         if op.position < 0 and is_disk(op.fd):
-            raise ValueError("a handle that was opened for overlapped use has no position of its own: say the offset")
+            raise ValueError("a handle that was opened for overlapped use has no position of its own: "
+                             "pass the offset")
         return self.submit(op)
 
     cdef int begin_body(self) except -1:

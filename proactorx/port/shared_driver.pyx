@@ -1,11 +1,11 @@
 """The driver that the threads of a completion port share, one at a time, under a lock.
 
-There is no thread of the port's own.  A thread that submits or cancels takes the lock, which no sleeping thread holds,
-so the operation begins at once; a thread that waits in the driver (the leader, see ``scheduler_posix.h``) sleeps there
-without the lock.
+There is no thread of the port's own.  A thread that submits or cancels takes the lock, which no sleeping
+thread holds, so the operation begins at once; a thread that waits in the driver (the leader, see
+``scheduler_posix.h``) sleeps there without the lock.
 
-The lock is never taken twice by one thread: what a finalizer or signal handler submits while its thread is in the
-driver is deferred until it leaves.
+The lock is never taken twice by one thread: what a finalizer or signal handler submits while its thread is in
+the driver is deferred until it leaves.
 """
 
 from cpython.pythread cimport (
@@ -85,7 +85,7 @@ cdef class SharedDriver(Operations):
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
 
-    # ---------------------------------------------------------------------------------------------- the driver
+    # --------------------------------------------------------------------------------------------- the driver
 
     cdef int _enter_driver(self) except -1:
         """Take the lock.  0: this thread has it already."""
@@ -208,7 +208,9 @@ cdef class SharedDriver(Operations):
         return live
 
     cdef int stop_on(self, int fd) except -1:
-        """Ask for the end of what is in flight on a descriptor whose file was closed: another file has the number."""
+        """Ask for the end of what is in flight on a descriptor whose file was closed:
+        another file has the number.
+        """
         if not self._enter_driver():
             return 0
         try:
