@@ -1,7 +1,8 @@
 """What a driver is: the one place where packets are made, on one facility of the operating system.
 
-A driver imports the definition of the op and nothing else of this package.  The port submits and cancels ops, asks it
-to ``wait`` (which fills the packet queue and dispatches nothing), and finishes each packet when its turn comes.
+A driver imports the definition of the op and nothing else of this package.  The port submits and cancels ops,
+asks it to ``wait`` (which fills the packet queue and dispatches nothing),
+and finishes each packet when its turn comes.
 """
 
 from cpython.object cimport PyObject
@@ -26,7 +27,9 @@ cdef object _drivers = weakref.WeakSet()
 
 
 cdef class Driver:
-    """The interface of ``architecture``: submit, cancel, wait, wake, close; and how ready packets are finished."""
+    """The interface of ``architecture``: submit, cancel, wait, wake, close;
+    and how ready packets are finished.
+    """
 
     def __cinit__(self, *args, **kwargs):
         queue_init(&self.queue)
@@ -61,8 +64,8 @@ cdef class Driver:
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
         """Wait until `wait(0)` would find something, `wake` was called, or the time is over (-1: no limit).
 
-        It may end early.  For a port that many threads share: only this and `wake` may run while another thread is in
-        the driver, so nothing of the driver is changed here.  0 or an errno.
+        It may end early.  For a port that many threads share: only this and `wake` may run while another
+        thread is in the driver, so nothing of the driver is changed here.  0 or an errno.
         """
         return ENOSYS
 
@@ -74,7 +77,9 @@ cdef class Driver:
         return -1
 
     cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
-        """Say whether `wait(0)` may find something, after `callbacks` more have run since it was last asked."""
+        """Say whether `wait(0)` may find something,
+        after `callbacks` more have run since it was last asked.
+        """
         return True
 
     cdef int start(self) except -1:
@@ -92,7 +97,8 @@ cdef class Driver:
     cdef int continues(self, Op op, Packet *packet) except -1:
         """Say whether an op that nobody cancelled goes on after a packet without MORE.
 
-        0: the op is done.  1: it goes on, tell it what the packet says.  2: it goes on, the packet says nothing.
+        0: the op is done.  1: it goes on, tell it what the packet says.  2: it goes on,
+        the packet says nothing.
         """
         return 0
 
@@ -120,11 +126,15 @@ cdef class Driver:
         return True
 
     cdef int flush_submissions(self) except -1:
-        """Have the kernel act now on what was asked of it, without waiting and without dispatching anything."""
+        """Have the kernel act now on what was asked of it,
+        without waiting and without dispatching anything.
+        """
         return 0
 
     def close(self):
-        """Free what the driver holds.  Ops must have ended; those that have not are leaked, with a log line."""
+        """Free what the driver holds.  Ops must have ended; those that have not are leaked,
+        with a log line.
+        """
         raise NotImplementedError("Driver.close")
 
     def after_fork_in_child(self):
@@ -138,8 +148,8 @@ cdef class Driver:
         return True
 
     cdef void spun(self, bint hit) noexcept:
-        # Spinning pays while packets come soon.  After a miss it is left out of ever more waits (up to 64): a fixed
-        # spin halves the throughput when the client shares the core.
+        # Spinning pays while packets come soon.  After a miss it is left out of ever more waits (up to 64): a
+        # fixed spin halves the throughput when the client shares the core.
         if hit:
             self.spin_penalty = 0
         else:
@@ -180,11 +190,14 @@ cdef class Driver:
         return 0
 
     cdef int check_counters(self) except -1:
-        """Between turns: what is counted agrees with what there is.  In builds with checks; see ``ops/checks.h``."""
+        """Between turns: what is counted agrees with what there is.  In builds with checks;
+        see ``ops/checks.h``.
+        """
         cdef uint32_t i = self.queue.head, queued = 0
         cdef Op op
         cdef int place = 0
-        px_check(queue_count(&self.queue) <= self.queue.mask + 1, "the queue of packets has more than its room")
+        px_check(queue_count(&self.queue) <= self.queue.mask + 1,
+                 "the queue of packets has more than its room")
         if len(self.inflight) > MOST_CHECKED or queue_count(&self.queue) > MOST_CHECKED:
             return 0
         while i != self.queue.tail:
@@ -210,7 +223,8 @@ cdef class Driver:
         return op.let_go()
 
 
-# The garbage collector must see the ops of queued packets, as in LoopCore: a forgotten loop would stay for ever.
+# The garbage collector must see the ops of queued packets, as in LoopCore:
+# a forgotten loop would stay for ever.
 
 cdef traverseproc _traverse_attributes = (<PyTypeObject *>Driver).tp_traverse
 

@@ -241,8 +241,9 @@ cdef class CompletionPort(KernelOperations):
         cdef uint32_t wait
         cdef int count = px_take(self.port, entries, room, 0, False)
         if not count and limit:
-            wait = INFINITE if limit < 0 else <uint32_t>min((limit + 999_999) // 1_000_000,
-                                                            <int64_t>LONGEST_WAIT)
+            wait = INFINITE
+            if limit >= 0:
+                wait = <uint32_t>min((limit + 999_999) // 1_000_000, <int64_t>LONGEST_WAIT)
             if watch:
                 px_forget_sigint()
                 PyErr_CheckSignals()

@@ -151,7 +151,8 @@ cdef class SendingTransport(BaseTransport):
 
     cdef bint _may_send(self) except -1:
         # The user's own socket may have been closed behind our back, and its number given to another file.
-        return self.fd >= 0 and self.writable is None and not (self.user_owned and not holds(self.sock, self.fd))
+        return self.fd >= 0 and self.writable is None and not (self.user_owned
+                                                               and not holds(self.sock, self.fd))
 
     cdef int enqueue(self, object data, Py_ssize_t size) except -1:
         if not self.buffered:

@@ -1,22 +1,26 @@
 """The iocp driver: Windows' own completion port, driven by the thread that drives the loop.
 
-How the kernel sees an op.  Its OVERLAPPED is part of the op (``Op.flight``), so the op must outlive the operation: from
-the call until its packet the kernel holds one reference of its own (``in_kernel``).  Neither the end of the interpreter
-nor the garbage collector can free it before; a port that is closed cancels nothing, and leaves such ops alone.
+How the kernel sees an op.  Its OVERLAPPED is part of the op (``Op.flight``), so the op must outlive the
+operation: from the call until its packet the kernel holds one reference of its own (``in_kernel``).  Neither
+the end of the interpreter nor the garbage collector can free it before;
+a port that is closed cancels nothing, and leaves such ops alone.
 
-One op, one packet.  A call that succeeds at once posts a packet too, unless the handle was told to skip it.  Only where
-that was granted (system handles, not those of layered providers) the op is finished on the spot.
+One op, one packet.  A call that succeeds at once posts a packet too, unless the handle was told to skip it.
+Only where that was granted (system handles, not those of layered providers) the op is finished on the spot.
 
-A handle belongs to the port it was first bound to, for good.  One that belongs to another port (it was used by another
-loop, or comes from another process that accepts on it as well) is served by readiness: that needs no binding.
+A handle belongs to the port it was first bound to, for good.  One that belongs to another port (it was used
+by another loop, or comes from another process that accepts on it as well) is served by readiness:
+that needs no binding.
 
-Readiness (add_reader, writable transports, datagrams) is a poll request on the socket driver, see ``sys/afd.h``, or a
-thread that waits in select(), see ``sys/pollthread.h``.  Both answer with a packet, once: levels are made by asking
-again before the next wait, so that what callbacks have changed meanwhile costs nothing.
+Readiness (add_reader, writable transports, datagrams) is a poll request on the socket driver, see
+``sys/afd.h``, or a thread that waits in select(), see ``sys/pollthread.h``.  Both answer with a packet, once:
+levels are made by asking again before the next wait,
+so that what callbacks have changed meanwhile costs nothing.
 
 What the kernel is asked for each kind of op, and how that ends, is in ``encode.pyx``.
 
-See "I/O Completion Ports", GetQueuedCompletionStatusEx, SetFileCompletionNotificationModes, CancelIoEx (Microsoft).
+See "I/O Completion Ports", GetQueuedCompletionStatusEx, SetFileCompletionNotificationModes,
+CancelIoEx (Microsoft).
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
@@ -28,13 +32,15 @@ from proactorx.drivers.iocp.encode cimport OverlappedCalls, flight_of, has_cells
 from proactorx.drivers.readiness.driver cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
 from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, POLL, Packet, READ, SEND, TRANSMIT,
-    WRITE, queue_count, set_state,
+    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, POLL, Packet, READ, SEND,
+    TRANSMIT, WRITE, queue_count, set_state,
 )
 from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
 from proactorx.sys.errnos cimport ECANCELED, EOPNOTSUPP
 from proactorx.sys.iocp cimport *
-from proactorx.sys.pollthread cimport px_thread, px_thread_ask, px_thread_cancel, px_thread_new, px_thread_stop
+from proactorx.sys.pollthread cimport (
+    px_thread, px_thread_ask, px_thread_cancel, px_thread_new, px_thread_stop,
+)
 from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLIN, POLLOUT, PX_SOCKET, px_pollable
 
 import ctypes
@@ -85,7 +91,7 @@ cdef class IocpDriver(OverlappedCalls):
         px_show_port(&self.port, port)
         return 0
 
-    # -------------------------------------------------------------------------------------------------- the tables
+    # --------------------------------------------------------------------------------------------- the tables
 
     cdef int room_for(self, int fd) except -1:
         cdef int size = self.handle_count or 256
@@ -117,7 +123,7 @@ cdef class IocpDriver(OverlappedCalls):
             self.bound[fd] = <unsigned char>bits
         return bits or self.bound[fd]
 
-    # -------------------------------------------------------------------------------------------------- submission
+    # --------------------------------------------------------------------------------------------- submission
 
     cdef int submit(self, Op op) except -1:
         if op.state != NEW:
@@ -134,12 +140,14 @@ cdef class IocpDriver(OverlappedCalls):
                 raise OSError(EOPNOTSUPP, "TransmitFile on a socket that belongs to another completion port")
             return ReadinessDriver.submit(self, op)
         if op.kind == DISCONNECT:
-            # Not by DisconnectEx: behind the sends, which are made here, shutdown() has nothing to wait for.  And under
-            # Wine 8 that call says it is pending when it is done, so where packets are skipped its own never comes.
+            # Not by DisconnectEx: behind the sends, which are made here, shutdown() has nothing to wait for.
+            # And under Wine 8 that call says it is pending when it is done,
+            # so where packets are skipped its own never comes.
             return ReadinessDriver.submit(self, op)
         if op.kind == SEND and not self.bound[op.fd] & PX_FILE:
-            # Not by WSASend: one that is cancelled half-way leaves the stream in an unknown state.  As transports do
-            # it, a send is made when there is room for it, so that nbytes is right whatever happens.
+            # Not by WSASend: one that is cancelled half-way leaves the stream in an unknown state.  As
+            # transports do it, a send is made when there is room for it,
+            # so that nbytes is right whatever happens.
             return ReadinessDriver.submit(self, op)
         return self.start_packet(op)
 
@@ -152,7 +160,7 @@ cdef class IocpDriver(OverlappedCalls):
         self.track(op)
         return self.begin(op)
 
-    # --------------------------------------------------------------------------------------------------- cancelling
+    # --------------------------------------------------------------------------------------------- cancelling
 
     cdef int cancel(self, Op op) except -1:
         if op.kernel.mode == BY_READINESS:
@@ -198,7 +206,7 @@ cdef class IocpDriver(OverlappedCalls):
             self.waiting.append(op)
         return told
 
-    # ------------------------------------------------------------------------------------------------------ waiting
+    # ------------------------------------------------------------------------------------------------ waiting
 
     cdef int wait(self, int64_t timeout_ns) except -1:
         if self.waiting:
@@ -255,7 +263,7 @@ cdef class IocpDriver(OverlappedCalls):
     cdef int wake(self) noexcept nogil:
         return px_wake_port(&self.port, &self.wakers, &self.waking)
 
-    # ---------------------------------------------------------------------------------------------------- readiness
+    # ---------------------------------------------------------------------------------------------- readiness
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         cdef int error
@@ -395,7 +403,7 @@ cdef class IocpDriver(OverlappedCalls):
                 self.drop_poll(poll)
         return 0
 
-    # ------------------------------------------------------------------------------------------------------ closing
+    # ------------------------------------------------------------------------------------------------ closing
 
     def close(self):
         cdef int fd
@@ -432,8 +440,8 @@ cdef class IocpDriver(OverlappedCalls):
         self.buffers.clear()
 
     def __del__(self):
-        # A loop that nobody has closed.  The memory of ops in flight and of polls may still be written, and stays; but
-        # they are not to take anything any more.
+        # A loop that nobody has closed.  The memory of ops in flight and of polls may still be written, and
+        # stays; but they are not to take anything any more.
         cdef Op op
         if self.closed or not self.opened:
             return

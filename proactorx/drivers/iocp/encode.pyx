@@ -1,6 +1,7 @@
 """What the kernel is asked for each kind of op, and what is made of its answer: two cells for each kind.
 
-Kinds without cells (DISCONNECT, RECV_DGRAMS, and what is not Windows') wait for readiness, or are blocking bodies.
+Kinds without cells (DISCONNECT, RECV_DGRAMS, and what is not Windows') wait for readiness,
+or are blocking bodies.
 """
 
 from cpython.mem cimport PyMem_Malloc
@@ -10,8 +11,8 @@ from libc.string cimport memcpy
 from proactorx.drivers.readiness.driver cimport ReadinessDriver
 from proactorx.ops.kinds cimport PX_ON_FILE, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT, ACCEPT_ONE, CONNECT, FILE_STEP, IN_FLIGHT, KINDS, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE, PACKET_READY,
-    POLL, Packet, READ, RECV, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, WRITE,
+    ACCEPT, ACCEPT_ONE, CONNECT, FILE_STEP, IN_FLIGHT, KINDS, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE,
+    PACKET_READY, POLL, Packet, READ, RECV, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, WRITE,
 )
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, EWOULDBLOCK
 from proactorx.sys.iocp cimport *
@@ -24,7 +25,8 @@ cdef enum:
 
 #: Makes the overlapped call of an op: PX_PENDING and so on, or -errno.
 ctypedef int (*Begin)(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1
-#: Queues what came of it: of `count` bytes, with `error` 0 or -errno, and in `buffer` where the driver lent one.
+#: Queues what came of it: of `count` bytes, with `error` 0 or -errno,
+#: and in `buffer` where the driver lent one.
 ctypedef int (*End)(OverlappedCalls driver, Op op, char *buffer, uint32_t count, int error) except -1
 
 cdef Begin begins[KINDS]
@@ -36,7 +38,7 @@ cdef bint has_cells(int kind) noexcept:
     return begins[kind] != NULL
 
 
-# ---------------------------------------------------------------------------------------------------------- receiving
+# -------------------------------------------------------------------------------------------------- receiving
 
 cdef int begin_recv_stream(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
     if (op.direct or driver.lent >= driver.most) and not driver.is_file(op.fd):
@@ -89,8 +91,8 @@ cdef int begin_recv_into(OverlappedCalls driver, Op op, px_overlapped *flight) e
 
 
 cdef int begin_recv_from(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
-    # Always with room for the largest: a datagram that is cut off ends in an error on some paths and posts a packet all
-    # the same on others.
+    # Always with room for the largest: a datagram that is cut off ends in an error on some paths and posts a
+    # packet all the same on others.
     flight.buffer = driver.take_buffer()
     return px_begin_recvfrom(op.fd, flight, flight.buffer, PX_BUFFER, <px_message *>op.message())
 
@@ -104,7 +106,7 @@ cdef int end_recv_from(OverlappedCalls driver, Op op, char *buffer, uint32_t cou
     return driver.push(op, <int>count, PACKET_BUFFER, buffer)
 
 
-# ------------------------------------------------------------------------------------------------------------ sending
+# ---------------------------------------------------------------------------------------------------- sending
 
 cdef int begin_send(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
     return px_begin_write(op.fd, flight, op.buffer(), op.want())  # of pipes only, see IocpDriver.submit
@@ -135,7 +137,7 @@ cdef int end_transmit(OverlappedCalls driver, Op op, char *buffer, uint32_t coun
     return driver.end(op, error or <int>count)
 
 
-# -------------------------------------------------------------------------------------------------------- connections
+# ------------------------------------------------------------------------------------------------ connections
 
 cdef int begin_accept(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
     flight.buffer = driver.take_buffer()
@@ -160,8 +162,8 @@ cdef int end_accept(OverlappedCalls driver, Op op, char *buffer, uint32_t count,
             return driver.end(op, -ECANCELED)
         if fd >= 0 or op.state != IN_FLIGHT:
             return driver.end(op, fd)
-    # A client that had gone before it was accepted (ERROR_NETNAME_DELETED and others): no matter of the listener's.
-    # Where it is the listener that is gone, the next call says so.
+    # A client that had gone before it was accepted (ERROR_NETNAME_DELETED and others): no matter of the
+    # listener's. Where it is the listener that is gone, the next call says so.
     return driver.again(op)
 
 
@@ -177,7 +179,7 @@ cdef int end_connect(OverlappedCalls driver, Op op, char *buffer, uint32_t count
     return driver.end(op, error)
 
 
-# -------------------------------------------------------------------------------------------------- files and handles
+# ------------------------------------------------------------------------------------------ files and handles
 
 cdef int begin_read(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
     return px_begin_read_at(op.fd, flight, op.buffer(), min(op.want(), <ssize_t>FILE_STEP), op.position)

@@ -1,22 +1,27 @@
 """Completions made of readiness: what epoll and select have in common.
 
-An op is tried at once; where the kernel answers EAGAIN it waits in line on its descriptor and direction.  When the
-descriptor is ready, the first in line gets a PACKET_READY, and the system call is made when that packet's turn comes
-(``perform``), so that received bytes pass through one hot buffer and never wait in memory of the driver's.
+An op is tried at once; where the kernel answers EAGAIN it waits in line on its descriptor and direction.
+When the descriptor is ready, the first in line gets a PACKET_READY, and the system call is made when that
+packet's turn comes (``perform``), so that received bytes pass through one hot buffer and never wait in memory
+of the driver's.
 
-Readiness is level-triggered: an op that is not served in this turn is reported again in the next one.  An op has at
-most one PACKET_READY in the queue, so each has one system call in a turn, however often it is reported.
+Readiness is level-triggered: an op that is not served in this turn is reported again in the next one.  An op
+has at most one PACKET_READY in the queue, so each has one system call in a turn,
+however often it is reported.
 
-A descriptor may be closed by its owner while ops wait on it, and its number given to another file.  These ops must get
-nothing of that file: they end with EBADF when the facility turns out to know nothing of the number (``set_interest``),
-when somebody knows the file to be new (``new_file``), or when the op finds that its socket is gone (``Op.stale``).
+A descriptor may be closed by its owner while ops wait on it, and its number given to another file.  These ops
+must get nothing of that file: they end with EBADF when the facility turns out to know nothing of the number
+(``set_interest``), when somebody knows the file to be new (``new_file``),
+or when the op finds that its socket is gone (``Op.stale``).
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
-from proactorx.ops.kinds cimport PX_ENDS, PX_IN, PX_ON_FILE, PX_OUT, px_call, px_done_when_ready, px_kind, px_kinds
+from proactorx.ops.kinds cimport (
+    PX_ENDS, PX_IN, PX_ON_FILE, PX_OUT, px_call, px_done_when_ready, px_kind, px_kinds,
+)
 from proactorx.ops.op cimport (
     CANCELLING, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, RECV_STREAM, set_state,
 )
@@ -79,7 +84,8 @@ cdef class ReadinessDriver(Driver):
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
         """Ask the facility for `after` (POLLIN, POLLOUT) on `fd`, where it was asked for `before`.
 
-        Where it turns out not to know the file any more, another one has the number: the slot is marked `renumbered`.
+        Where it turns out not to know the file any more, another one has the number:
+        the slot is marked `renumbered`.
         """
         raise NotImplementedError("ReadinessDriver.set_interest")
 
@@ -168,8 +174,8 @@ cdef class ReadinessDriver(Driver):
         try:
             self.match(op.fd)
             if before and self.slots[op.fd].registered == before:
-                # Others wait already.  If they do so on a file that was closed, and this is another one with its
-                # number, the facility has forgotten it: say it again.
+                # Others wait already.  If they do so on a file that was closed, and this is another one with
+                # its number, the facility has forgotten it: say it again.
                 self.set_interest(op.fd, before, before)
         except BaseException:
             place[0] = NULL
@@ -239,12 +245,15 @@ cdef class ReadinessDriver(Driver):
         return self.track(op)
 
     cdef int _refused(self, Op op, int error) except -1:
-        """The facility does not take this descriptor: what the op's own system call says of it is the better answer."""
+        """The facility does not take this descriptor:
+        what the op's own system call says of it is the better answer.
+        """
         cdef Packet packet
         packet.res = 0
         packet.flags = 0
         packet.data = NULL
-        if px_kinds[op.kind].serial and perform_call(op, &px_kinds[op.kind], &packet, self.hot) and packet.res < 0:
+        if px_kinds[op.kind].serial and perform_call(op, &px_kinds[op.kind], &packet,
+                                                     self.hot) and packet.res < 0:
             error = -packet.res
         self.track(op)
         return self.push(op, -error, PACKET_LATE)
@@ -292,8 +301,8 @@ cdef class ReadinessDriver(Driver):
             return 0
         told = perform_call(op, row, packet, self.hot)
         if row.burst:
-            # Others are likely to be in the backlog: a few are served in the same turn.  Not until EAGAIN: others may
-            # share the listener, and its connections are one source among others.
+            # Others are likely to be in the backlog: a few are served in the same turn.  Not until EAGAIN:
+            # others may share the listener, and its connections are one source among others.
             op.events = op.events + 1 if told and packet.flags & PACKET_MORE else 0
             if op.events % row.burst:
                 self.push_next(op, 0, PACKET_READY | PACKET_MORE)
@@ -325,7 +334,9 @@ cdef class ReadinessDriver(Driver):
 
 
 cdef class PythonReadinessDriver(ReadinessDriver):
-    """A readiness driver written in Python: subclasses give ``_open``, ``_interest``, ``_poll`` and ``_sleep``."""
+    """A readiness driver written in Python: subclasses give ``_open``, ``_interest``,
+    ``_poll`` and ``_sleep``.
+    """
 
     def __cinit__(self, *args, **kwargs):
         self.sleep_fd = -1
