@@ -1,7 +1,7 @@
 """The compiled half of the event loop: scheduling, and the turn.
 
-One turn: flush what was written, wait for packets (not at all where callbacks are ready), dispatch them, move due
-timers to the ready queue, run the callbacks that were ready by then.
+One turn: flush what was written, wait for packets (not at all where callbacks are ready), dispatch them, move
+due timers to the ready queue, run the callbacks that were ready by then.
 """
 
 from cpython.object cimport PyObject
@@ -37,8 +37,8 @@ cdef Registry no_registry = Registry.__new__(Registry)  # of a loop that was mad
 cdef class LoopCore(TimerQueue):
     """The compiled half of ``proactorx.EventLoop``.
 
-    What asyncio has too is defined here, not in a base class: those come after ``asyncio.BaseEventLoop`` in the method
-    resolution order of ``EventLoop``.
+    What asyncio has too is defined here, not in a base class: those come after ``asyncio.BaseEventLoop`` in
+    the method resolution order of ``EventLoop``.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -56,7 +56,7 @@ cdef class LoopCore(TimerQueue):
         self.drop_ready()
         self.drop_timers()
 
-    # ------------------------------------------------------------------------------------------------ scheduling
+    # --------------------------------------------------------------------------------------------- scheduling
 
     def _check_callback(self, callback, method):
         if iscoroutine(callback) or inspect.iscoroutinefunction(callback):
@@ -224,7 +224,7 @@ cdef class LoopCore(TimerQueue):
             return Task(coro, loop=self, **kwargs)
         return base_events.BaseEventLoop.create_task(self, coro, **kwargs)
 
-    # -------------------------------------------------------------------------------------------------- the turn
+    # ----------------------------------------------------------------------------------------------- the turn
 
     cdef int turn(self) except -1:
         cdef LoopPort port = self._port
@@ -276,7 +276,8 @@ cdef class LoopCore(TimerQueue):
         return self.run_ready(self.ready_tail - self.ready_head)
 
     cdef int first_turn(self) except -1:
-        """Run callbacks scheduled before the run ahead of I/O that had arrived by then, as stock asyncio does.
+        """Run callbacks scheduled before the run ahead of I/O that had arrived by then,
+        as stock asyncio does.
 
         Callbacks that these schedule run in the next turn, for programs that run the loop step by step.
         """
@@ -373,8 +374,8 @@ cdef class LoopCore(TimerQueue):
         self._registry = Registry(port)
 
 
-# The garbage collector must see the handles in the queues: a cycle from a loop through a timer back to the loop is
-# ordinary.  Cython makes a tp_traverse of the Python attributes only; ours visits the rest.
+# The garbage collector must see the handles in the queues: a cycle from a loop through a timer back to the
+# loop is ordinary.  Cython makes a tp_traverse of the Python attributes only; ours visits the rest.
 
 cdef traverseproc _traverse_attributes = (<PyTypeObject *>LoopCore).tp_traverse
 

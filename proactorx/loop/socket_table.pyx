@@ -1,10 +1,12 @@
-"""What a loop knows of its users' sockets: the ops of ``sock_*`` in flight on them, and the results of cancelled ones.
+"""What a loop knows of its users' sockets: the ops of ``sock_*`` in flight on them,
+and the results of cancelled ones.
 
-An op that is cancelled may have succeeded all the same.  What a receive has brought is kept for the next receive on
-that socket, and an accepted connection for the next accept.
+An op that is cancelled may have succeeded all the same.  What a receive has brought is kept for the next
+receive on that socket, and an accepted connection for the next accept.
 
-One receive, one accept and one ``sock_sendall`` are in flight on a socket at a time, the others wait in line: so bytes
-are never given to one receive while a later one waits in the kernel, and two tasks that receive in a loop take turns.
+One receive, one accept and one ``sock_sendall`` are in flight on a socket at a time, the others wait in line:
+so bytes are never given to one receive while a later one waits in the kernel,
+and two tasks that receive in a loop take turns.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -26,14 +28,16 @@ from proactorx.port import sockaddr
 from proactorx.sys.errors import strerror
 
 cdef enum:
-    NEW_BYTES = 262144  # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in sys/socket.h
+    # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in sys/socket.h
+    NEW_BYTES = 262144
 
 cdef object Socket = socket.socket
 cdef object SSLSocket = ssl.SSLSocket
 cdef int STREAM = socket.SOCK_STREAM
 
 # The families whose addresses `sockaddr` knows.
-cdef tuple FAMILIES = (socket.AF_INET, socket.AF_INET6) + ((socket.AF_UNIX,) if hasattr(socket, "AF_UNIX") else ())
+cdef tuple FAMILIES = (socket.AF_INET, socket.AF_INET6) + ((socket.AF_UNIX,) if hasattr(socket, "AF_UNIX")
+                                                           else ())
 
 
 cdef class SocketOp(Overlapped):
@@ -92,7 +96,9 @@ cdef class SocketOp(Overlapped):
 
 
 cdef class Accepted:
-    """Connections that cancelled accepts on one listening socket have brought; closed with that socket or the loop."""
+    """Connections that cancelled accepts on one listening socket have brought;
+    closed with that socket or the loop.
+    """
 
     def __cinit__(self):
         self.waiting = []
@@ -149,7 +155,8 @@ cdef class SocketTable:
             op.left()
             raise
 
-    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=None, unsigned int events=0, address=None):
+    cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=None, unsigned int events=0,
+                        address=None):
         """Submit an op; await its ``future``."""
         cdef SocketOp op = <SocketOp>SocketOp.__new__(SocketOp), before
         cdef dict ops = self.line_of(kind)
@@ -205,7 +212,9 @@ cdef class SocketTable:
         return 0
 
     async def turn(self, dict ops, sock, int fd):
-        """Wait for the ops on `sock` that others have asked for before; then ``start`` one at once, or do without."""
+        """Wait for the ops on `sock` that others have asked for before; then ``start`` one at once,
+        or do without.
+        """
         cdef SocketOp before
         self.drop_stale(ops, fd)
         before = ops.get(fd)
@@ -219,7 +228,9 @@ cdef class SocketTable:
         self.check(sock)
 
     cdef int offer(self, dict ops, SocketOp op) except -1:
-        """`op` has ended: wake the next task in line, which has its turn once it has started an op of its own."""
+        """`op` has ended: wake the next task in line,
+        which has its turn once it has started an op of its own.
+        """
         while op.line:
             future = op.line.pop(0)
             if future.done():
@@ -300,8 +311,8 @@ cdef class SocketTable:
         self.ended(op)
         return (bytes(own[:result]) if own is not buffer else result), sockaddr.parse(op.address)
 
-    # What is there is taken in the first step of the call, as on stock asyncio: `async with timeout(0)` asks without
-    # waiting, and a socket that is closed after the call has begun still yields what it had.
+    # What is there is taken in the first step of the call, as on stock asyncio: `async with timeout(0)` asks
+    # without waiting, and a socket that is closed after the call has begun still yields what it had.
 
     cdef bytes receive_now(self, int fd, Py_ssize_t size):
         """What the socket has, at most `size` bytes; None where that must be waited for."""
@@ -327,7 +338,8 @@ cdef class SocketTable:
             PyObject_GetBuffer(buf, &view, PyBUF_WRITABLE)
         except BufferError:
             return -1  # the op says what is wrong with it
-        n = px_recv(fd, <char *>view.buf, view.len) if view.len else 0  # of nothing, as the socket module does it
+        # of nothing, as the socket module does it
+        n = px_recv(fd, <char *>view.buf, view.len) if view.len else 0
         PyBuffer_Release(&view)
         if n == -EAGAIN or n == -EWOULDBLOCK:
             return -1

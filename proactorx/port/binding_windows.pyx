@@ -1,7 +1,8 @@
 """Which handle is bound to which port, on Windows.
 
-A handle belongs to one port until it is closed (FileReplaceCompletionInformation can change that, on Windows 8.1 and
-later), and must have been opened for overlapped use.  Files that Python opens were not: they are opened once more.
+A handle belongs to one port until it is closed (FileReplaceCompletionInformation can change that, on Windows
+8.1 and later), and must have been opened for overlapped use.  Files that Python opens were not:
+they are opened once more.
 
 The kernel knows which handles are bound; here is what it does not tell: to which port, and with which key.
 """
@@ -108,8 +109,8 @@ cdef int attach(HandleBinding made, object file, HANDLE port) except -1:
         made.opened.fd = made.fd = fd
     error = px_bind_to(port, made.fd)
     if error == <uint32_t>ERROR_INVALID_PARAMETER:
-        raise ValueError(f"handle {made.fd} is bound already, to a port that is not known here, or was not opened for "
-                         "overlapped use")
+        raise ValueError(f"handle {made.fd} is bound already, to a port that is not known here, "
+                         "or was not opened for overlapped use")
     if error:
         raise ctypes.WinError(error)
     made.overlapped = True
@@ -179,7 +180,9 @@ cdef int rebind(object file, object port, object other, HANDLE handle, object ke
 
 
 cdef bint is_open(HandleBinding binding) except -1:
-    """Return whether the handle still belongs to the file object that was bound; False if it was bound by number."""
+    """Return whether the handle still belongs to the file object that was bound;
+    False if it was bound by number.
+    """
     file = None if binding.file is None else binding.file()
     try:
         return file is not None and handle_of(file)[0] == binding.handle

@@ -1,11 +1,13 @@
-"""``proactorx.CompletionPort`` on POSIX: packets, the threads that wait for them, and files bound to the port.
+"""``proactorx.CompletionPort`` on POSIX: packets, the threads that wait for them,
+and files bound to the port.
 
-``scheduler_posix.h`` has the rules for packets and threads, in C; ``shared_driver`` the driver and its operations;
-``binding_posix`` the files.
+``scheduler_posix.h`` has the rules for packets and threads, in C; ``shared_driver`` the driver and its
+operations; ``binding_posix`` the files.
 
-There is no thread of the port's own.  The thread that waits longest (the leader, see ``scheduler_posix.h``) waits in
-the driver: it sleeps there without the lock, then takes the lock and queues the packets there are; the rules say which
-thread gets them.  A thread that comes for a packet and finds none asks the driver before it sleeps.
+There is no thread of the port's own.  The thread that waits longest (the leader, see ``scheduler_posix.h``)
+waits in the driver: it sleeps there without the lock, then takes the lock and queues the packets there are;
+the rules say which thread gets them.  A thread that comes for a packet and finds none asks the driver before
+it sleeps.
 """
 
 cimport cython
@@ -96,7 +98,9 @@ cdef class _Blocking:
 
 
 cdef int end_stale(FileBinding old) except -1:
-    """Cancel what is in flight on a file that was closed meanwhile: it must not take what the next one is sent."""
+    """Cancel what is in flight on a file that was closed meanwhile:
+    it must not take what the next one is sent.
+    """
     cdef CompletionPort port = old.port()
     if port is None or port.closed or port.forked:
         return 0
@@ -110,14 +114,15 @@ cdef int end_stale(FileBinding old) except -1:
 cdef class CompletionPort(SharedDriver):
     """A completion port: files, operations on them, posts, and threads that wait for packets.
 
-    Packets are queued first in, first out; waiting threads are released last in, first out; a thread that comes back
-    with packets waiting takes the next one without a switch.  A packet is given out only while fewer than
-    `concurrency` threads of the port run.  The rules are those of Windows' I/O completion ports (MSDN, "I/O Completion
-    Ports").
+    Packets are queued first in, first out; waiting threads are released last in, first out; a thread that
+    comes back with packets waiting takes the next one without a switch.  A packet is given out only while
+    fewer than `concurrency` threads of the port run.  The rules are those of Windows' I/O completion ports
+    (MSDN, "I/O Completion Ports").
 
     Args:
         concurrency: how many threads may run; 0: as many as there are usable CPUs.
-        backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``, or ``auto``.
+        backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``,
+        or ``auto``.
 
     Raises:
         ValueError: a negative concurrency, or an unknown backend.
@@ -190,7 +195,8 @@ cdef class CompletionPort(SharedDriver):
     @cython.embedsignature(True)
     @cython.embedsignature.format("clinic")
     def get_many(self, Py_ssize_t n, timeout=None):
-        """Up to `n` packets (1,024 at most) in one call, as soon as there is one; an empty list when the time is over.
+        """Up to `n` packets (1,024 at most) in one call, as soon as there is one;
+        an empty list when the time is over.
 
         A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
         """
@@ -208,20 +214,23 @@ cdef class CompletionPort(SharedDriver):
         count = 1 + px_take_more(self.core, &parcels[1], <int>min(n, MOST_AT_ONCE) - 1)
         return [as_packet(&parcels[i]) for i in range(count)]
 
-    # -------------------------------------------------------------------------------------- threads of the port
+    # ------------------------------------------------------------------------------------ threads of the port
 
     def blocking(self):
         """``with port.blocking():`` this thread is about to block, and does not count as running meanwhile.
 
-        So another thread may be released in its place.  Afterwards more threads may run than ``concurrency`` says, and
-        no thread is released until fewer do.  May be nested; has no effect in a thread that is not the port's.
+        So another thread may be released in its place.  Afterwards more threads may run than ``concurrency``
+        says, and no thread is released until fewer do.  May be nested;
+        has no effect in a thread that is not the port's.
         """
         cdef _Blocking made = _Blocking.__new__(_Blocking)
         made.port = self
         return made
 
     def dissociate(self):
-        """This thread leaves the port; its next ``get`` joins it again.  Nothing happens if it was not the port's."""
+        """This thread leaves the port; its next ``get`` joins it again.
+        Nothing happens if it was not the port's.
+        """
         cdef px_thread *me
         self.refuse_forked()
         me = self._me()
@@ -237,7 +246,9 @@ cdef class CompletionPort(SharedDriver):
 
     @property
     def running(self):
-        """How many of them count as running: not in ``get``, not in ``blocking()``, not found asleep elsewhere."""
+        """How many of them count as running: not in ``get``, not in ``blocking()``,
+        not found asleep elsewhere.
+        """
         return self._numbers()[1]
 
     @property
@@ -268,10 +279,11 @@ cdef class CompletionPort(SharedDriver):
             return f"<{type(self).__name__} of another process>"
         state = "closed " if self.closed else ""
         associated, running, queued, in_flight = self._numbers()
-        return (f"<{type(self).__name__} {state}backend={self.choice.info.name} concurrency={self.concurrency} "
-                f"associated={associated} running={running} queued={queued} in_flight={in_flight}>")
+        return (f"<{type(self).__name__} {state}backend={self.choice.info.name} "
+                f"concurrency={self.concurrency} associated={associated} running={running} "
+                f"queued={queued} in_flight={in_flight}>")
 
-    # ------------------------------------------------------------------------------------------------- binding
+    # ------------------------------------------------------------------------------------------------ binding
 
     def bind(self, file, key=None):
         """Bind `file` to this port, until it is closed, unbound, or bound to another one by ``rebind``.
@@ -306,7 +318,8 @@ cdef class CompletionPort(SharedDriver):
     def rebind(self, file, CompletionPort port not None, key=None):
         """Bind `file` to another port instead, without a moment in between.
 
-        Packets of what is in flight on it still come here.  The counterpart of FileReplaceCompletionInformation.
+        Packets of what is in flight on it still come here.
+        The counterpart of FileReplaceCompletionInformation.
 
         Raises:
             ValueError: it is not bound to this port.
@@ -319,7 +332,7 @@ cdef class CompletionPort(SharedDriver):
     cdef Binding binding_of(self, object file):
         return binding_of(file, self)
 
-    # ------------------------------------------------------------------------------------------------- operations
+    # --------------------------------------------------------------------------------------------- operations
 
     cdef int family_of(self, object file, int fd) except -1:
         if isinstance(file, socket.socket):
@@ -328,8 +341,9 @@ cdef class CompletionPort(SharedDriver):
             return same.family
 
     cdef int submit_file(self, Overlapped op) except -1:
-        # What a server answers for (FUSE, NFS) waits inside the call that submits it, with the interpreter held.
-        # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18): not for it.
+        # What a server answers for (FUSE, NFS) waits inside the call that submits it, with the interpreter
+        # held. At "the file's own" position the kernel repeats a short write where it began (seen on 6.18):
+        # not for it.
         if (<FileBinding>op.binding).at_once and self.has_native_files() and (
                 op.kind == FSYNC or op.position >= 0 or not px_has_position(op.fd)):
             return self.submit(op)
@@ -356,7 +370,7 @@ cdef class CompletionPort(SharedDriver):
             n = px_kinds[op.kind].blocking(&call)
         return n
 
-    # ---------------------------------------------------------------------------------------------- get, inside
+    # -------------------------------------------------------------------------------------------- get, inside
 
     cdef px_thread *_me(self) except NULL:
         cdef px_thread *me = px_self()
@@ -415,7 +429,9 @@ cdef class CompletionPort(SharedDriver):
         return 0
 
     cdef int _wait(self, px_thread *me, bint ask, int64_t deadline) except -1:
-        """As a waiter.  1: released.  0: the time is over.  INTERRUPTED: a signal came; this thread waits no longer."""
+        """As a waiter.  1: released.  0: the time is over.  INTERRUPTED: a signal came;
+        this thread waits no longer.
+        """
         cdef int error = 0
         cdef uint32_t signal
         if ask:
@@ -486,7 +502,8 @@ cdef class CompletionPort(SharedDriver):
         try:
             with nogil:
                 error = driver.sleep(left)
-                px_out_of_driver(self.core, me)  # at once: the next leader need not wait for this thread's GIL
+                # at once: the next leader need not wait for this thread's GIL
+                px_out_of_driver(self.core, me)
         except BaseException:
             px_out_of_driver(self.core, me)
             raise
@@ -494,17 +511,18 @@ cdef class CompletionPort(SharedDriver):
             raise OSError(error, os.strerror(error))
         return error
 
-    # --------------------------------------------------------------------------------------------------- closing
+    # ------------------------------------------------------------------------------------------------ closing
 
     def close(self):
         """Close the port, and return the packets that were not taken.
 
-        Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed with
-        ECANCELED or not, are returned with the others.  Bound files stay open, and can be bound to another port.
-        Twice is allowed: the second list is empty.
+        Waiting threads get PortClosed.  What is in flight is cancelled, and waited for: its packets, failed
+        with ECANCELED or not, are returned with the others.  Bound files stay open, and can be bound to
+        another port. Twice is allowed: the second list is empty.
 
         Raises:
-            RuntimeError: in a forked child, or called by a finalizer that interrupts another call of the port's.
+            RuntimeError: in a forked child, or called by a finalizer that interrupts another call of the
+            port's.
         """
         left = self._close()
         let_go(self)
@@ -517,7 +535,8 @@ cdef class CompletionPort(SharedDriver):
         cdef int64_t deadline = px_now_ns() + BODIES_DEADLINE_NS
         self.refuse_forked()
         if self._me().inside or load_relaxed_ulong(&self.holder) == PyThread_get_thread_ident():
-            raise RuntimeError("close() by a finalizer or signal handler that interrupts another call of the port's")
+            raise RuntimeError("close() by a finalizer or signal handler "
+                               "that interrupts another call of the port's")
         if px_port_close(self.core):
             return left
         self.closed = True

@@ -66,7 +66,9 @@ cdef class LoopPort:
                            else "the port is closed")
 
     cdef int open(self) except -1:
-        """Open the driver; if the system refuses, go on with the driver that `fallback` returns for the error."""
+        """Open the driver; if the system refuses,
+        go on with the driver that `fallback` returns for the error.
+        """
         cdef Driver other
         while True:
             try:
@@ -220,7 +222,9 @@ cdef class LoopPort:
         return True
 
     cdef int failed(self, exc) except -1:
-        """Report the exception of an op's owner; neither the loop nor the rest of the turn ends because of it."""
+        """Report the exception of an op's owner; neither the loop nor the rest of the turn ends because of
+        it.
+        """
         cdef Op op = self.current
         self.current = None
         if self.report is not None:
@@ -234,7 +238,9 @@ cdef class LoopPort:
         return 0
 
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1:
-        """Dispatch in the loop's debug mode: log a warning if the callbacks of a protocol took `slow` seconds."""
+        """Dispatch in the loop's debug mode: log a warning if the callbacks of a protocol took `slow`
+        seconds.
+        """
         cdef Op op
         while budget and self.queued():
             budget -= 1
@@ -250,7 +256,9 @@ cdef class LoopPort:
         return 0
 
     def close(self):
-        """Cancel all operations, dispatch their packets, then free the driver.  A second call has no effect."""
+        """Cancel all operations, dispatch their packets, then free the driver.
+        A second call has no effect.
+        """
         cdef Driver driver = self.driver
         cdef Op op
         if driver.closed or driver.forked:

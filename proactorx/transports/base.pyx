@@ -1,8 +1,8 @@
 """What every transport has: a descriptor, a protocol, perhaps an op that reads, and an end.
 
-One owner per descriptor: the transport, until a Python object exists for it (a socket or file given by the user, or a
-socket made for ``get_extra_info("socket")``); then that object, and the transport closes through it.  The descriptor
-is closed when its last op has ended, never before.
+One owner per descriptor: the transport, until a Python object exists for it (a socket or file given by the
+user, or a socket made for ``get_extra_info("socket")``); then that object, and the transport closes through
+it.  The descriptor is closed when its last op has ended, never before.
 """
 
 from proactorx.ops.op cimport IN_FLIGHT, Op, PACKET_MORE, Packet
@@ -65,7 +65,9 @@ cdef class ReadOp(Op):
 
 
 cdef class BaseTransport(Flushable):
-    """The common part of all transports; a subclass says what its op's packets mean, and what else it does."""
+    """The common part of all transports; a subclass says what its op's packets mean,
+    and what else it does.
+    """
 
     def __cinit__(self):
         self.fd = -1
@@ -81,7 +83,7 @@ cdef class BaseTransport(Flushable):
         self.port = registry.port
         return 0
 
-    # ------------------------------------------------------------------------------------------ what users ask for
+    # ------------------------------------------------------------------------------------- what users ask for
 
     def get_extra_info(self, name, default=None):
         """Return the information `name` about the transport, or `default` if there is none."""
@@ -124,12 +126,13 @@ cdef class BaseTransport(Flushable):
         """What ``repr`` says of an open transport."""
         return []
 
-    # ------------------------------------------------------------------------------------------------------ opening
+    # ------------------------------------------------------------------------------------------------ opening
 
     def _start(self, waiter=None):
         """Call ``connection_made``, wake the task that waits for the transport, then read or watch.
 
-        In this order, as on stock asyncio: the task has the transport and the protocol before any data arrives.
+        In this order, as on stock asyncio: the task has the transport and the protocol before any data
+        arrives.
         """
         self.awaited = waiter is not None
         self._loop.call_soon(self._connection_made, context=self.context)
@@ -166,7 +169,7 @@ cdef class BaseTransport(Flushable):
         self.receive = None
         return self.release_fd()
 
-    # ------------------------------------------------------------------------------------------------------- ending
+    # ------------------------------------------------------------------------------------------------- ending
 
     cdef bint busy(self) noexcept:
         """Whether an op on the descriptor is in flight."""
@@ -259,7 +262,9 @@ cdef class BaseTransport(Flushable):
                 self.ended()  # a server may wait for it
 
     cdef int forsake(self, int fd) except -1:
-        """Close the descriptor of a garbage-collected transport, which was paused or had not begun to read."""
+        """Close the descriptor of a garbage-collected transport,
+        which was paused or had not begun to read.
+        """
         cdef ReadOp op = self.receive
         if op is not None and op.state == IN_FLIGHT and not self.port.end_now(op):
             # Another thread drives the loop: it closes the descriptor there.
@@ -276,7 +281,8 @@ cdef class BaseTransport(Flushable):
 cdef bint holds(object sock, int fd) except -1:
     """Whether `sock`, which may have been closed behind our back, still has `fd`.
 
-    A wrapper of the user's may raise what it likes once it is closed: it is asked here only, and has nothing then.
+    A wrapper of the user's may raise what it likes once it is closed: it is asked here only,
+    and has nothing then.
     """
     try:
         return sock.fileno() == fd
@@ -285,7 +291,9 @@ cdef bint holds(object sock, int fd) except -1:
 
 
 cdef bint enter(object context) except -1:
-    """Enter a connection's context, which the caller then exits; False: one of its callbacks is running in it."""
+    """Enter a connection's context, which the caller then exits; False:
+    one of its callbacks is running in it.
+    """
     try:
         PyContext_Enter(context)
     except RuntimeError:
@@ -307,7 +315,8 @@ def pause_reading(BaseTransport self):
     self.reading_paused = True
     if self.receive is not None:
         self.receive.paused = True
-        # A transport that reads lives as long as its connection; one that does not, only as long as somebody keeps it.
+        # A transport that reads lives as long as its connection; one that does not,
+        # only as long as somebody keeps it.
         self.receive.weak = self.reference()
         self.receive.transport = None
 

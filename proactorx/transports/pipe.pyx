@@ -1,11 +1,11 @@
 """Pipe transports: one direction of a pipe, a FIFO, a socket or a character device (a terminal).
 
-Reading.  Nothing but sockets can be received from, so the descriptor is polled and read(2) is called here, into memory
-that all pipes of a loop share, once in a turn: what is left is reported again.
+Reading.  Nothing but sockets can be received from, so the descriptor is polled and read(2) is called here,
+into memory that all pipes of a loop share, once in a turn: what is left is reported again.
 
-Writing.  The sending half is that of every transport, with write(2) and at once: unlike a socket, a pipe is often
-the output that a user looks at, or shared with code that writes to it without the loop.  While nothing is written,
-a poll waits for the other end to go away.
+Writing.  The sending half is that of every transport, with write(2) and at once: unlike a socket, a pipe is
+often the output that a user looks at, or shared with code that writes to it without the loop.  While nothing
+is written, a poll waits for the other end to go away.
 
 The descriptor belongs to the file object that was given, and is closed through it.
 """
@@ -49,7 +49,8 @@ class ReadPipe(asyncio.ReadTransport):
 class WritePipe(asyncio.Transport):
     """What ``isinstance`` sees of the writing side.
 
-    An ``asyncio.WriteTransport``, and as on stock asyncio an ``asyncio.Transport``, on whose word programs may rely.
+    An ``asyncio.WriteTransport``, and as on stock asyncio an ``asyncio.Transport``,
+    on whose word programs may rely.
     """
 
 
@@ -87,7 +88,8 @@ def _set_pipe(BaseTransport self, value):
 cdef class ReadPipeTransport(BaseTransport):
     """The transport of ``connect_read_pipe``: an ``asyncio.ReadTransport`` with its whole contract."""
 
-    def __init__(self, loop, Registry registry not None, pipe, protocol, bytearray memory not None, *, extra=None):
+    def __init__(self, loop, Registry registry not None, pipe, protocol, bytearray memory not None, *,
+                 extra=None):
         cdef int fd = pipe.fileno()
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
@@ -114,7 +116,7 @@ cdef class ReadPipeTransport(BaseTransport):
     cdef list states(self):
         return ["open" if self._loop.is_closed() else "idle" if self.receive is None else "polling"]
 
-    # ----------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     is_reading = base.is_reading
     pause_reading = base.pause_reading
@@ -155,7 +157,9 @@ cdef class ReadPipeTransport(BaseTransport):
             return 0
         room = PyByteArray_GET_SIZE(self.memory)
         # The file object may have been closed behind our back, and the number given to another file.
-        n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room) if holds(self.sock, self.fd) else -EBADF
+        n = -EBADF
+        if holds(self.sock, self.fd):
+            n = px_read(self.fd, PyByteArray_AS_STRING(self.memory), room)
         if n > 0:
             self.data(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.memory), n))
         elif n == 0:
@@ -195,7 +199,7 @@ cdef class ReadPipeTransport(BaseTransport):
             self.ready()
             self._read_again()
 
-    # ------------------------------------------------------------------------------------------------------ ending
+    # ------------------------------------------------------------------------------------------------- ending
 
     def close(self):
         """Stop reading and call ``connection_lost(None)``.  Twice is allowed."""
@@ -284,7 +288,7 @@ cdef class WritePipeTransport(SendingTransport):
         """Raise NotImplementedError: a pipe has one direction."""
         raise NotImplementedError
 
-    # --------------------------------------------------------------------------------------------------- the peer
+    # ----------------------------------------------------------------------------------------------- the peer
 
     def _connection_made(self):
         try:
@@ -318,11 +322,13 @@ cdef class WritePipeTransport(SendingTransport):
         if self.is_socket:
             n = px_peek(self.fd)
             if n > 0:
-                # Bytes for somebody else.  While they lie there a poll says nothing new: the next write will tell.
+                # Bytes for somebody else.  While they lie there a poll says nothing new:
+                # the next write will tell.
                 return 0
             if n == -EAGAIN or n == -EWOULDBLOCK:
                 return self.watch_peer()
-        return self.force_close(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) if self.buffered else None)
+        return self.force_close(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) if self.buffered
+                                else None)
 
     cdef bint busy(self) noexcept:
         return self.peer is not None or self.writable is not None
@@ -332,7 +338,7 @@ cdef class WritePipeTransport(SendingTransport):
             self.port.cancel(self.peer)
         return 0
 
-    # ------------------------------------------------------------------------------------------ writing and ending
+    # ------------------------------------------------------------------------------------- writing and ending
 
     def write(self, data):
         """Send `data`, as much as possible at once; anything mutable may be changed after the call.

@@ -1,10 +1,10 @@
 """The sending half of a transport.
 
-``write`` queues; what a callback or a turn has queued goes out in one system call, at once when much is queued.  It is
-the system's before the connection or the run can end and before others can use the descriptor: forced ends, exceptions,
-``drain()`` and whoever asks for the socket send first, and on a socket that the user gave nothing is put off.  A file
-that takes no more is waited for by an op, and the system call is made when it is writable: so the number of bytes that
-were sent is known at every moment, whatever is cancelled.
+``write`` queues; what a callback or a turn has queued goes out in one system call, at once when much is
+queued.  It is the system's before the connection or the run can end and before others can use the descriptor:
+forced ends, exceptions, ``drain()`` and whoever asks for the socket send first, and on a socket that the user
+gave nothing is put off.  A file that takes no more is waited for by an op, and the system call is made when
+it is writable: so the number of bytes that were sent is known at every moment, whatever is cancelled.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -55,7 +55,9 @@ cdef class WritableOp(Op):
 
 
 cdef class SendingTransport(BaseTransport):
-    """What every transport that sends has in common; a subclass says what else it does with the descriptor."""
+    """What every transport that sends has in common;
+    a subclass says what else it does with the descriptor.
+    """
 
     def __cinit__(self):
         self.high = 65536
@@ -81,7 +83,7 @@ cdef class SendingTransport(BaseTransport):
             f"write=<{'polling' if self.writable is not None else 'idle'}, bufsize={self.buffered}>",
         ]
 
-    # ----------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------ writing
 
     def is_closing(self):
         """Return whether the transport is closing or closed."""
@@ -91,7 +93,9 @@ cdef class SendingTransport(BaseTransport):
         return self.closing
 
     def _send_now(self, bint shared):
-        """Send now: other code is about to use the descriptor, once or, if `shared`, at any time from now on."""
+        """Send now: other code is about to use the descriptor, once or, if `shared`,
+        at any time from now on.
+        """
         self.eager = self.eager or shared
         if self.dirty:
             self.flush()
@@ -145,7 +149,8 @@ cdef class SendingTransport(BaseTransport):
             n = self.put(<const char *>view.buf, <size_t>view.len)
             if n < 0:
                 n = 0  # the queue's own send reports the error, or waits
-            return PyBytes_FromStringAndSize(<const char *>view.buf + n, view.len - n) if n < view.len else None
+            return PyBytes_FromStringAndSize(<const char *>view.buf + n,
+                                             view.len - n) if n < view.len else None
         finally:
             PyBuffer_Release(&view)
 
@@ -345,7 +350,8 @@ cdef class SendingTransport(BaseTransport):
         return (self.low, self.high)
 
     def set_write_buffer_limits(self, high=None, low=None):
-        """When ``pause_writing`` (more than `high` bytes queued) and ``resume_writing`` (at most `low`) are called.
+        """When ``pause_writing`` (more than `high` bytes queued) and ``resume_writing`` (at most `low`)
+        are called.
 
         Raises:
             ValueError: not ``high >= low >= 0``.
@@ -388,7 +394,7 @@ cdef class SendingTransport(BaseTransport):
             if entered:
                 PyContext_Exit(self.context)
 
-    # ------------------------------------------------------------------------------------- for ``loop.sendfile``
+    # ---------------------------------------------------------------------------------- for ``loop.sendfile``
 
     def _begin_sendfile(self):
         """Refuse writes from now on; what is queued goes out first."""
@@ -402,7 +408,9 @@ cdef class SendingTransport(BaseTransport):
         self.sending_file = False
 
     def _room(self, bint full):
-        """A future: the queue is empty and, after a `full` socket, it takes more; or the connection is lost."""
+        """A future: the queue is empty and, after a `full` socket, it takes more;
+        or the connection is lost.
+        """
         future = self._loop.create_future()
         if self.lost or (not full and not self.buffered):
             future.set_result(None)
@@ -424,10 +432,11 @@ cdef class SendingTransport(BaseTransport):
             ConnectionError: there is none any more.
         """
         if self.lost or not self._has(self.fd):
-            raise ConnectionError("Connection is closed by peer" if not self.closing else "the transport is closing")
+            raise ConnectionError("Connection is closed by peer" if not self.closing
+                                  else "the transport is closing")
         return self.fd
 
-    # ----------------------------------------------------------------------------------------------------- closing
+    # ------------------------------------------------------------------------------------------------ closing
 
     def close(self):
         """Stop reading, send what is queued, then call ``connection_lost(None)``.  Twice is allowed."""

@@ -1,16 +1,18 @@
 """TLS on top of a stream transport, by the ssl module's ``SSLObject`` and ``MemoryBIO``.
 
-``TLSProtocol`` is the protocol of the transport underneath; the user gets a ``TLSTransport``, see ``tls_transport``.
-Between them they keep the contract of asyncio's ``SSLProtocol`` and its transport.  What differs is the way of the
-bytes:
+``TLSProtocol`` is the protocol of the transport underneath; the user gets a ``TLSTransport``, see
+``tls_transport``. Between them they keep the contract of asyncio's ``SSLProtocol`` and its transport.  What
+differs is the way of the bytes:
 
-* Ciphertext goes from the driver's memory into the incoming BIO, without a bytes object or a buffer per connection.
-* A read asks for no more than can come of what is there, and none is made when nothing is: to be told so by OpenSSL is
-  an exception.  No read allocates a large block.
+* Ciphertext goes from the driver's memory into the incoming BIO,
+  without a bytes object or a buffer per connection.
+* A read asks for no more than can come of what is there, and none is made when nothing is: to be told so by
+  OpenSSL is an exception.  No read allocates a large block.
 * What one callback writes is encrypted together and goes down as one piece.
 
-The states are those of a connection: nothing yet, handshake, open, flushing (the end is decided, bytes are still to go
-to one of the sides), shutdown (our close_notify is made, that of the peer is awaited), and nothing again.
+The states are those of a connection: nothing yet, handshake, open, flushing (the end is decided, bytes are
+still to go to one of the sides), shutdown (our close_notify is made, that of the peer is awaited),
+and nothing again.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -73,12 +75,14 @@ cdef class TLSProtocol(TLSRecords):
         ValueError: a time-out is not positive, or the context is missing.
     """
 
-    def __init__(self, loop, Registry registry not None, app_protocol, sslcontext, waiter=None, server_side=False,
+    def __init__(self, loop, Registry registry not None, app_protocol, sslcontext, waiter=None,
+                 server_side=False,
                  server_hostname=None, *, call_connection_made=True, ssl_handshake_timeout=None,
                  ssl_shutdown_timeout=None):
         self.handshake_timeout = seconds(
             ssl_handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT, "ssl_handshake_timeout")
-        self.shutdown_timeout = seconds(ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT, "ssl_shutdown_timeout")
+        self.shutdown_timeout = seconds(ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT,
+                                        "ssl_shutdown_timeout")
         if not sslcontext:
             sslcontext = default_context(server_side, server_hostname)
         if self.registry is not None:
@@ -141,7 +145,7 @@ cdef class TLSProtocol(TLSRecords):
                 waiter.set_exception(exc)
         return 0
 
-    # ------------------------------------------------------------------------- what the transport underneath calls
+    # -------------------------------------------------------------------- what the transport underneath calls
 
     def connection_made(self, transport):
         """Start the handshake."""
@@ -204,7 +208,9 @@ cdef class TLSProtocol(TLSRecords):
         return 0
 
     def eof_received(self):
-        """The transport underneath will bring no more.  True: it is to stay open, bytes for the user are left."""
+        """The transport underneath will bring no more.  True: it is to stay open,
+        bytes for the user are left.
+        """
         self.eof_seen = True
         try:
             if self._loop.get_debug():
@@ -234,12 +240,13 @@ cdef class TLSProtocol(TLSRecords):
         if self.state != UNWRAPPED:
             self.forward()
 
-    # --------------------------------------------------------------------------------------------------- handshake
+    # ---------------------------------------------------------------------------------------------- handshake
 
     def _handshake_late(self):
         if self.state == HANDSHAKE:
             self.fatal(ConnectionAbortedError(
-                f"SSL handshake is taking longer than {self.handshake_timeout} seconds: aborting the connection"
+                f"SSL handshake is taking longer than {self.handshake_timeout} seconds: "
+                "aborting the connection"
             ), "Fatal error on transport")
 
     cdef int handshake(self) except -1:
@@ -291,7 +298,8 @@ cdef class TLSProtocol(TLSRecords):
             finally:
                 self.delivering = False
         elif self.waiter is not None:
-            # Data that came with the end of the handshake waits until the caller of start_tls() has the transport.
+            # Data that came with the end of the handshake waits until the caller of start_tls()
+            # has the transport.
             self.early = True
         self.wake(None)
         if self.early:
@@ -302,7 +310,7 @@ cdef class TLSProtocol(TLSRecords):
         self.early = False
         self.advance()
 
-    # ----------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     cdef int read(self) except -1:
         """Give the user what has come, then send what he wrote meanwhile."""
@@ -327,7 +335,9 @@ cdef class TLSProtocol(TLSRecords):
         return 0
 
     cdef int interrupted(self) except -1:
-        """A callback ends the run: what it wrote goes out before that, what else has come waits for the next run."""
+        """A callback ends the run: what it wrote goes out before that,
+        what else has come waits for the next run.
+        """
         if self.backlog_size and self.state == OPEN and not self.dirty:
             self.registry.mark(self)
         self._loop.call_soon(self._resumed, context=self.context)
@@ -456,7 +466,7 @@ cdef class TLSProtocol(TLSRecords):
         if not self.app_paused:
             self.advance()
 
-    # ----------------------------------------------------------------------------------------------------- closing
+    # ------------------------------------------------------------------------------------------------ closing
 
     cdef int close(self) except -1:
         """Say the end to the peer once all is sent, wait for his, then close underneath."""
@@ -512,7 +522,9 @@ cdef class TLSProtocol(TLSRecords):
         return 0
 
     cdef int say_end(self) except -1:
-        """Make our close_notify, once all that came is read: OpenSSL calls data that it finds then an error."""
+        """Make our close_notify, once all that came is read:
+        OpenSSL calls data that it finds then an error.
+        """
         if not self.said_end:
             self.said_end = True
             try:
@@ -522,8 +534,10 @@ cdef class TLSProtocol(TLSRecords):
         return self.forward()
 
     cdef bint discard_rest(self) except -1:
-        """Whether the peer has ended.  What he sends until he has heard of our end is nobody's, but it is read: left in
-        the socket it would make close(2) a reset, which destroys what of ours has not reached him."""
+        """Whether the peer has ended.  What he sends until he has heard of our end is nobody's, but it is
+        read: left in the socket it would make close(2) a reset,
+        which destroys what of ours has not reached him.
+        """
         try:
             while not self.notified:
                 self.notified = not self.ssl_read(RECORD)
@@ -542,14 +556,18 @@ cdef class TLSProtocol(TLSRecords):
             data = self.outgoing_read()
             if data:
                 self.pass_down(data)
-            # Now, not in the next turn as asyncio does: a loop that is stopped by then would keep the connection.
+            # Now, not in the next turn as asyncio does:
+            # a loop that is stopped by then would keep the connection.
             self.underlying.close()
-            if self.shutdown_timer is None and self.underlying is not None and self.underlying.get_write_buffer_size():
+            if (self.shutdown_timer is None and self.underlying is not None
+                    and self.underlying.get_write_buffer_size()):
                 self.limit_shutdown()  # the peer has ended, and does not read
         return 0
 
     cdef int limit_shutdown(self) except -1:
-        """Until ``connection_lost``: two ends that close with much to send read nothing, and wait for each other."""
+        """Until ``connection_lost``: two ends that close with much to send read nothing,
+        and wait for each other.
+        """
         self.shutdown_timer = self._loop.call_later(self.shutdown_timeout, self._shutdown_late)
         return 0
 

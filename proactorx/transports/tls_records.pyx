@@ -19,7 +19,8 @@ logger = logging.getLogger("asyncio")
 
 cdef enum:
     DELIVERY = 262144       # one data_received() gets less than this and a record
-    ENCRYPT_AT_ONCE = 4096  # so much written is encrypted while the cache has it, less waits for the end of the turn
+    # so much written is encrypted while the cache has it, less waits for the end of the turn
+    ENCRYPT_AT_ONCE = 4096
     JOIN = 65536            # writes of up to so many bytes together are encrypted as one piece
 
 cdef object SSLError = ssl.SSLError
@@ -28,7 +29,9 @@ cdef unsigned int MANY_WARNINGS = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
 
 cdef tuple limits(high, low, Py_ssize_t kib):
-    """Both limits of a buffer, as ``set_write_buffer_limits`` takes them; `kib` is the high one unless told."""
+    """Both limits of a buffer, as ``set_write_buffer_limits`` takes them;
+    `kib` is the high one unless told.
+    """
     if high is None:
         high = kib * 1024 if low is None else 4 * low
     if low is None:
@@ -41,7 +44,7 @@ cdef tuple limits(high, low, Py_ssize_t kib):
 cdef class TLSRecords(RawProtocol):
     """The way of the bytes between the user's protocol and the transport underneath."""
 
-    # --------------------------------------------------------------------------------------------------- decrypting
+    # --------------------------------------------------------------------------------------------- decrypting
 
     cdef bint waiting(self) except -1:
         """Whether a read may bring something: there is ciphertext, or the end of a record."""
@@ -58,7 +61,9 @@ cdef class TLSRecords(RawProtocol):
         return not self.notified and self.waiting()
 
     cdef Py_ssize_t room(self) except -1:
-        """After `ready`: ask for no more than a record has, nor than can come of the ciphertext that is there."""
+        """After `ready`: ask for no more than a record has,
+        nor than can come of the ciphertext that is there.
+        """
         return RECORD if self.rest or self.partial else min(self.pending, RECORD)
 
     cdef int was_read(self, Py_ssize_t room, Py_ssize_t count) except -1:
@@ -100,7 +105,7 @@ cdef class TLSRecords(RawProtocol):
             size += PyBytes_GET_SIZE(piece)
         return b"".join(pieces) if len(pieces) > 1 else first
 
-    # --------------------------------------------------------------------------------------------------- encrypting
+    # --------------------------------------------------------------------------------------------- encrypting
 
     cdef int write(self, data) except -1:
         """`data` is bytes, and not empty."""
@@ -133,7 +138,8 @@ cdef class TLSRecords(RawProtocol):
 
     cdef int send_last(self) except -1:
         """At the end, try to send the written data and the alert with the reason: RFC 8446 section 6.2."""
-        if self.underlying is None or self.underlying_paused or (self.stream is not None and self.stream.lost):
+        if self.underlying is None or self.underlying_paused or (self.stream is not None
+                                                                 and self.stream.lost):
             return 0
         if self.backlog_size and (self.state == OPEN or self.state == FLUSHING):
             try:
