@@ -411,7 +411,7 @@ cdef class StreamTransport(SendingTransport):
                 data = PyBytes_FromStringAndSize(NULL, 65536)
                 room = 65536
                 n = px_recv(self.fd, PyBytes_AS_STRING(data), room)
-                self.left_behind(n == room or mask & MORE_BEHIND != 0)
+                self.left_behind(n == room or (n != -EAGAIN and mask & MORE_BEHIND != 0))
                 if n > 0:
                     self.data_plain(data[:n])
             else:
@@ -423,7 +423,7 @@ cdef class StreamTransport(SendingTransport):
                 else:
                     n = px_recv(self.fd, <char *>view.buf, room)
                 PyBuffer_Release(&view)
-                self.left_behind(n == room or cut or mask & MORE_BEHIND != 0)
+                self.left_behind(n == room or cut or (n != -EAGAIN and mask & MORE_BEHIND != 0))
                 if n > 0:
                     self.buffer_updated(n)
         finally:

@@ -8,6 +8,7 @@ import array
 import asyncio
 import random
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -253,3 +254,14 @@ async def test_the_new_protocol_hears_of_the_write_buffer_and_of_the_end() -> No
         assert other.events == ["resume_writing", "eof_received", "connection_lost"]
         assert link.protocol.events == ["connection_made", "pause_writing"]
         link.protocol.connection_lost(None)  # for the end of the test: it waits for its own protocol
+
+
+async def test_a_connection_that_waits_for_data_costs_no_time() -> None:
+    """Whatever the first packet of readiness said: a receive that finds nothing is not repeated."""
+    async with linked("tcp", BufferedRecorder()) as link:
+        link.peer.sendall(b"abc")
+        await link.protocol.until_received(3)
+        await asyncio.sleep(0.05)
+        before = time.process_time()
+        await asyncio.sleep(0.5)
+        assert time.process_time() - before < 0.2
