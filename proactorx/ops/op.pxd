@@ -73,6 +73,7 @@ cdef class Op:
     cdef uint8_t kind
     cdef uint8_t state
     cdef bint paused         # its owner wants no packets now
+    cdef bint found_nothing  # RECV_STREAM: the last receive
     # RECV_STREAM: the owner makes the recv(2) itself, at PACKET_READY; POLL: never ends
     cdef bint direct
     cdef bint again          # direct: the owner left bytes behind

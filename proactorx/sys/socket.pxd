@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t
 
 cdef extern from "proactorx/sys/socket.h" nogil:
     enum: PX_HOT_SIZE
-    enum: POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLRDHUP
+    enum: POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLRDBAND, POLLRDHUP
     enum: SHUT_WR
     struct iovec:
         void *iov_base

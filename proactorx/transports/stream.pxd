@@ -24,7 +24,7 @@ cdef class StreamTransport(SendingTransport):
     cdef int buffer_updated(self, Py_ssize_t size) except -1
     cdef _eof(self)
     cdef int start_reading(self) except -1
-    cdef void left_behind(self, bint more) noexcept
+    cdef void left_behind(self, Py_ssize_t n, bint more) noexcept
     cdef int data(self, char *data, Py_ssize_t size) except -1
     cdef int data_reader(self, char *data, Py_ssize_t size) except -1
     cdef int data_plain(self, object data) except -1

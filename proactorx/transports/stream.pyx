@@ -411,7 +411,7 @@ cdef class StreamTransport(SendingTransport):
                 data = PyBytes_FromStringAndSize(NULL, 65536)
                 room = 65536
                 n = px_recv(self.fd, PyBytes_AS_STRING(data), room)
-                self.left_behind(n == room or (n != -EAGAIN and mask & MORE_BEHIND != 0))
+                self.left_behind(n, n == room or mask & MORE_BEHIND != 0)
                 if n > 0:
                     self.data_plain(data[:n])
             else:
@@ -423,7 +423,7 @@ cdef class StreamTransport(SendingTransport):
                 else:
                     n = px_recv(self.fd, <char *>view.buf, room)
                 PyBuffer_Release(&view)
-                self.left_behind(n == room or cut or (n != -EAGAIN and mask & MORE_BEHIND != 0))
+                self.left_behind(n, n == room or cut or mask & MORE_BEHIND != 0)
                 if n > 0:
                     self.buffer_updated(n)
         finally:
@@ -438,10 +438,11 @@ cdef class StreamTransport(SendingTransport):
             self.receive_failed(<int>-n)
         return 0
 
-    cdef void left_behind(self, bint more) noexcept:
-        """Whether there may be bytes in the socket of which no edge will tell."""
+    cdef void left_behind(self, Py_ssize_t n, bint more) noexcept:
+        """A receive has given `n`; whether there may be bytes in the socket of which no edge will tell."""
         if self.receive is not None:
-            self.receive.again = more
+            self.receive.found_nothing = n == -EAGAIN
+            self.receive.again = more and n != -EAGAIN
 
     cdef int eof(self) except -1:
         self.eof_seen = True

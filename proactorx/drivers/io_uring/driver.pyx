@@ -23,6 +23,13 @@ behind them, unix(7)).  It reads once in a turn, so that each connection has its
 is told in a later turn than its last bytes. Multishot ends by itself at any time (CQ overflow, errors);
 it is re-armed from its last packet, never assumed armed.
 
+Urgent data: recv(2) stops at its mark, so a short read is not the last.  A poll that was woken once since the
+last look says with what, and the kernel's data_ready() always wakes with POLLPRI and POLLRDBAND, while tcp_poll()
+never says POLLRDBAND: such a mask does not speak of urgent data.  The segment that brings some wakes twice,
+before its bytes are queued and after.  Both fall into one look, which then asks tcp_poll(); or the receive after
+the first one finds nothing, and the next mask is believed; or the second one meets a packet that is queued, and
+is believed.  (io_uring/poll.c, net/ipv4/tcp_input.c, net/core/sock.c, Linux 6.1 to 6.18.)
+
 See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), epoll(7).
 """
 
@@ -43,7 +50,8 @@ from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.event cimport px_waker_close, px_waker_forget
 from proactorx.sys.socket cimport (
-    POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, PX_HOT_SIZE, px_has_position, px_recv, px_recv_cut,
+    POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDBAND, POLLRDHUP, PX_HOT_SIZE, px_has_position, px_recv,
+    px_recv_cut,
 )
 
 import logging
@@ -92,6 +100,7 @@ cdef class UringDriver(EpollSet):
     cdef int in_flight           # ops that have an entry in the ring
     cdef int file_ops            # those on files and paths among them
     cdef bint set_polled         # the ring polls the epoll set
+    cdef bint plain_wakes        # a mask with POLLRDBAND says what woke the poll, see the top
     cdef bint set_ready          # that poll has ended: look into the set
     cdef readonly int rebuilds
 
@@ -138,6 +147,7 @@ cdef class UringDriver(EpollSet):
         workers[0] = workers[1] = FILE_WORKERS
         px_register(self.ring.fd, PX_REGISTER_IOWQ_MAX_WORKERS, workers, 2)
         self.owner = px_this_thread()
+        self.plain_wakes = self.ring.setup_flags & PX_SETUP_DEFER_TASKRUN != 0
 
     # ------------------------------------------------------------------------------------------------ threads
 
@@ -436,6 +446,8 @@ cdef class UringDriver(EpollSet):
                 if flags and op.ready:
                     op.events |= <uint32_t>res  # one is in the queue already: see perform
                     return 0
+                if res & POLLRDBAND and self.plain_wakes and not op.found_nothing:
+                    res &= ~POLLPRI
                 flags |= PACKET_READY
         elif res > 0 and moves_file(op):
             op.again = op.took(res)
@@ -467,6 +479,9 @@ cdef class UringDriver(EpollSet):
         if op.ready:
             op.events = mask
             return 0  # another one, made of the same readiness, is behind it in the queue
+        # A poll that has ended looks first when it is armed again, so that nothing can be left behind unseen.
+        if not op.armed:
+            mask &= ~MORE_BEHIND
         packet.res = <int>mask
         if op.direct:
             packet.flags = PACKET_READY | PACKET_MORE
@@ -487,12 +502,13 @@ cdef class UringDriver(EpollSet):
             else:
                 packet.flags = 0
             return 1
-        if not op.armed:
+        if n == PX_HOT_SIZE or (op.armed and n != -EAGAIN and (cut or mask & MORE_BEHIND)):
+            self.push(op, mask, PACKET_READY | PACKET_MORE)
+        elif not op.armed:
             self.arm(op)
+        op.found_nothing = n == -EAGAIN
         if n == -EAGAIN:
             return 0
-        if n == PX_HOT_SIZE or cut or mask & MORE_BEHIND:
-            self.push(op, mask, PACKET_READY | PACKET_MORE)
         packet.res = <int>n
         packet.data = self.hot
         packet.flags = PACKET_MORE

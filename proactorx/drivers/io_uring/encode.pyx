@@ -10,7 +10,7 @@ from proactorx.ops.op cimport (
 )
 from proactorx.sys.file cimport AT_FDCWD
 from proactorx.sys.ring cimport *
-from proactorx.sys.socket cimport POLLIN, POLLPRI, POLLRDHUP
+from proactorx.sys.socket cimport POLLIN, POLLPRI, POLLRDBAND, POLLRDHUP
 
 cdef enum:
     AT_REMOVEDIR = 0x200
@@ -21,7 +21,7 @@ ctypedef void (*Encoder)(Op op, px_sqe *entry) noexcept
 
 cdef void encode_recv_stream(Op op, px_sqe *entry) noexcept:
     entry.opcode = PX_OP_POLL_ADD
-    entry.op_flags = POLLIN | POLLRDHUP | POLLPRI
+    entry.op_flags = POLLIN | POLLRDHUP | POLLPRI | POLLRDBAND
     entry.len = PX_POLL_ADD_MULTI
     op.edge = True
 

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import random
 import socket
 import threading
 import time
@@ -63,6 +64,48 @@ def test_urgent_data_does_not_stop_the_stream(
         # A mark that a later one has replaced is ordinary data.
         await until(lambda: protocol.count >= before + 60)
         assert protocol.last.endswith(b"c" * 10)
+        await end(protocol)
+
+    run(loop, main())
+
+
+@EACH
+def test_urgent_data_at_any_moment(loop: Any, sockets: Sockets, buffered: bool) -> None:
+    """What lies behind the mark is received, whenever it comes: the peer waits for each answer."""
+    rng = random.Random(7)
+
+    def speak(peer: socket.socket, times: int) -> int:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.settimeout(10)
+        for answered in range(times):
+            before = rng.randrange(20)
+            if rng.random() < 0.5 and before:
+                peer.send(b"a" * before)
+                peer.send(b"!", socket.MSG_OOB)
+            else:
+                peer.send(b"a" * before + b"!", socket.MSG_OOB)
+            until_then = time.perf_counter() + rng.choice((0, 1e-6, 1e-5, 1e-4))
+            while time.perf_counter() < until_then:
+                pass
+            peer.send(b"c" * (20 - before))
+            try:
+                peer.recv(1)
+            except TimeoutError:
+                return answered
+        return times
+
+    async def main() -> None:
+        a, b = sockets.tcp_pair()
+        protocol = await connect(a, make(buffered))
+        take = protocol.take
+
+        def taken(data: bytes) -> None:
+            take(data)
+            if protocol.count % 20 == 0:
+                protocol.transport.write(b"k")
+
+        protocol.take = taken
+        assert await asyncio.to_thread(speak, b, 500) == 500
         await end(protocol)
 
     run(loop, main())
