@@ -102,6 +102,7 @@ def echoes(port: int) -> bool:
 def counted(command: list[str | Path], where: Path, env: dict[str, str]) -> tuple[Counter[str], bool]:
     """Run a suite and pass on what it prints; its counts, and whether it has passed."""
     counts: Counter[str] = Counter()
+    ended = False
     process = subprocess.Popen(command, cwd=where, env=env, stdout=subprocess.PIPE, text=True)
     # Whoever does not end in time is ended, with all children; the output then ends too.
     end_all = ["env", f"WINEPREFIX={Path(command[0]).parent / 'prefix'}", "wineserver", "-k"]
@@ -114,10 +115,12 @@ def counted(command: list[str | Path], where: Path, env: dict[str, str]) -> tupl
         if found:
             counts[found[1]] += int(found[2])
         elif ENDED.fullmatch(line.strip()):
+            ended = True
             counts.update({name: int(number) for number, name in OUTCOMES.findall(line)})
     watch.cancel()
     counts["skipped"] -= counts["not for Windows"] + counts["not verified"]
-    return counts, process.wait() == 0
+    # The code of a crash may be a multiple of 256, of which nothing is left here.
+    return counts, process.wait() == 0 and ended
 
 
 def main(version: str, folder: Path, suites: list[str]) -> int:
