@@ -40,6 +40,10 @@ cdef enum:
     MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI  # a short read is not the last then
 
 cdef int AF_UNIX = getattr(socket, "AF_UNIX", -1)
+# Where the socket module knows the flag, a socket object is made without the system calls that ask for the type and
+# set what the descriptor is already.
+cdef object NONBLOCKING_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+
 cdef object DATA_RECEIVED = "data_received"
 
 
@@ -107,8 +111,9 @@ cdef class StreamTransport(SendingTransport):
                 self.sock = socket.socket(self._family())  # as closed as the connection is
                 self.sock.close()
             if self.sock is None:
-                self.sock = socket.socket(fileno=self.fd)
-                self.sock.setblocking(False)
+                self.sock = socket.socket(type=NONBLOCKING_STREAM, fileno=self.fd)
+                if NONBLOCKING_STREAM == socket.SOCK_STREAM:
+                    self.sock.setblocking(False)
             self._send_now(False)
             value = SharedSocket(self.sock, self)
         elif name == "sockname":
