@@ -136,6 +136,8 @@ cdef class FileOp(Overlapped):
         if self.abandoned:
             self.error = ECANCELED  # abandoned before it began
             return
+        if px_kinds[self.kind].blocking == NULL:
+            raise RuntimeError("not an operation on a file")
         with nogil:
             while True:
                 step = <size_t>min(self.size - self.offset, <Py_ssize_t>LARGEST_CALL)

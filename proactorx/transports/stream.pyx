@@ -40,8 +40,8 @@ cdef enum:
     MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI  # a short read is not the last then
 
 cdef int AF_UNIX = getattr(socket, "AF_UNIX", -1)
-# Where the socket module knows the flag, a socket object is made without the system calls that ask for the type and
-# set what the descriptor is already.
+# Where the socket module knows the flag, a socket object is made without the system calls that ask for the
+# type and set what the descriptor is already.
 cdef object NONBLOCKING_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 cdef object DATA_RECEIVED = "data_received"

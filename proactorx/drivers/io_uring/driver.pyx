@@ -23,12 +23,13 @@ behind them, unix(7)).  It reads once in a turn, so that each connection has its
 is told in a later turn than its last bytes. Multishot ends by itself at any time (CQ overflow, errors);
 it is re-armed from its last packet, never assumed armed.
 
-Urgent data: recv(2) stops at its mark, so a short read is not the last.  A poll that was woken once since the
-last look says with what, and the kernel's data_ready() always wakes with POLLPRI and POLLRDBAND, while tcp_poll()
-never says POLLRDBAND: such a mask does not speak of urgent data.  The segment that brings some wakes twice,
-before its bytes are queued and after.  Both fall into one look, which then asks tcp_poll(); or the receive after
-the first one finds nothing, and the next mask is believed; or the second one meets a packet that is queued, and
-is believed.  (io_uring/poll.c, net/ipv4/tcp_input.c, net/core/sock.c, Linux 6.1 to 6.18.)
+Urgent data: recv(2) stops at its mark, so a short read is not the last.  A poll that was woken once since
+the last look says with what, and the kernel's data_ready() always wakes with POLLPRI and POLLRDBAND, while
+tcp_poll() never says POLLRDBAND: such a mask does not speak of urgent data.  The segment that brings some
+wakes twice, before its bytes are queued and after.  Both fall into one look, which then asks tcp_poll(); or
+the receive after the first one finds nothing, and the next mask is believed; or the second one meets a
+packet that is queued, and is believed.  (io_uring/poll.c, net/ipv4/tcp_input.c, net/core/sock.c, Linux 6.1
+to 6.18.)
 
 See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), epoll(7).
 """
