@@ -34,6 +34,10 @@ cdef object Task = tasks.Task
 cdef Registry no_registry = Registry.__new__(Registry)  # of a loop that was made without its __init__
 
 
+cdef enum:
+    STARVED_SLEEP = 50_000_000  # ns: the longest sleep while there are no descriptors for signals
+
+
 cdef class LoopCore(TimerQueue):
     """The compiled half of ``proactorx.EventLoop``.
 
@@ -243,8 +247,9 @@ cdef class LoopCore(TimerQueue):
         elif self.timer_count:
             timeout = self.until_timer()
         if timeout != 0 and not self.slept:
-            self.slept = True
-            self._before_sleep()
+            self.slept = self._before_sleep()
+            if not self.slept and (timeout < 0 or timeout > STARVED_SLEEP):
+                timeout = STARVED_SLEEP  # a signal that comes just before this sleep does not end it
             PyErr_CheckSignals()  # one that came before the wake-up descriptor was set
             if self.ready_head != self.ready_tail or load_pointer(&self.inbox) != NULL:
                 timeout = 0
@@ -365,7 +370,8 @@ cdef class LoopCore(TimerQueue):
             self._registry.end_run()
 
     def _before_sleep(self):
-        """Called before the first wait of each run."""
+        """Called before the first sleep of each run; False: before the next one as well."""
+        return True
 
     def _set_port(self, LoopPort port not None):
         if self._registry is not no_registry:

@@ -70,16 +70,24 @@ class Signals(asyncio.BaseEventLoop):
 
     # --------------------------------------------------------------------------------- the wake-up descriptor
 
-    def _before_sleep(self) -> None:
-        """The loop is about to sleep for the first time in this run: in the main thread,
-        signals are to wake it.
+    def _before_sleep(self) -> bool:
+        """The loop is about to sleep for the first time in this run.
+
+        In the main thread, signals are to wake it.  False: there are no descriptors for that now, and it is
+        to be asked again before the next sleep.
         """
         if threading.current_thread() is not threading.main_thread():
-            return
-        self._take_wakeup_fd()
+            return True
+        try:
+            self._take_wakeup_fd()
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return False
         if self._other_wakeup_fd != -1 and not self._signal_handlers:
             # the program has one of its own, which gets the bytes as on stock asyncio
             self._give_wakeup_fd_back()
+        return True
 
     def _release_signals(self) -> None:
         """The run is over."""

@@ -339,3 +339,43 @@ def test_signals_that_do_nothing_disturb_nothing(loop: asyncio.AbstractEventLoop
         thread.finish()
     assert 0.199 <= time.monotonic() - before < 2
     assert caught
+
+
+def test_a_first_sleep_without_descriptors(loop: asyncio.AbstractEventLoop) -> None:
+    """The loop goes on, and hears of signals; when there are descriptors again, all is as ever."""
+    resource = pytest.importorskip("resource")
+    seen: list[int] = []
+    signal.signal(USR1, lambda *_: seen.append(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+
+    async def signalled(count: int) -> None:
+        timer = threading.Timer(0.02, kill, (USR1,))
+        timer.start()
+        async with asyncio.timeout(10):
+            while len(seen) < count:
+                await asyncio.sleep(0.01)
+        timer.join()
+
+    async def main() -> None:
+        readable = asyncio.Event()
+        here, there = socket.socketpair()
+        with here, there:  # so that the driver is there, and has not slept
+            loop.add_reader(here, readable.set)
+            there.send(b"x")
+            while not readable.is_set():
+                await asyncio.sleep(0)
+            loop.remove_reader(here)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    taken.append(os.dup(0))
+            await signalled(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in taken:
+                os.close(fd)
+        await signalled(2)
+
+    loop.run_until_complete(main())

@@ -110,7 +110,7 @@ async def test_flow_control_runs_in_the_context_of_the_connection(
         tls = {} if kind == "tcp" else {"ssl": certificates.client(), "server_hostname": "localhost"}
         transport, _ = await asyncio.wait_for(loop.create_connection(lambda: client, *address, **tls), LIMIT)
         await served.until_event("connection_made")
-        top = served.transport
+        top, upper = served.transport, served
         if kind == "tls in tls":
             top.resume_reading()
             upper = Recorder()
@@ -135,6 +135,7 @@ async def test_flow_control_runs_in_the_context_of_the_connection(
         await client.until_event("resume_writing")
         transport.abort()
         await client.until_lost()
+        await upper.until_lost()
     assert {context for name, context in log if name != "connection_made"} == {"connection"}
 
 
