@@ -279,11 +279,7 @@ cdef class AsyncBase(DiskCalls):
         try:
             await self._drain()
         except BlockingIOError as exc:
-            state.begin()
-            try:
-                self.stack.flush()  # the buffer of the io module counts too: 128 KiB from Python 3.14 on
-            finally:
-                state.end()
+            self._flush_stack()  # the buffer of the io module counts too: 128 KiB from Python 3.14 on
             excess = state.pending_size - state.buffer
             if excess > 0:
                 state.cut(state.buffer)

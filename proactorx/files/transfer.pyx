@@ -379,14 +379,19 @@ cdef class Transfer:
         if state is None:
             await self._on_thread("flush")
             return
+        self._flush_stack()
+        if state.pending_size:
+            await self._drain()
+        self.dirty = False
+
+    def _flush_stack(self):
+        """Have the stack hand on what it holds; it is pending then."""
+        cdef RawState state = self.state
         state.begin()
         try:
             self.stack.flush()
         finally:
             state.end()
-        if state.pending_size:
-            await self._drain()
-        self.dirty = False
 
 
 cdef object error_of(FileOp op, RawState state):
