@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,64 @@ NAMED = re.compile(
 def test_files_that_a_page_names_exist(page: Path) -> None:
     named = NAMED.findall(page.read_text())
     assert [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()] == []
+
+
+# The README's figures
+
+
+def test_the_chart_and_the_table_are_what_the_data_say() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "figures.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _page_ratios() -> dict[tuple[str, str], float]:
+    page = (ROOT / "docs" / "pages" / "benchmarks.md").read_text()
+    head, _, *rows = page[page.index("| workload |") :].partition("\n\n")[0].splitlines()
+    loops = [cell.strip().removesuffix(", epoll") for cell in head.strip("|").split("|")]
+    found = {}
+    for row in rows:
+        cells = [cell.strip().strip("*") for cell in row.strip("|").split("|")]
+        for loop, cell in zip(loops[2:6], cells[2:6], strict=True):
+            if cell:
+                found[cells[0], loop] = float(cell)
+    return found
+
+
+def test_the_data_are_those_of_the_page_on_benchmarks() -> None:
+    data = json.loads((ROOT / "docs" / "data" / "benchmarks.json").read_text())
+    samples = {(sample["row"], sample["loop"]): sample["ratio"] for sample in data["samples"]}
+    assert len(samples) == len(data["samples"])
+    assert samples == _page_ratios()
+
+
+def test_the_readme_fits_one_screen_before_its_first_heading() -> None:
+    before = (ROOT / "README.md").read_text().partition("\n## ")[0].splitlines()
+    assert len(before) <= 32
+
+
+# What is asked of newcomers
+
+
+def test_contributing_and_the_readme_ask_for_the_same_installation() -> None:
+    commands = (ROOT / "CONTRIBUTING.md").read_text().partition("```sh\n")[2].partition("```")[0].splitlines()
+    assert len(commands) == 3
+    assert " && ".join(commands[1:]) in (ROOT / "README.md").read_text()
+
+
+def test_issue_templates_ask_for_the_probe() -> None:
+    templates = [
+        path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"
+    ]
+    assert len(templates) >= 2
+    for path in templates:
+        assert "python -m proactorx probe --json" in path.read_text(), path.name
+
+
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
+def test_links_of_the_pages_at_the_top_lead_somewhere(page: Path) -> None:
+    assert [name for name in LINK.findall(page.read_text()) if not (page.parent / name).exists()] == []
