@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t
-from proactorx.ops.op cimport Op, Packet, PacketQueue
+from proactorx.ops.op cimport Op, PacketQueue, RawPacket
 
 cdef enum:
     MOST_CHECKED = 256  # ops, and packets, that check_counters looks at in one turn
@@ -35,9 +35,9 @@ cdef class Driver:
     # What has a default, which says that there is nothing to do.
     cdef bint may_have_packets(self, uint32_t callbacks) noexcept
     cdef int flush_submissions(self) except -1
-    cdef int perform(self, Op op, Packet *packet) except -1
-    cdef int continues(self, Op op, Packet *packet) except -1
-    cdef void give_back(self, Packet *packet) noexcept
+    cdef int perform(self, Op op, RawPacket *packet) except -1
+    cdef int continues(self, Op op, RawPacket *packet) except -1
+    cdef void give_back(self, RawPacket *packet) noexcept
     cdef int quiesce(self, Op op) except -1
     cdef int resume(self, Op op) except -1
     cdef int forget(self, int fd) except -1
@@ -47,7 +47,7 @@ cdef class Driver:
     # Shared.
     cdef bint may_spin(self) noexcept
     cdef void spun(self, bint hit) noexcept
-    cdef int push(self, Op op, int res, uint32_t flags, char *data=*, uint32_t buffer=*) except -1
+    cdef int push(self, Op op, int res, uint32_t flags, char *data=*) except -1
     cdef int push_next(self, Op op, int res, uint32_t flags) except -1
     cdef int track(self, Op op) except -1
     cdef int untrack(self, Op op) except -1

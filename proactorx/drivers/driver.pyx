@@ -90,11 +90,11 @@ cdef class Driver:
         """Leave off: this thread does not drive the loop any more."""
         return 0
 
-    cdef int perform(self, Op op, Packet *packet) except -1:
+    cdef int perform(self, Op op, RawPacket *packet) except -1:
         """Finish a PACKET_READY: make the system call.  0: there is nothing to tell the op."""
         raise NotImplementedError("Driver.perform")
 
-    cdef int continues(self, Op op, Packet *packet) except -1:
+    cdef int continues(self, Op op, RawPacket *packet) except -1:
         """Say whether an op that nobody cancelled goes on after a packet without MORE.
 
         0: the op is done.  1: it goes on, tell it what the packet says.  2: it goes on,
@@ -102,7 +102,7 @@ cdef class Driver:
         """
         return 0
 
-    cdef void give_back(self, Packet *packet) noexcept:
+    cdef void give_back(self, RawPacket *packet) noexcept:
         """Take back the memory of a PACKET_BUFFER, whose bytes have been used."""
 
     cdef int quiesce(self, Op op) except -1:
@@ -156,8 +156,8 @@ cdef class Driver:
             self.spin_penalty = min(2 * self.spin_penalty + 1, 64)
             self.spin_pause = self.spin_penalty
 
-    cdef int push(self, Op op, int res, uint32_t flags, char *data=NULL, uint32_t buffer=0) except -1:
-        cdef Packet *packet
+    cdef int push(self, Op op, int res, uint32_t flags, char *data=NULL) except -1:
+        cdef RawPacket *packet
         if queue_count(&self.queue) > self.queue.mask:
             queue_grow(&self.queue)
         packet = &self.queue.items[self.queue.tail & self.queue.mask]
@@ -166,7 +166,6 @@ cdef class Driver:
         packet.res = res
         packet.flags = flags
         packet.data = data
-        packet.buffer = buffer
         self.queue.tail += 1
         if flags & PACKET_READY:
             op.ready += 1
@@ -174,7 +173,7 @@ cdef class Driver:
 
     cdef int push_next(self, Op op, int res, uint32_t flags) except -1:
         """Queue a packet in front of all others: it is dispatched in this turn."""
-        cdef Packet packet
+        cdef RawPacket packet
         self.push(op, res, flags)
         self.queue.tail -= 1
         packet = self.queue.items[self.queue.tail & self.queue.mask]

@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.ops.op cimport (
-    FILE_STEP, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, Packet, READ, WRITE, px_call, px_kinds,
+    FILE_STEP, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, READ, RawPacket, WRITE, px_call, px_kinds,
 )
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.clock cimport px_monotonic
@@ -97,7 +97,7 @@ cdef class FileOp(Overlapped):
     def __dealloc__(self):
         self.close_opened()  # its loop was closed meanwhile
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         cdef int res = packet.res
         if packet.flags & PACKET_MORE:
             return 0

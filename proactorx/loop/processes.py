@@ -87,7 +87,7 @@ class Child:
         """Hear of its end, by whatever means there are."""
         if self.loop._has_wait_child:
             try:
-                self.loop._port.start(Overlapped(WAIT_CHILD, self.pid, owner=self._ended_natively))
+                self.loop._port.start(Overlapped(WAIT_CHILD, self.pid, on_done=self._ended_natively))
             except NotImplementedError:
                 self.loop._has_wait_child = False
             else:
@@ -124,7 +124,7 @@ class Child:
             raise
 
     def _poll(self) -> None:
-        self.loop._port.start(Overlapped(POLL, self.pidfd, events=POLLIN, owner=self._ended))
+        self.loop._port.start(Overlapped(POLL, self.pidfd, events=POLLIN, on_done=self._ended))
 
     def _ended(self, op: Overlapped) -> None:
         if self.loop.is_closed():

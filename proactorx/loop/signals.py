@@ -127,7 +127,7 @@ class Signals(asyncio.BaseEventLoop):
     def _watch_signals(self) -> None:
         if self._signal_pair is None:
             return
-        op = Overlapped(POLL, self._signal_pair[0].fileno(), events=POLLIN, owner=self._signals_came)
+        op = Overlapped(POLL, self._signal_pair[0].fileno(), events=POLLIN, on_done=self._signals_came)
         self._signal_op = self._port.start(op)
 
     def _signals_came(self, op: Overlapped) -> None:

@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.ops.op cimport (
-    ACCEPT_ONE, DONE, PACKET_MORE, POLL, Packet, RECV, RECV_FROM, RECV_INTO, SEND, SEND_TO, client_of,
+    ACCEPT_ONE, DONE, PACKET_MORE, POLL, RECV, RECV_FROM, RECV_INTO, RawPacket, SEND, SEND_TO, client_of,
 )
 from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport UNLOCKED_SEND
@@ -28,7 +28,7 @@ from proactorx.port import sockaddr
 from proactorx.sys.errors import strerror
 
 cdef enum:
-    # what a receive without a buffer of its own takes at most, PX_HOT_SIZE in sys/socket.h
+    # what a receive without a buffer of its own takes at most, PX_SCRATCH_SIZE in sys/socket.h
     NEW_BYTES = 262144
 
 cdef object Socket = socket.socket
@@ -46,7 +46,7 @@ cdef class SocketOp(Overlapped):
     cdef bint stale(self) except -1:
         return not holds(self.sock, self.fd)
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         cdef int res = packet.res, kind = self.kind
         if packet.flags & PACKET_MORE:
             return 0

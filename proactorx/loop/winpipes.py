@@ -81,7 +81,7 @@ class PipeServer:
 
     def _wait(self, first: bool = False) -> None:
         self._handle = self._new_instance(first)
-        self._op = self._port.start(Overlapped(CONNECT, self._handle.fileno(), owner=self._connected))
+        self._op = self._port.start(Overlapped(CONNECT, self._handle.fileno(), on_done=self._connected))
 
     def _connected(self, op: Overlapped) -> None:
         handle, self._handle, self._op = self._handle, None, None

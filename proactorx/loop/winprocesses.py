@@ -104,7 +104,7 @@ class Processes(asyncio.BaseEventLoop):
             if status is not None and not self.is_closed():
                 transport._process_exited(status)
 
-        op = Overlapped(POLL, process._handle, events=POLLIN, owner=ended)
+        op = Overlapped(POLL, process._handle, events=POLLIN, on_done=ended)
         self._children[transport] = op
         self._port.start(op)
 

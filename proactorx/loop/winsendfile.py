@@ -53,7 +53,7 @@ class Transmission:
     async def _send_some(self, sock: int) -> int:
         ended, over = self._loop.create_future(), self._loop.create_future()
 
-        def owner(op: Overlapped) -> None:
+        def on_done(op: Overlapped) -> None:
             self._sent += op.nbytes
             self._left -= op.nbytes
             if ended.cancelled():
@@ -64,7 +64,7 @@ class Transmission:
                     future.set_result(None)
 
         size, position = min(CHUNK, self._left), self._offset + self._sent
-        op = Overlapped(TRANSMIT, sock, size=size, events=self._handle, position=position, owner=owner)
+        op = Overlapped(TRANSMIT, sock, size=size, events=self._handle, position=position, on_done=on_done)
         try:
             self._loop._port.start(op)
         except OSError as exc:

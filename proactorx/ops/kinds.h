@@ -37,7 +37,7 @@ enum {
 /* PATH_CHANGE, `events`: which call; of two paths, each ends with a null. */
 enum { PX_CHANGE_UNLINK, PX_CHANGE_RMDIR, PX_CHANGE_RENAME };
 
-/* What one system call of an op needs.  The op owns the memory; `scratch` has PX_HOT_SIZE bytes,
+/* What one system call of an op needs.  The op owns the memory; `scratch` has PX_SCRATCH_SIZE bytes,
  * of the driver's. */
 typedef struct {
     int fd;
@@ -73,12 +73,12 @@ static ssize_t px_try_poll(px_call *c) { return (ssize_t)c->events; }
 
 static ssize_t px_try_recv_stream(px_call *c) {
     c->data = c->scratch;
-    return px_recv(c->fd, c->scratch, PX_HOT_SIZE);
+    return px_recv(c->fd, c->scratch, PX_SCRATCH_SIZE);
 }
 
 static ssize_t px_try_recv(px_call *c) {
     c->data = c->scratch;
-    return px_recv(c->fd, c->scratch, c->size < PX_HOT_SIZE ? c->size : PX_HOT_SIZE);
+    return px_recv(c->fd, c->scratch, c->size < PX_SCRATCH_SIZE ? c->size : PX_SCRATCH_SIZE);
 }
 
 static ssize_t px_try_recv_into(px_call *c) { return px_recv(c->fd, c->buffer, c->size); }
@@ -87,7 +87,7 @@ static ssize_t px_try_send(px_call *c) { return px_send(c->fd, c->buffer, c->siz
 static ssize_t px_try_recv_from(px_call *c) {
     if (c->buffer != NULL) return px_recvmsg(c->fd, c->message, c->buffer, c->size);
     c->data = c->scratch;
-    return px_recvmsg(c->fd, c->message, c->scratch, c->size < PX_HOT_SIZE ? c->size : PX_HOT_SIZE);
+    return px_recvmsg(c->fd, c->message, c->scratch, c->size < PX_SCRATCH_SIZE ? c->size : PX_SCRATCH_SIZE);
 }
 
 static ssize_t px_try_send_to(px_call *c) { return px_sendmsg(c->fd, &c->message->header); }

@@ -23,18 +23,17 @@ cdef enum State:
 cdef enum:
     PACKET_MORE = 1      # the op stays in flight, more packets follow
     PACKET_READY = 2     # the fd is ready: the system call is still to be made (Driver.perform)
-    PACKET_BUFFER = 4    # `data` is memory of a buffer ring, to be given back after the dispatch
+    PACKET_BUFFER = 4    # `data` is a buffer of the driver's, which it gets back after the dispatch (iocp)
     PACKET_LATE = 8      # made by the driver for an op that is not in the kernel
 
-cdef struct Packet:
+cdef struct RawPacket:   # as the driver queues it; a CompletionPort makes a Packet of it, an object
     void *op             # a reference of its own
     char *data           # what was received; ACCEPT, ACCEPT_ONE: a px_client, see sys/socket.h, or NULL
     int res              # bytes, a descriptor, a poll mask; or -errno
     uint32_t flags
-    uint32_t buffer      # PACKET_BUFFER: which
 
 cdef struct PacketQueue:
-    Packet *items
+    RawPacket *items
     uint32_t head
     uint32_t tail
     uint32_t mask
@@ -48,7 +47,7 @@ cdef inline uint32_t queue_count(PacketQueue *queue) noexcept nogil:
     return queue.tail - queue.head
 
 
-cdef bytes client_of(Packet *packet)
+cdef bytes client_of(RawPacket *packet)
 
 
 # What a driver keeps of an op that it has.
@@ -82,7 +81,7 @@ cdef class Op:
     # Between the driver and the port.
     cdef bint armed          # the driver waits for the kernel's last word on this op
     cdef bint cancel_sent
-    cdef bint quiet          # paused, and the driver has stopped listening
+    cdef bint suspended          # paused, and the driver has stopped listening
     cdef bint pending_ready  # paused while ready
     # its READY packets report edges: bytes that were left behind must be asked for again
     cdef bint edge
@@ -94,7 +93,7 @@ cdef class Op:
     cdef RingNote ring
     cdef KernelNote kernel
     cdef px_overlapped flight # Windows: what the kernel has of it while it is in flight
-    cdef int on_packet(self, Packet *packet) except -1
+    cdef int on_packet(self, RawPacket *packet) except -1
     cdef object subject(self)
     cdef int owner_failed(self, exc) except -1
     cdef bint stale(self) except -1
@@ -131,7 +130,7 @@ cdef class Watch(Op):
 
 
 cdef class Overlapped(Op):
-    cdef public object owner # who hears of completion: a callable, or None
+    cdef public object on_done # called with the op at its last packet, or None
     cdef object value
     cdef readonly int error  # the errno of a failed op, 0 of one that succeeded
     cdef Py_ssize_t size

@@ -13,8 +13,8 @@ class Watch(Op):
     def __init__(self, fd: int, events: int, callback: Callable[[], object]) -> None: ...
 
 class Overlapped(Op):
-    # An owner of ACCEPT is called with each descriptor too.
-    owner: Callable[[Overlapped], object] | None
+    # That of an ACCEPT is called with each descriptor too.
+    on_done: Callable[[Overlapped], object] | None
     def __init__(
         self,
         kind: int,
@@ -24,7 +24,7 @@ class Overlapped(Op):
         size: int = 0,
         events: int = 0,
         address: bytes | None = None,
-        owner: Callable[[Overlapped], object] | None = None,
+        on_done: Callable[[Overlapped], object] | None = None,
         position: int = -1,
         datasync: bool = False,
     ) -> None: ...

@@ -14,7 +14,7 @@ Three rules keep memory and descriptors safe:
 * The op owns its buffer until the last packet, as a buffer export and never as a bare pointer: an asyncio
   future may be cancelled at once, while the kernel still writes.
 * Cancelling is a request.  Whoever owns an op must be ready for success after all: an accepted descriptor
-  that nobody wants is closed here, and received bytes are handed to ``owner``.
+  that nobody wants is closed here, and received bytes are handed to ``on_done``.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -35,7 +35,7 @@ from proactorx.sys.errors import strerror
 cdef int last_kind = TRANSMIT if sys.platform == "win32" else OPEN
 
 cdef int queue_init(PacketQueue *queue) except -1:
-    queue.items = <Packet *>PyMem_Malloc(256 * sizeof(Packet))
+    queue.items = <RawPacket *>PyMem_Malloc(256 * sizeof(RawPacket))
     if queue.items == NULL:
         raise MemoryError
     queue.head = queue.tail = 0
@@ -44,7 +44,7 @@ cdef int queue_init(PacketQueue *queue) except -1:
 
 
 cdef void queue_free(PacketQueue *queue) noexcept:
-    cdef Packet *packet
+    cdef RawPacket *packet
     if queue.items == NULL:
         return
     while queue.head != queue.tail:
@@ -57,7 +57,7 @@ cdef void queue_free(PacketQueue *queue) noexcept:
 
 cdef int queue_grow(PacketQueue *queue) except -1:
     cdef uint32_t count = queue.tail - queue.head, size = 2 * (queue.mask + 1), i
-    cdef Packet *items = <Packet *>PyMem_Malloc(size * sizeof(Packet))
+    cdef RawPacket *items = <RawPacket *>PyMem_Malloc(size * sizeof(RawPacket))
     if items == NULL:
         raise MemoryError
     for i in range(count):
@@ -74,7 +74,7 @@ cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1:
     They are what a driver itself has queued for streams that have left bytes behind.  What the kernel reports
     is served first: a connection that has waited must not wait behind 64 others that have just been served.
     """
-    cdef Packet packet
+    cdef RawPacket packet
     cdef uint32_t first = queue.head, kept = 0
     if queue_count(queue) > queue.mask:
         queue_grow(queue)  # the places that are read from must not be written to
@@ -96,7 +96,7 @@ cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1:
 
 
 
-cdef bytes client_of(Packet *packet):
+cdef bytes client_of(RawPacket *packet):
     """The ``struct sockaddr`` of the client that a packet of ACCEPT or ACCEPT_ONE has brought; None:
     not known.
     """
@@ -114,7 +114,7 @@ cdef class Op:
         self.slot = -1
         set_state(self, NEW)
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         raise NotImplementedError("Op.on_packet")
 
     cdef object subject(self):
@@ -188,7 +188,7 @@ cdef class Watch(Op):
         self.direct = True
         self.callback = callback
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         callback = self.callback
         if not packet.flags & PACKET_MORE:
             self.callback = None
@@ -201,12 +201,11 @@ cdef class Watch(Op):
 cdef class Overlapped(Op):
     """One op with a result, as its user sees it: ``done``, ``result()``, ``error``.
 
-    ``owner`` is called with the op at its last packet, once.
+    ``on_done`` is called with the op at its last packet, once.
     """
 
     def __init__(self, int kind, int fd, *, data=None, Py_ssize_t size=0, uint32_t events=0, address=None,
-                 owner=None,
-                 int64_t position=-1, bint datasync=False):
+                 on_done=None, int64_t position=-1, bint datasync=False):
         if self.state != NEW:
             raise RuntimeError("an operation that has been submitted stays what it is")
         if not POLL <= kind <= last_kind or kind == RECV_STREAM or kind == RECV_DGRAMS:
@@ -217,7 +216,7 @@ cdef class Overlapped(Op):
         self.fd = fd
         self.size = size
         self.events = FSYNC_DATA if datasync else events
-        self.owner = owner
+        self.on_done = on_done
         if position < -1:
             raise ValueError(f"a position cannot be negative: {position}")
         self.position = position
@@ -332,7 +331,7 @@ cdef class Overlapped(Op):
             return nbytes > 0 and self.position >= 0 and (nbytes == FILE_STEP or px_has_bytes(self.fd))
         return self.kind == SEND or self.kind == WRITE
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         cdef int res = packet.res
         if self.kind == ACCEPT and res >= 0:
             self._descriptor(res)
@@ -361,9 +360,9 @@ cdef class Overlapped(Op):
             self.value = self.offset
         if not packet.flags & PACKET_MORE:
             try:
-                if self.owner is not None:
-                    owner, self.owner = self.owner, None
-                    owner(self)
+                if self.on_done is not None:
+                    on_done, self.on_done = self.on_done, None
+                    on_done(self)
             finally:
                 self.view = None
                 self.memory = NULL
@@ -371,11 +370,11 @@ cdef class Overlapped(Op):
 
     cdef _descriptor(self, int fd):
         # Success after all: nobody waits for this descriptor any more, so nobody else will close it.
-        if self.owner is None or self.state == ORPHANED:
+        if self.on_done is None or self.state == ORPHANED:
             px_close(fd)
             self.error = ECANCELED
         elif self.kind == ACCEPT:
-            self.owner(fd)
+            self.on_done(fd)
         else:
             self.value = fd
 

@@ -1,12 +1,12 @@
 from libc.stdint cimport int64_t
-from proactorx.port.shared_driver cimport SharedDriver, px_parcel, px_shared
+from proactorx.port.shared_driver cimport SharedDriver, px_packet, px_shared
 from proactorx.sys.park cimport px_parking
 
 cdef extern from "scheduler_posix.h":
     ctypedef struct px_thread:
         px_shared *port
         px_parking parking
-        px_parcel parcel
+        px_packet packet
         int blocking
         char inside
     ctypedef struct px_numbers:

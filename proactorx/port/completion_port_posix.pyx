@@ -21,7 +21,7 @@ from proactorx.port.binding_posix cimport FileBinding, bind, binding_of, let_go,
 from proactorx.port.operations cimport Binding, Overlapped, nanoseconds
 from proactorx.port.packet cimport Packet
 from proactorx.port.shared_driver cimport (
-    SharedDriver, as_parcel, drop, px_begin, px_parcel, px_shared, px_take_left, px_undo,
+    SharedDriver, drop, new_packet, px_begin, px_packet, px_shared, px_take_left, px_undo,
 )
 from proactorx.sys.atomic cimport load_acquire, load_relaxed_ulong
 from proactorx.sys.clock cimport px_now_ns
@@ -41,9 +41,9 @@ cdef extern from "scheduler_posix.h":
     int px_shared_setup() nogil
     px_thread *px_self() nogil
     void px_after_fork_in_child() nogil
-    int px_post(px_shared *port, px_parcel parcel) nogil
+    int px_post(px_shared *port, px_packet packet) nogil
     int px_come(px_shared *port, px_thread *me) nogil
-    int px_take_more(px_shared *port, px_parcel *parcels, int room) nogil
+    int px_take_more(px_shared *port, px_packet *packets, int room) nogil
     uint32_t px_withdraw(px_shared *port, px_thread *me) nogil
     int px_put_back(px_shared *port, px_thread *me) nogil
     int px_duties(px_shared *port, px_thread *me, void *driver) nogil
@@ -64,7 +64,7 @@ cdef extern from *:
     object px_owned(void *reference)  # an object that takes the reference over
 
 cdef enum:
-    MOST_AT_ONCE = 1024  # get_many: the parcels of one call
+    MOST_AT_ONCE = 1024  # get_many: the packets of one call
     BODIES_DEADLINE_NS = 5_000_000_000  # how long close() waits for threads that it cannot cancel
     INTERRUPTED = -2
 
@@ -73,13 +73,13 @@ logger = logging.getLogger("proactorx")
 cdef object _ports = weakref.WeakSet()
 
 
-cdef inline Packet as_packet(px_parcel *parcel):
-    """The packet, which takes over the parcel's references."""
+cdef inline Packet as_packet(px_packet *packet):
+    """The object, which takes over the references."""
     cdef Packet made = Packet.__new__(Packet)
-    made.key = px_owned(parcel.key)
-    made.overlapped = px_owned(parcel.overlapped)
-    made.nbytes = parcel.nbytes
-    made.error = parcel.error
+    made.key = px_owned(packet.key)
+    made.overlapped = px_owned(packet.overlapped)
+    made.nbytes = packet.nbytes
+    made.error = packet.error
     return made
 
 
@@ -159,14 +159,14 @@ cdef class CompletionPort(SharedDriver):
             PortClosed: the port has been closed.
             MemoryError: there is no room for one more packet.
         """
-        cdef px_parcel parcel
+        cdef px_packet packet
         cdef int error
         if self.forked or self.core == NULL:
             self.refuse()
-        parcel = as_parcel(key, overlapped, nbytes, 0)
-        error = px_post(self.core, parcel)
+        packet = new_packet(key, overlapped, nbytes, 0)
+        error = px_post(self.core, packet)
         if error:
-            drop(&parcel)
+            drop(&packet)
             self.refuse(error)
 
     @cython.binding(False)
@@ -189,7 +189,7 @@ cdef class CompletionPort(SharedDriver):
         me = self._me()
         if not self._get(me, nanoseconds(timeout)):
             raise TimeoutError("no packet in time")
-        return as_packet(&me.parcel)
+        return as_packet(&me.packet)
 
     @cython.binding(False)
     @cython.embedsignature(True)
@@ -200,7 +200,7 @@ cdef class CompletionPort(SharedDriver):
 
         A failed operation is a packet like any other.  Errors as ``get``, but no TimeoutError.
         """
-        cdef px_parcel parcels[MOST_AT_ONCE]
+        cdef px_packet packets[MOST_AT_ONCE]
         cdef px_thread *me
         cdef int count, i
         if n < 1:
@@ -210,9 +210,9 @@ cdef class CompletionPort(SharedDriver):
         me = self._me()
         if not self._get(me, nanoseconds(timeout)):
             return []
-        parcels[0] = me.parcel
-        count = 1 + px_take_more(self.core, &parcels[1], <int>min(n, MOST_AT_ONCE) - 1)
-        return [as_packet(&parcels[i]) for i in range(count)]
+        packets[0] = me.packet
+        count = 1 + px_take_more(self.core, &packets[1], <int>min(n, MOST_AT_ONCE) - 1)
+        return [as_packet(&packets[i]) for i in range(count)]
 
     # ------------------------------------------------------------------------------------ threads of the port
 
@@ -379,7 +379,7 @@ cdef class CompletionPort(SharedDriver):
         return me
 
     cdef int _get(self, px_thread *me, int64_t timeout) except -1:
-        """1: ``me.parcel`` is a packet.  0: the time is over."""
+        """1: ``me.packet`` is a packet.  0: the time is over."""
         cdef int64_t deadline = -1
         cdef int got
         if me.port == self.core and me.blocking:
@@ -424,7 +424,7 @@ cdef class CompletionPort(SharedDriver):
     cdef int put_back(self) except -1:
         cdef px_thread *me = self._me()
         if px_put_back(self.core, me):
-            drop(&me.parcel)
+            drop(&me.packet)
             raise MemoryError
         return 0
 
@@ -529,7 +529,7 @@ cdef class CompletionPort(SharedDriver):
         return left
 
     def _close(self):
-        cdef px_parcel parcel
+        cdef px_packet packet
         cdef list left = []
         cdef int lost
         cdef int64_t deadline = px_now_ns() + BODIES_DEADLINE_NS
@@ -554,8 +554,8 @@ cdef class CompletionPort(SharedDriver):
             lost = px_await_ends(self.core, max(deadline - px_now_ns(), <int64_t>0))
         if lost:
             logger.error("closing %r: %d operations did not end in time; their packets are lost", self, lost)
-        while px_take_left(self.core, &parcel):
-            left.append(as_packet(&parcel))
+        while px_take_left(self.core, &packet):
+            left.append(as_packet(&packet))
         return left
 
     def __enter__(self):

@@ -25,7 +25,7 @@ import time
 import warnings
 
 from proactorx.drivers import BackendError, Choice
-from proactorx.port.packet import Packet as TakenPacket, PortClosed
+from proactorx.port.packet import Packet, PortClosed
 
 cdef extern from "scheduler_windows.h":
     ctypedef struct px_post:
@@ -175,7 +175,7 @@ cdef class CompletionPort(KernelOperations):
         free(post)
         Py_DECREF(key)
         Py_DECREF(overlapped)
-        return TakenPacket(key, overlapped, nbytes, 0)
+        return Packet(key, overlapped, nbytes, 0)
 
     def get(self, timeout=None):
         """Wait for a packet, at most `timeout` seconds (None: without limit).
@@ -268,7 +268,7 @@ cdef class CompletionPort(KernelOperations):
                 op = <Overlapped>(<px_overlapped *>entries[i].lpOverlapped).op
                 if op.is_finished() or self.ended(op, entries[i].dwNumberOfBytesTransferred):
                     (<CompletionPort>op.port).ops.discard(op)
-                    made.append(TakenPacket(op.binding.key, op, op.offset, op.error))
+                    made.append(Packet(op.binding.key, op, op.offset, op.error))
                     op.binding = None  # it may hold a handle of ours
         return made
 

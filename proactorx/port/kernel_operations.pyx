@@ -15,8 +15,8 @@ from proactorx.sys.atomic cimport store_release
 from proactorx.sys.iocp cimport *
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
 from proactorx.ops.op cimport (
-    ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, Packet, READ, RECV,
-    RECV_FROM, RECV_INTO, SEND, SEND_TO, WRITE, set_state,
+    ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, READ, RECV, RECV_FROM,
+    RECV_INTO, RawPacket, SEND, SEND_TO, WRITE, set_state,
 )
 from proactorx.port.binding_windows cimport HandleBinding, family_of, is_disk
 from proactorx.sys.file cimport px_fsync_blocking
@@ -150,14 +150,14 @@ cdef class KernelOperations(Operations):
         """The kernel has done with `op`; False: there is more of it to do."""
         cdef HandleBinding binding = <HandleBinding>op.binding
         cdef px_overlapped *flight = flight_of(op)
-        cdef Packet packet
+        cdef RawPacket packet
         cdef int kind = op.kind, error = px_outcome(flight, not binding.is_socket)
         cdef bint again
         if error == -ECANCELED and op.state == IN_FLIGHT:
             error = -ECONNABORTED  # not by us: the handle was closed
         packet.op = <void *>op
         packet.data = NULL
-        packet.flags = packet.buffer = 0
+        packet.flags = 0
         packet.res = error
         if kind == RECV:
             packet.data = op.buffer()

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.ops.op cimport Op, Packet
+from proactorx.ops.op cimport Op, RawPacket
 
 cdef class LoopPort:
     cdef readonly Driver driver
@@ -25,7 +25,7 @@ cdef class LoopPort:
     cdef int wait(self, int64_t timeout_ns) except -1
     cdef int dispatch(self, uint32_t budget) except -1
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1
-    cdef bint finish(self, Driver driver, Op op, Packet *packet) except -1
+    cdef bint finish(self, Driver driver, Op op, RawPacket *packet) except -1
     cdef int tell(self, uint32_t last) except -1
     cdef int failed(self, exc) except -1
     cdef Op current          # the op whose packet is being dispatched

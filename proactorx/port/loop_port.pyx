@@ -10,7 +10,7 @@ from proactorx.sys.errnos cimport ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.ops.op cimport (
-    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, Packet, Watch, queue_count, set_state,
+    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, RawPacket, Watch, queue_count, set_state,
 )
 from proactorx.sys.atomic cimport load_pointer, store_pointer
 
@@ -123,7 +123,7 @@ cdef class LoopPort:
 
     cdef int resume(self, Op op) except -1:
         op.paused = False
-        if op.quiet or op.pending_ready:
+        if op.suspended or op.pending_ready:
             self.changed()
             self.driver.resume(op)
         return 0
@@ -169,7 +169,7 @@ cdef class LoopPort:
     cdef int tell(self, uint32_t last) except -1:
         """Dispatch the packets before the place `last`; ends early where the owner of an op raises."""
         cdef Driver driver = self.driver
-        cdef Packet packet
+        cdef RawPacket packet
         cdef Op op, outer = self.current  # a callback may run the port, in tests
         while <int32_t>(last - driver.queue.head) > 0 and queue_count(&driver.queue):
             packet = driver.queue.items[driver.queue.head & driver.queue.mask]
@@ -190,7 +190,7 @@ cdef class LoopPort:
         self.current = outer
         return 0
 
-    cdef bint finish(self, Driver driver, Op op, Packet *packet) except -1:
+    cdef bint finish(self, Driver driver, Op op, RawPacket *packet) except -1:
         """Apply `packet` to the state of `op`.  Returns whether to tell its owner."""
         cdef int going
         if packet.flags & PACKET_READY:
@@ -208,7 +208,7 @@ cdef class LoopPort:
                 return False
             elif not driver.perform(op, packet):
                 return False
-        elif op.state == IN_FLIGHT and packet.flags & PACKET_BUFFER and op.paused and not op.quiet:
+        elif op.state == IN_FLIGHT and packet.flags & PACKET_BUFFER and op.paused and not op.suspended:
             driver.quiesce(op)
         if not packet.flags & PACKET_MORE:
             op.armed = False

@@ -7,8 +7,8 @@ system cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` n
 from libc.stdint cimport int64_t
 from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM
 from proactorx.ops.op cimport (
-    ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, Packet, READ, RECV, RECV_FROM,
-    RECV_INTO, SEND, SEND_TO, WRITE, client_of, set_state,
+    ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, READ, RECV, RECV_FROM, RECV_INTO,
+    RawPacket, SEND, SEND_TO, WRITE, client_of, set_state,
 )
 from proactorx.ops.op cimport Overlapped as Op
 from proactorx.sys.atomic cimport compare_exchange, load_acquire
@@ -120,7 +120,7 @@ cdef class Overlapped(Op):
         if self.descriptor >= 0:
             px_close(self.descriptor)  # an accepted connection that result() was never asked for
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         try:
             if self.kind == ACCEPT_ONE:
                 self.client = client_of(packet)
@@ -203,11 +203,11 @@ cdef class Overlapped(Op):
             return self.connection
 
     cdef int end_body(self, int res) except -1:
-        cdef Packet packet
+        cdef RawPacket packet
         packet.op = <void *>self
         packet.data = NULL
         packet.res = res
-        packet.flags = packet.buffer = 0
+        packet.flags = 0
         set_state(self, DONE)
         Op.on_packet(self, &packet)
         self.port.finish(self, False)

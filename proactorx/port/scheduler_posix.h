@@ -29,7 +29,7 @@ typedef struct {
     void *key, *overlapped; /* references, of whoever has the packet */
     int64_t nbytes;
     int error;
-} px_parcel;
+} px_packet;
 
 typedef struct px_shared px_shared;
 
@@ -40,7 +40,7 @@ typedef struct px_thread {
     struct px_thread *above, *below;   /* in the stack of waiters */
     struct px_thread *next, *previous; /* of the port's threads */
     px_parking parking;
-    px_parcel parcel;                  /* what it was released with */
+    px_packet packet;                  /* what it was released with */
     px_clock clock;                    /* its CPU time */
     int64_t used;                      /* ... when it was last looked at */
     uint32_t looked;                   /* in which watch that was */
@@ -51,7 +51,7 @@ typedef struct px_thread {
 
 struct px_shared {
     pthread_mutex_t mutex;
-    px_parcel *items;                  /* a ring of `mask` + 1 */
+    px_packet *items;                  /* a ring of `mask` + 1 */
     uint32_t head, tail, mask;
     px_thread *top, *bottom, *threads;
     px_thread *leader;                 /* the bottom, once it has been told */
@@ -82,7 +82,7 @@ static inline uint32_t px_queued(px_shared *p) { return p->tail - p->head; }
 /* Room for `more` packets besides those that are queued and those that are bound to come. */
 static int px_reserve(px_shared *p, uint32_t more) {
     uint32_t need = px_queued(p) + (uint32_t)p->in_flight + more, size = p->mask + 1, i;
-    px_parcel *items;
+    px_packet *items;
     if (need <= size) return 0;
     while (size < need) size *= 2;
     if (!(items = malloc(size * sizeof *items))) return -ENOMEM;
@@ -93,7 +93,7 @@ static int px_reserve(px_shared *p, uint32_t more) {
     return 0;
 }
 
-static inline px_parcel px_next(px_shared *p) { return p->items[p->head++ & p->mask]; }
+static inline px_packet px_next(px_shared *p) { return p->items[p->head++ & p->mask]; }
 
 /* ----------------------------------------------------------------------------------------------- who runs */
 
@@ -163,7 +163,7 @@ static void px_settle(px_shared *p) {
     while (p->top && px_queued(p) && p->running < p->concurrency) {
         t = p->top;
         px_unstack(p, t);
-        t->parcel = px_next(p);
+        t->packet = px_next(p);
         px_count(p, t);
         px_rouse(p, t, PX_RELEASED);
     }
@@ -276,12 +276,12 @@ static void px_after_fork_in_child(void) {
 /* ---------------------------------------------------------------------------------------- packets come in */
 
 /* Any thread.  0, or -ENOMEM, or -EPIPE: the port is closed. */
-static int px_post(px_shared *p, px_parcel parcel) {
+static int px_post(px_shared *p, px_packet packet) {
     int error = 0;
     pthread_mutex_lock(&p->mutex);
     if (p->closed) error = -EPIPE;
     else if (!(error = px_reserve(p, 1))) {
-        p->items[p->tail++ & p->mask] = parcel;
+        p->items[p->tail++ & p->mask] = packet;
         px_settle(p);
     }
     pthread_mutex_unlock(&p->mutex);
@@ -315,10 +315,10 @@ static void px_begun(px_shared *p, int notices) {
 }
 
 /* It has ended.  Also of a closed port: its closer takes what is left. */
-static void px_end(px_shared *p, px_parcel parcel, int driven) {
+static void px_end(px_shared *p, px_packet packet, int driven) {
     pthread_mutex_lock(&p->mutex);
     p->in_flight--, p->driven -= driven;
-    p->items[p->tail++ & p->mask] = parcel;
+    p->items[p->tail++ & p->mask] = packet;
     if (!p->closed) px_settle(p);
     else pthread_cond_signal(&p->changed);
     pthread_mutex_unlock(&p->mutex);
@@ -328,7 +328,7 @@ static void px_end(px_shared *p, px_parcel parcel, int driven) {
 
 enum { PX_WAITS = 0, PX_GOT = 1, PX_ASK_DRIVER = 2 };
 
-/* A thread comes for a packet, and joins the port.  PX_GOT: it has one in `me->parcel`; PX_WAITS: it is a
+/* A thread comes for a packet, and joins the port.  PX_GOT: it has one in `me->packet`; PX_WAITS: it is a
  * waiter now, until its signal is PX_RELEASED or PX_CLOSED, or it withdraws; | PX_ASK_DRIVER: the driver may
  * have something, and nobody has asked it lately.  -EPIPE: closed. */
 static int px_come(px_shared *p, px_thread *me) {
@@ -341,7 +341,7 @@ static int px_come(px_shared *p, px_thread *me) {
         px_uncount(p, me);
         if (px_queued(p) && p->asleep) px_recount(p);
         if (px_queued(p) && p->running < p->concurrency) {
-            me->parcel = px_next(p);
+            me->packet = px_next(p);
             px_count(p, me);
             got = p->driven && !(++p->takes & 63) ? PX_GOT | PX_ASK_DRIVER : PX_GOT;
         } else {
@@ -360,10 +360,10 @@ static int px_come(px_shared *p, px_thread *me) {
 }
 
 /* Up to `room` packets more, for a thread that has just been given one. */
-static int px_take_more(px_shared *p, px_parcel *parcels, int room) {
+static int px_take_more(px_shared *p, px_packet *packets, int room) {
     int n = 0;
     pthread_mutex_lock(&p->mutex);
-    while (n < room && px_queued(p)) parcels[n++] = px_next(p);
+    while (n < room && px_queued(p)) packets[n++] = px_next(p);
     pthread_mutex_unlock(&p->mutex);
     return n;
 }
@@ -387,7 +387,7 @@ static uint32_t px_withdraw(px_shared *p, px_thread *me) {
 static int px_put_back(px_shared *p, px_thread *me) {
     int error;
     pthread_mutex_lock(&p->mutex);
-    if (!(error = px_reserve(p, 1))) p->items[--p->head & p->mask] = me->parcel;
+    if (!(error = px_reserve(p, 1))) p->items[--p->head & p->mask] = me->packet;
     if (!p->closed) px_settle(p);
     pthread_mutex_unlock(&p->mutex);
     return error;
@@ -504,10 +504,10 @@ static int px_await_ends(px_shared *p, int64_t timeout_ns) {
 }
 
 /* What a closed port still holds. */
-static int px_take_left(px_shared *p, px_parcel *parcel) {
+static int px_take_left(px_shared *p, px_packet *packet) {
     int got;
     pthread_mutex_lock(&p->mutex);
-    if ((got = px_queued(p) != 0)) *parcel = px_next(p);
+    if ((got = px_queued(p) != 0)) *packet = px_next(p);
     pthread_mutex_unlock(&p->mutex);
     return got;
 }

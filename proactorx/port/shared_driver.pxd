@@ -4,7 +4,7 @@ from proactorx.port.operations cimport Operations, Overlapped
 from proactorx.port.loop_port cimport LoopPort
 
 cdef extern from "scheduler_posix.h":
-    ctypedef struct px_parcel:
+    ctypedef struct px_packet:
         void *key
         void *overlapped
         int64_t nbytes
@@ -14,7 +14,7 @@ cdef extern from "scheduler_posix.h":
         int64_t look_ns
     int px_begin(px_shared *port, int driven) nogil
     void px_undo(px_shared *port, int driven) nogil
-    bint px_take_left(px_shared *port, px_parcel *parcel) nogil
+    bint px_take_left(px_shared *port, px_packet *packet) nogil
 
 cdef class SharedDriver(Operations):
     cdef px_shared *core
@@ -39,5 +39,5 @@ cdef class SharedDriver(Operations):
     cdef int _ask_driver(self) except -1
     cdef int _begin_deferred(self, Overlapped op) except -1
 
-cdef px_parcel as_parcel(object key, object overlapped, int64_t nbytes, int error) noexcept
-cdef void drop(px_parcel *parcel) noexcept
+cdef px_packet new_packet(object key, object overlapped, int64_t nbytes, int error) noexcept
+cdef void drop(px_packet *packet) noexcept

@@ -28,24 +28,24 @@ cdef extern from "scheduler_posix.h":
     void px_shared_release(px_shared *port) nogil
     void px_begun(px_shared *port, int notices) nogil
     void px_asked(px_shared *port) nogil
-    void px_end(px_shared *port, px_parcel parcel, int driven) nogil
+    void px_end(px_shared *port, px_packet packet, int driven) nogil
 
 
-cdef px_parcel as_parcel(object key, object overlapped, int64_t nbytes, int error) noexcept:
-    """The parcel, with references of its own."""
-    cdef px_parcel parcel
+cdef px_packet new_packet(object key, object overlapped, int64_t nbytes, int error) noexcept:
+    """A packet with references of its own."""
+    cdef px_packet packet
     Py_INCREF(key)
     Py_INCREF(overlapped)
-    parcel.key = <void *>key
-    parcel.overlapped = <void *>overlapped
-    parcel.nbytes = nbytes
-    parcel.error = error
-    return parcel
+    packet.key = <void *>key
+    packet.overlapped = <void *>overlapped
+    packet.nbytes = nbytes
+    packet.error = error
+    return packet
 
 
-cdef void drop(px_parcel *parcel) noexcept:
-    Py_DECREF(<object>parcel.key)
-    Py_DECREF(<object>parcel.overlapped)
+cdef void drop(px_packet *packet) noexcept:
+    Py_DECREF(<object>packet.key)
+    Py_DECREF(<object>packet.overlapped)
 
 
 cdef int wake_driver(void *driver) noexcept nogil:
@@ -77,10 +77,10 @@ cdef class SharedDriver(Operations):
         return 0
 
     def __dealloc__(self):
-        cdef px_parcel parcel
+        cdef px_packet packet
         if self.core != NULL and not self.forked:
-            while px_take_left(self.core, &parcel):
-                drop(&parcel)
+            while px_take_left(self.core, &packet):
+                drop(&packet)
             px_shared_release(self.core)
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
@@ -225,10 +225,10 @@ cdef class SharedDriver(Operations):
 
     cdef int finish(self, Overlapped op, bint driven) except -1:
         """The last packet of `op`."""
-        cdef px_parcel parcel = as_parcel(op.binding.key, op, op.offset, op.error)
+        cdef px_packet packet = new_packet(op.binding.key, op, op.offset, op.error)
         op.file = None
         store_release(&op.finished, 1)
-        px_end(self.core, parcel, driven)
+        px_end(self.core, packet, driven)
         return 0
 
     cdef int refuse_unusable(self) except -1:

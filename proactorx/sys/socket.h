@@ -4,8 +4,8 @@
 #ifndef PROACTORX_SYS_SOCKET_H
 #define PROACTORX_SYS_SOCKET_H
 
-/* The buffer that large receives go to: hot in the cache, so that no page is faulted in for an operation. */
-#define PX_HOT_SIZE (256 * 1024)
+/* The size of a driver's buffer for receives.  All share it, so it stays in the cache. */
+#define PX_SCRATCH_SIZE (256 * 1024)
 
 #ifdef _WIN32
 #include "socket_windows.h"

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "proactorx/sys/socket.h" nogil:
-    enum: PX_HOT_SIZE
+    enum: PX_SCRATCH_SIZE
     enum: POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLRDBAND, POLLRDHUP
     enum: SHUT_WR
     struct iovec:

@@ -1,4 +1,4 @@
-from proactorx.ops.op cimport Op, Packet
+from proactorx.ops.op cimport Op, RawPacket
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.registry cimport Flushable, Registry
 
@@ -31,7 +31,7 @@ cdef class BaseTransport(Flushable):
 
     cdef int init(self, object loop, Registry registry) except -1
     cdef int begin(self, int kind, bint direct) except -1
-    cdef int arrived(self, Packet *packet) except -1
+    cdef int arrived(self, RawPacket *packet) except -1
     cdef bint unix_stream(self) noexcept
     cdef object reference(self)
     cdef int forsake(self, int fd) except -1

@@ -5,7 +5,7 @@ user, or a socket made for ``get_extra_info("socket")``); then that object, and 
 it.  The descriptor is closed when its last op has ended, never before.
 """
 
-from proactorx.ops.op cimport IN_FLIGHT, Op, PACKET_MORE, Packet
+from proactorx.ops.op cimport IN_FLIGHT, Op, PACKET_MORE, RawPacket
 from proactorx.sys.socket cimport px_close
 from proactorx.transports.registry cimport Flushable, Registry
 
@@ -36,7 +36,7 @@ cdef class ReadOp(Op):
         """The transport; None where it was paused, and has been collected."""
         return self.transport if self.weak is None else self.weak()
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         cdef BaseTransport transport = self.reader()
         if transport is None:
             return 0
@@ -156,7 +156,7 @@ cdef class BaseTransport(Flushable):
             raise
         return 0
 
-    cdef int arrived(self, Packet *packet) except -1:
+    cdef int arrived(self, RawPacket *packet) except -1:
         """A packet of the op that reads."""
         raise NotImplementedError("BaseTransport.arrived")
 

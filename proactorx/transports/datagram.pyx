@@ -18,7 +18,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
-from proactorx.ops.op cimport PACKET_READY, Packet, RECV_DGRAMS
+from proactorx.ops.op cimport PACKET_READY, RECV_DGRAMS, RawPacket
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
@@ -172,7 +172,7 @@ cdef class DatagramTransport(SendingTransport):
             return 0
         return self.begin(RECV_DGRAMS, False)
 
-    cdef int arrived(self, Packet *packet) except -1:
+    cdef int arrived(self, RawPacket *packet) except -1:
         if packet.flags & PACKET_READY:
             self.ready()
         elif packet.res < 0 and packet.res != -ECANCELED and not self.closing:

@@ -1,7 +1,7 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
 from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
-from proactorx.ops.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, Packet, client_of, set_state
+from proactorx.ops.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, RawPacket, client_of, set_state
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
@@ -88,7 +88,7 @@ cdef class Listener(Op):
     cdef bint stale(self) except -1:
         return not holds(self.sock, self.fd)
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         cdef int res = packet.res
         if res >= 0:
             if self.closed:

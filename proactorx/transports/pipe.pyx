@@ -13,7 +13,7 @@ The descriptor belongs to the file object that was given, and is closed through 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
-from proactorx.ops.op cimport Op, PACKET_READY, POLL, Packet, RECV_STREAM
+from proactorx.ops.op cimport Op, PACKET_READY, POLL, RECV_STREAM, RawPacket
 from proactorx.transports.base cimport BaseTransport, holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SendingTransport, iovec
@@ -144,7 +144,7 @@ cdef class ReadPipeTransport(BaseTransport):
             return 0
         return self.begin(RECV_STREAM, True)
 
-    cdef int arrived(self, Packet *packet) except -1:
+    cdef int arrived(self, RawPacket *packet) except -1:
         if packet.flags & PACKET_READY:
             self.ready()
         elif packet.res < 0 and packet.res != -ECANCELED:
@@ -226,7 +226,7 @@ cdef class PeerOp(Op):
     cdef object subject(self):
         return self.transport
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         cdef WritePipeTransport transport = self.transport
         self.transport = None
         transport.peer = None

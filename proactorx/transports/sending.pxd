@@ -1,5 +1,5 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from proactorx.ops.op cimport Op, Packet
+from proactorx.ops.op cimport Op, RawPacket
 from proactorx.transports.base cimport BaseTransport
 from proactorx.sys.socket cimport iovec
 

@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
-from proactorx.ops.op cimport Op, POLL, Packet
+from proactorx.ops.op cimport Op, POLL, RawPacket
 from proactorx.transports.base cimport BaseTransport, enter, holds
 from proactorx.sys.socket cimport POLLOUT, SHUT_WR, px_send, px_sendv, px_shutdown
 
@@ -40,7 +40,7 @@ cdef class WritableOp(Op):
     cdef object subject(self):
         return self.transport
 
-    cdef int on_packet(self, Packet *packet) except -1:
+    cdef int on_packet(self, RawPacket *packet) except -1:
         cdef SendingTransport transport = self.transport
         self.transport = None
         transport.writable = None

@@ -1,5 +1,5 @@
 from libc.stdint cimport uint8_t, uint32_t
-from proactorx.ops.op cimport Packet
+from proactorx.ops.op cimport RawPacket
 from proactorx.transports.registry cimport Flushable
 from proactorx.transports.sending cimport SendingTransport
 

@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
-from proactorx.ops.op cimport PACKET_READY, Packet, RECV_STREAM
+from proactorx.ops.op cimport PACKET_READY, RECV_STREAM, RawPacket
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
 from proactorx.transports.registry cimport Flushable, Registry
 from proactorx.transports.sending cimport SendingTransport
@@ -219,7 +219,7 @@ cdef class StreamTransport(SendingTransport):
             return 0
         return self.begin(RECV_STREAM, self.buffered_protocol)
 
-    cdef int arrived(self, Packet *packet) except -1:
+    cdef int arrived(self, RawPacket *packet) except -1:
         if packet.flags & PACKET_READY:
             self.ready(<uint32_t>packet.res)
         elif packet.res > 0:

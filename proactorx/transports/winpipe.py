@@ -107,7 +107,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     def _read(self) -> None:
         if self._reading is None and not self._closing and not self._paused:
             size = READ_SIZE if self.reads else WATCH_SIZE
-            self._reading = self._port.start(Overlapped(RECV, self._fd, size=size, owner=self._on_received))
+            self._reading = self._port.start(Overlapped(RECV, self._fd, size=size, on_done=self._on_received))
 
     def _on_received(self, op: Overlapped) -> None:
         self._context.run(self._received, op)
@@ -213,7 +213,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     def _write(self) -> None:
         data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
         self._queue.clear()
-        self._writing = self._port.start(Overlapped(SEND, self._fd, data=data, owner=self._on_written))
+        self._writing = self._port.start(Overlapped(SEND, self._fd, data=data, on_done=self._on_written))
 
     def _on_written(self, op: Overlapped) -> None:
         self._context.run(self._written, op)

@@ -184,7 +184,7 @@ loop = proactorx.new_event_loop(backend="io_uring")
 fd = os.open(sys.argv[1], os.O_RDWR)
 buffer = bytearray(4 * 4096)
 op = loop._port.start(Overlapped(WRITE, fd, data=buffer, position=0))
-op.owner = [loop, op].count  # in a cycle, as ordinary ops are
+op.on_done = [loop, op].count  # in a cycle, as ordinary ops are
 for _ in range(4):
     started = time.monotonic()
     loop.call_later(0.01, loop.stop)

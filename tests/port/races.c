@@ -20,23 +20,23 @@ static int wake(void *driver) {
 static unsigned next_random(unsigned *state) { return (*state = *state * 1103515245 + 12345) >> 16; }
 
 static void *post(void *arg) {
-    px_parcel parcel = {arg, arg, 1, 0};
+    px_packet packet = {arg, arg, 1, 0};
     int i;
     for (i = 0; i < PACKETS; i++)
-        if (px_post(port, parcel) == 0) __atomic_add_fetch(&posted, 1, __ATOMIC_RELAXED);
+        if (px_post(port, packet) == 0) __atomic_add_fetch(&posted, 1, __ATOMIC_RELAXED);
     return NULL;
 }
 
 /* Operations: the leader must wait in the driver meanwhile, and is woken from there. */
 static void *operate(void *arg) {
-    px_parcel parcel = {arg, arg, 2, 0};
+    px_packet packet = {arg, arg, 2, 0};
     struct timespec moment = {0, 20000};
     int i;
     for (i = 0; i < PACKETS / 4; i++) {
         if (px_begin(port, 1)) continue;
         px_begun(port, i % 2);
         nanosleep(&moment, NULL);
-        px_end(port, parcel, 1);
+        px_end(port, packet, 1);
         __atomic_add_fetch(&posted, 1, __ATOMIC_RELAXED);
     }
     return NULL;
@@ -63,7 +63,7 @@ static void lead(px_thread *me, int64_t deadline) {
     }
 }
 
-/* 1: `me->parcel` is a packet; 0: the time is over; -1: closed. */
+/* 1: `me->packet` is a packet; 0: the time is over; -1: closed. */
 static int get(px_thread *me, int64_t timeout) {
     int64_t deadline = px_now_ns() + timeout;
     int found = px_come(port, me);
@@ -86,7 +86,7 @@ static int get(px_thread *me, int64_t timeout) {
 static void *take(void *arg) {
     unsigned state = (unsigned)(uintptr_t)arg;
     px_thread *me = px_self();
-    px_parcel more[8];
+    px_packet more[8];
     struct timespec nap = {0, 12000000};
     int found;
     while ((found = get(me, 1 + next_random(&state) % 3000000)) >= 0) {
@@ -112,7 +112,7 @@ static void *take(void *arg) {
 
 int main(void) {
     pthread_t posters[POSTERS], operator, getters[GETTERS];
-    px_parcel parcel;
+    px_packet packet;
     px_numbers numbers;
     uintptr_t i;
     if (pipe(wake_pipe) || px_shared_setup() || !(port = px_shared_new(2))) return 2;
@@ -124,9 +124,9 @@ int main(void) {
     pthread_join(operator, NULL);
     px_port_close(port);
     px_await_driver(port);
-    while (px_take_left(port, &parcel)) left++;
+    while (px_take_left(port, &packet)) left++;
     for (i = 0; i < GETTERS; i++) pthread_join(getters[i], NULL);
-    while (px_take_left(port, &parcel)) left++;
+    while (px_take_left(port, &packet)) left++;
     numbers = px_numbers_of(port);
     printf("posted %ld, got %ld, left %ld\n", posted, got, left);
     if (posted != got + left || numbers.in_flight || port->associated || port->running || port->asleep) return 1;

@@ -72,7 +72,7 @@ def test_the_sanitizer_sees_a_race(tmp_path: Path) -> None:
     header = (SOURCES / "scheduler_posix.h").read_text()
     assert header.count(locked) == 1
     broken = header.replace(locked, "    while (n < room").replace(
-        "parcels[n++] = px_next(p);\n    pthread_mutex_unlock(&p->mutex);\n", "parcels[n++] = px_next(p);\n"
+        "packets[n++] = px_next(p);\n    pthread_mutex_unlock(&p->mutex);\n", "packets[n++] = px_next(p);\n"
     )
     (tmp_path / "shared_broken.h").write_text(broken)
     source = (HERE / "races.c").read_text().replace('"scheduler_posix.h"', '"shared_broken.h"')

@@ -44,14 +44,14 @@ from proactorx.sys.ring cimport *
 from proactorx.ops.checks cimport PX_CHECKS, px_check
 from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_PATH, px_kinds
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, Packet, RECV_STREAM, queue_count,
+    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, RECV_STREAM, RawPacket, queue_count,
     queue_postpone, set_state,
 )
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.event cimport px_waker_close, px_waker_forget
 from proactorx.sys.socket cimport (
-    POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDBAND, POLLRDHUP, PX_HOT_SIZE, px_has_position, px_recv,
+    POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDBAND, POLLRDHUP, PX_SCRATCH_SIZE, px_has_position, px_recv,
     px_recv_cut,
 )
 
@@ -197,7 +197,7 @@ cdef class UringDriver(EpollSet):
         and is submitted to the new one.
         """
         cdef Op op
-        cdef Packet *packet
+        cdef RawPacket *packet
         cdef uint32_t i
         cdef set ended = set()
         cdef px_ring old = self.ring
@@ -231,7 +231,7 @@ cdef class UringDriver(EpollSet):
                 Py_INCREF(op)
                 self.push(op, -ECANCELED, 0)
             elif op.state == IN_FLIGHT:
-                if not op.quiet:
+                if not op.suspended:
                     self.arm(op)
             else:
                 self.push(op, -ECANCELED, 0)
@@ -309,7 +309,7 @@ cdef class UringDriver(EpollSet):
         if moves_file(op) and op.position < 0 and px_has_position(op.fd):
             # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18).
             raise ValueError("a file that has positions is read and written at one")
-        op.quiet = op.pending_ready = False
+        op.suspended = op.pending_ready = False
         self.arm(op)
         self.track(op)
         if on_file(op) and px_ring_unsent(&self.ring) >= FILES_AT_ONCE:
@@ -468,7 +468,7 @@ cdef class UringDriver(EpollSet):
 
     # ------------------------------------------------------------------------------------- finishing a packet
 
-    cdef int perform(self, Op op, Packet *packet) except -1:
+    cdef int perform(self, Op op, RawPacket *packet) except -1:
         cdef uint32_t mask = <uint32_t>packet.res
         cdef ssize_t n
         cdef int cut = 0
@@ -490,9 +490,9 @@ cdef class UringDriver(EpollSet):
                 self.arm(op)
             return 1
         if op.unix_stream:
-            n = px_recv_cut(op.fd, self.hot, PX_HOT_SIZE, &cut)
+            n = px_recv_cut(op.fd, self.scratch, PX_SCRATCH_SIZE, &cut)
         else:
-            n = px_recv(op.fd, self.hot, PX_HOT_SIZE)
+            n = px_recv(op.fd, self.scratch, PX_SCRATCH_SIZE)
         if n <= 0 and n != -EAGAIN:
             packet.res = <int>n
             if op.armed:
@@ -503,7 +503,7 @@ cdef class UringDriver(EpollSet):
             else:
                 packet.flags = 0
             return 1
-        if n == PX_HOT_SIZE or (op.armed and n != -EAGAIN and (cut or mask & MORE_BEHIND)):
+        if n == PX_SCRATCH_SIZE or (op.armed and n != -EAGAIN and (cut or mask & MORE_BEHIND)):
             self.push(op, mask, PACKET_READY | PACKET_MORE)
         elif not op.armed:
             self.arm(op)
@@ -511,11 +511,11 @@ cdef class UringDriver(EpollSet):
         if n == -EAGAIN:
             return 0
         packet.res = <int>n
-        packet.data = self.hot
+        packet.data = self.scratch
         packet.flags = PACKET_MORE
         return 1
 
-    cdef int continues(self, Op op, Packet *packet) except -1:
+    cdef int continues(self, Op op, RawPacket *packet) except -1:
         cdef int res = packet.res
         if not op.ring.used:
             return 0
@@ -528,14 +528,14 @@ cdef class UringDriver(EpollSet):
         return 0
 
     cdef int _again(self, Op op) except -1:
-        if not op.quiet:
+        if not op.suspended:
             self.arm(op)
         return 2
 
     cdef int quiesce(self, Op op) except -1:
         if not op.ring.used:
             return EpollSet.quiesce(self, op)
-        op.quiet = True
+        op.suspended = True
         if op.ring.in_kernel:
             self._send_cancel(op)
         return 0
@@ -543,7 +543,7 @@ cdef class UringDriver(EpollSet):
     cdef int resume(self, Op op) except -1:
         if not op.ring.used:
             return EpollSet.resume(self, op)
-        op.quiet = False
+        op.suspended = False
         if op.state != IN_FLIGHT:
             op.pending_ready = False
             return 0

@@ -32,7 +32,7 @@ from proactorx.drivers.iocp.encode cimport OverlappedCalls, flight_of, has_cells
 from proactorx.drivers.readiness.driver cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
 from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, POLL, Packet, READ, SEND,
+    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, POLL, READ, RawPacket, SEND,
     TRANSMIT, WRITE, queue_count, set_state,
 )
 from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
@@ -156,7 +156,7 @@ cdef class IocpDriver(OverlappedCalls):
 
     cdef int start_packet(self, Op op) except -1:
         op.kernel.mode = BY_PACKET
-        op.quiet = op.pending_ready = False
+        op.suspended = op.pending_ready = False
         self.track(op)
         return self.begin(op)
 
@@ -187,21 +187,21 @@ cdef class IocpDriver(OverlappedCalls):
     cdef int quiesce(self, Op op) except -1:
         if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.quiesce(self, op)
-        op.quiet = True
+        op.suspended = True
         return 0
 
     cdef int resume(self, Op op) except -1:
         if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.resume(self, op)
-        op.quiet = op.pending_ready = False
+        op.suspended = op.pending_ready = False
         self.waiting.append(op)
         return 0
 
-    cdef int perform(self, Op op, Packet *packet) except -1:
+    cdef int perform(self, Op op, RawPacket *packet) except -1:
         cdef int told
         if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.perform(self, op, packet)
-        told = perform_call(op, &px_kinds[op.kind], packet, self.hot)
+        told = perform_call(op, &px_kinds[op.kind], packet, self.scratch)
         if not told or packet.flags & PACKET_MORE:
             self.waiting.append(op)
         return told
@@ -223,8 +223,8 @@ cdef class IocpDriver(OverlappedCalls):
             if op.state != IN_FLIGHT or op.armed:
                 continue
             if op.paused:
-                op.quiet = True  # resume() comes back here
-            elif not op.quiet:
+                op.suspended = True  # resume() comes back here
+            elif not op.suspended:
                 self.begin(op)
         return 0
 

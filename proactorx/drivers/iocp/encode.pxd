@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.readiness.driver cimport ReadinessDriver
-from proactorx.ops.op cimport Op, Packet
+from proactorx.ops.op cimport Op, RawPacket
 from proactorx.sys.iocp cimport HANDLE, OVERLAPPED, px_calls, px_overlapped
 
 cdef class OverlappedCalls(ReadinessDriver):

@@ -12,7 +12,8 @@ from proactorx.drivers.readiness.driver cimport ReadinessDriver
 from proactorx.ops.kinds cimport PX_ON_FILE, px_kinds
 from proactorx.ops.op cimport (
     ACCEPT, ACCEPT_ONE, CONNECT, FILE_STEP, IN_FLIGHT, KINDS, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE,
-    PACKET_READY, POLL, Packet, READ, RECV, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, WRITE,
+    PACKET_READY, POLL, READ, RECV, RECV_FROM, RECV_INTO, RECV_STREAM, RawPacket, SEND, SEND_TO, TRANSMIT,
+    WRITE,
 )
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, EWOULDBLOCK
 from proactorx.sys.iocp cimport *
@@ -251,7 +252,7 @@ cdef class OverlappedCalls(ReadinessDriver):
             self.lent -= 1
             self.buffers.append(<uintptr_t>buffer)
 
-    cdef void give_back(self, Packet *packet) noexcept:
+    cdef void give_back(self, RawPacket *packet) noexcept:
         self.put_buffer(packet.data)
 
     cdef bint skips(self, Op op) noexcept:

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.ops.kinds cimport px_kind
-from proactorx.ops.op cimport Op, Packet
+from proactorx.ops.op cimport Op, RawPacket
 from proactorx.sys.event cimport px_waker
 
 cdef enum:
@@ -17,7 +17,7 @@ cdef struct FdSlot:
 cdef class ReadinessDriver(Driver):
     cdef FdSlot *slots
     cdef int slot_count
-    cdef char *hot
+    cdef char *scratch
     cdef bint lazy       # a registration may outlast the receive that it was made for
 
     cdef FdSlot *slot_of(self, int fd) except NULL
@@ -31,7 +31,7 @@ cdef class ReadinessDriver(Driver):
     cdef int enqueue(self, Op op) except -1
     cdef int unlink(self, Op op, bint lazily=*) except -1
 
-cdef int perform_call(Op op, const px_kind *row, Packet *packet, char *hot) except -1
+cdef int perform_call(Op op, const px_kind *row, RawPacket *packet, char *scratch) except -1
 
 cdef class PythonReadinessDriver(ReadinessDriver):
     cdef px_waker waker      # one end of a socket pair

@@ -26,7 +26,7 @@ from proactorx.ops.op cimport (
     CANCELLING, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, RECV_STREAM, set_state,
 )
 from proactorx.sys.event cimport px_wake_socket, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
-from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLIN, POLLOUT, PX_HOT_SIZE, px_sleep_on
+from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLIN, POLLOUT, PX_SCRATCH_SIZE, px_sleep_on
 
 cdef inline bint waits_to_write(Op op) noexcept:
     if op.kind == POLL:
@@ -34,7 +34,7 @@ cdef inline bint waits_to_write(Op op) noexcept:
     return px_kinds[op.kind].direction == PX_OUT
 
 
-cdef int perform_call(Op op, const px_kind *row, Packet *packet, char *hot) except -1:
+cdef int perform_call(Op op, const px_kind *row, RawPacket *packet, char *scratch) except -1:
     """Make the system call of a ready op.  0: nothing came of it; 1: `packet` tells what."""
     cdef px_call call
     cdef ssize_t n
@@ -47,7 +47,7 @@ cdef int perform_call(Op op, const px_kind *row, Packet *packet, char *hot) exce
         return 1
     call.fd = op.fd
     call.events = <uint32_t>packet.res
-    call.scratch = hot
+    call.scratch = scratch
     call.data = packet.data
     if row.buffered:
         op.fill(&call)
@@ -71,12 +71,12 @@ cdef class ReadinessDriver(Driver):
 
     def __dealloc__(self):
         PyMem_Free(self.slots)
-        PyMem_Free(self.hot)
+        PyMem_Free(self.scratch)
 
     cdef int open(self) except -1:
-        if self.hot == NULL:
-            self.hot = <char *>PyMem_Malloc(PX_HOT_SIZE)
-            if self.hot == NULL:
+        if self.scratch == NULL:
+            self.scratch = <char *>PyMem_Malloc(PX_SCRATCH_SIZE)
+            if self.scratch == NULL:
                 raise MemoryError
         self.opened = True
         return 0
@@ -118,7 +118,7 @@ cdef class ReadinessDriver(Driver):
         cdef uint32_t mask = POLLOUT if slot.writers != NULL else 0, before = slot.registered
         cdef void *item = slot.readers
         while item != NULL:
-            if not (<Op>item).quiet:
+            if not (<Op>item).suspended:
                 mask |= (<Op>item).events & (POLLIN | POLLOUT) if (<Op>item).kind == POLL else POLLIN
             item = (<Op>item).line.next
         if mask != before:
@@ -219,7 +219,7 @@ cdef class ReadinessDriver(Driver):
             return self.push(op, -EBADF, PACKET_LATE)
         slot = self.slot_of(op.fd)
         first = (slot.writers if waits_to_write(op) else slot.readers) == NULL
-        op.cancel_sent = op.quiet = op.pending_ready = False
+        op.cancel_sent = op.suspended = op.pending_ready = False
         if row.start != NULL:
             call.fd = op.fd
             op.fill(&call)
@@ -248,12 +248,12 @@ cdef class ReadinessDriver(Driver):
         """The facility does not take this descriptor:
         what the op's own system call says of it is the better answer.
         """
-        cdef Packet packet
+        cdef RawPacket packet
         packet.res = 0
         packet.flags = 0
         packet.data = NULL
         if px_kinds[op.kind].serial and perform_call(op, &px_kinds[op.kind], &packet,
-                                                     self.hot) and packet.res < 0:
+                                                     self.scratch) and packet.res < 0:
             error = -packet.res
         self.track(op)
         return self.push(op, -error, PACKET_LATE)
@@ -294,12 +294,12 @@ cdef class ReadinessDriver(Driver):
                     self.push(op, mask, PACKET_READY | PACKET_MORE)
         return 0
 
-    cdef int perform(self, Op op, Packet *packet) except -1:
+    cdef int perform(self, Op op, RawPacket *packet) except -1:
         cdef const px_kind *row = &px_kinds[op.kind]
         cdef int told
         if not op.armed:
             return 0
-        told = perform_call(op, row, packet, self.hot)
+        told = perform_call(op, row, packet, self.scratch)
         if row.burst:
             # Others are likely to be in the backlog: a few are served in the same turn.  Not until EAGAIN:
             # others may share the listener, and its connections are one source among others.
@@ -314,13 +314,13 @@ cdef class ReadinessDriver(Driver):
         return 1
 
     cdef int quiesce(self, Op op) except -1:
-        op.quiet = True
+        op.suspended = True
         if op.armed:
             self.update(op.fd)
         return 0
 
     cdef int resume(self, Op op) except -1:
-        op.quiet = op.pending_ready = False
+        op.suspended = op.pending_ready = False
         if op.armed:
             self.update(op.fd)
         return 0

@@ -43,7 +43,7 @@ def _receive(kind: int, size: int) -> Callable[[Sockets, Any], Case]:
     def make(sockets: Sockets, owner: Any) -> Case:
         a, b = sockets.pair()
         buffer = bytearray(size) if kind == RECV_INTO else None
-        op = Overlapped(kind, a.fileno(), size=size, data=buffer, owner=owner)
+        op = Overlapped(kind, a.fileno(), size=size, data=buffer, on_done=owner)
 
         def right(result: Any) -> bool:
             return bool(result == b"hello" if buffer is None else result == 5 and buffer[:5] == b"hello")
@@ -62,7 +62,7 @@ def _receive_from(size: int, *, into: bool = False) -> Callable[[Sockets, Any], 
     def make(sockets: Sockets, owner: Any) -> Case:
         a, b = sockets.udp(), sockets.udp()
         buffer = bytearray(size) if into else None
-        op = Overlapped(RECV_FROM, a.fileno(), size=size, data=buffer, owner=owner)
+        op = Overlapped(RECV_FROM, a.fileno(), size=size, data=buffer, on_done=owner)
 
         def right(result: Any) -> bool:
             right = result == b"hello" if buffer is None else result == 5 and buffer[:5] == b"hello"
@@ -81,33 +81,33 @@ def _receive_from(size: int, *, into: bool = False) -> Callable[[Sockets, Any], 
 def _send_to(sockets: Sockets, owner: Any) -> Case:
     a, b = sockets.datagram_pair()
     before = fill(a)
-    op = Overlapped(SEND_TO, a.fileno(), data=b"x" * 1000, owner=owner)
+    op = Overlapped(SEND_TO, a.fileno(), data=b"x" * 1000, on_done=owner)
     return Case(op, lambda: drain(b), lambda result: result == 1000, lambda: len(drain(b)) == before)
 
 
 def _send(sockets: Sockets, owner: Any) -> Case:
     a, b = sockets.pair()
     before = fill(a)
-    op = Overlapped(SEND, a.fileno(), data=b"x" * 1000, owner=owner)
+    op = Overlapped(SEND, a.fileno(), data=b"x" * 1000, on_done=owner)
     return Case(op, lambda: drain(b), lambda result: result == 1000, lambda: len(drain(b)) == before)
 
 
 def _poll_in(sockets: Sockets, owner: Any) -> Case:
     a, b = sockets.pair()
-    op = Overlapped(POLL, a.fileno(), events=POLLIN, owner=owner)
+    op = Overlapped(POLL, a.fileno(), events=POLLIN, on_done=owner)
     return Case(op, lambda: b.send(b"x"), lambda mask: bool(mask & POLLIN), lambda: True)
 
 
 def _poll_out(sockets: Sockets, owner: Any) -> Case:
     a, b = sockets.pair()
     fill(a)
-    op = Overlapped(POLL, a.fileno(), events=POLLOUT, owner=owner)
+    op = Overlapped(POLL, a.fileno(), events=POLLOUT, on_done=owner)
     return Case(op, lambda: drain(b), lambda mask: bool(mask & POLLOUT), lambda: True)
 
 
 def _accept_one(sockets: Sockets, owner: Any) -> Case:
     listener = sockets.listener()
-    op = Overlapped(ACCEPT_ONE, listener.fileno(), owner=owner)
+    op = Overlapped(ACCEPT_ONE, listener.fileno(), on_done=owner)
 
     def right(fd: int) -> bool:
         sock = sockets.keep(socket.socket(fileno=fd))
@@ -130,7 +130,7 @@ def _connect(sockets: Sockets, owner: Any) -> Case:
         # The client tries again after a second, RFC 6298 section 2.
         sockets.keep(listener.accept()[0])
 
-    op = connect_op(sock, listener.getsockname(), owner=owner)
+    op = connect_op(sock, listener.getsockname(), on_done=owner)
     return Case(op, complete, lambda result: result == 0 and bool(sock.getpeername()), lambda: True)
 
 

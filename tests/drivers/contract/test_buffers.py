@@ -70,7 +70,7 @@ def test_it_is_locked_while_the_owner_is_called(port: LoopPort, sockets: Sockets
     buffer = bytearray(100)
     seen: list[bool] = []
     op, complete = make(sockets, buffer)
-    op.owner = lambda _op: seen.append(_locked(buffer))
+    op.on_done = lambda _op: seen.append(_locked(buffer))
     port.start(op)
     port.run(0)
     complete()
@@ -102,7 +102,7 @@ def test_an_owner_that_raises_does_not_keep_it(port: LoopPort, sockets: Sockets,
 
     buffer = bytearray(100)
     op, complete = make(sockets, buffer)
-    op.owner = fail
+    op.on_done = fail
     port.start(op)
     complete()
     failures: list[Any] = []
@@ -132,7 +132,7 @@ def test_nobody_needs_to_hold_the_op_or_its_buffer(port: LoopPort, sockets: Sock
     c, d = sockets.pair(send_buffer=4096)
     heard: list[int | None] = []
     port.start(
-        Overlapped(RECV_INTO, a.fileno(), data=bytearray(1000), owner=lambda op: heard.append(op.result()))
+        Overlapped(RECV_INTO, a.fileno(), data=bytearray(1000), on_done=lambda op: heard.append(op.result()))
     )
     port.start(Overlapped(SEND, c.fileno(), data=bytearray(b"y" * 200_000)))
     gc.collect()
@@ -157,7 +157,7 @@ def test_an_op_that_has_ended_is_freed(port: LoopPort, sockets: Sockets, case_na
     case = CASES[case_name](sockets, owner)
     if case_name == "connect":
         case = type(case)(
-            connect_op(sockets.new(), sockets.listener().getsockname(), owner=owner), *([id] * 3)
+            connect_op(sockets.new(), sockets.listener().getsockname(), on_done=owner), *([id] * 3)
         )
         case.complete = lambda: None
     ref = weakref.ref(case.op)
@@ -253,7 +253,7 @@ def test_a_buffer_of_something_else_than_bytes(
     assert perform(port, Overlapped(SEND, b.fileno(), data=array("I", [1, 2, 3, 4]))) == 16
     op = Overlapped(RECV_INTO, a.fileno(), data=target)
     seen: list[bytes] = []
-    op.owner = lambda op: seen.append(bytes(target))
+    op.on_done = lambda op: seen.append(bytes(target))
     assert perform(port, op) == 16
     assert list(target) == [1, 2, 3, 4]
     assert seen == [array("I", [1, 2, 3, 4]).tobytes()]
@@ -295,7 +295,7 @@ def test_an_op_that_nobody_has_ended_keeps_its_buffer_from_the_collector(driver_
     with left, right:
         left.setblocking(False)
         op = port.start(Overlapped(RECV_INTO, left.fileno(), data=buffer))
-        op.owner = [port, op].count
+        op.on_done = [port, op].count
         watched = weakref.ref(op)
         del op, port
         with warnings.catch_warnings():

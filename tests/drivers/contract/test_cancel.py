@@ -90,7 +90,7 @@ def test_bytes_that_come_with_the_cancel_are_given_or_kept(
     buffer = bytearray(size)
     owner = Owner()
     op = port.start(
-        Overlapped(kind, a.fileno(), size=size, data=buffer if kind == RECV_INTO else None, owner=owner)
+        Overlapped(kind, a.fileno(), size=size, data=buffer if kind == RECV_INTO else None, on_done=owner)
     )
     for _ in range(turns):
         port.run(0)
@@ -116,8 +116,8 @@ def test_an_owner_that_cancels_the_next_op_of_the_same_turn(
     c, d = sockets.pair()
     second = Owner()
     ops = [
-        Overlapped(RECV, a.fileno(), size=size, owner=lambda _op: port.stop(ops[1])),
-        Overlapped(RECV, c.fileno(), size=size, owner=second),
+        Overlapped(RECV, a.fileno(), size=size, on_done=lambda _op: port.stop(ops[1])),
+        Overlapped(RECV, c.fileno(), size=size, on_done=second),
     ]
     for op in ops:
         port.start(op)
@@ -136,7 +136,7 @@ def test_cancel_of_a_send_that_was_done_at_once(port: LoopPort, sockets: Sockets
     """Whatever the op says was sent has been sent, and it says so for ever."""
     a, b = sockets.pair()
     owner = Owner()
-    op = port.start(Overlapped(SEND, a.fileno(), data=data, owner=owner))
+    op = port.start(Overlapped(SEND, a.fileno(), data=data, on_done=owner))
     port.stop(op)
     done(port, op)
     said = (op.error, op.nbytes)
@@ -153,7 +153,7 @@ def test_cancel_of_a_connect_that_was_done_at_once(port: LoopPort, sockets: Sock
     listener.bind("")
     listener.listen()
     owner = Owner()
-    op = port.start(connect_op(sockets.new(socket.AF_UNIX), listener.getsockname(), owner=owner))
+    op = port.start(connect_op(sockets.new(socket.AF_UNIX), listener.getsockname(), on_done=owner))
     port.stop(op)
     done(port, op)
     said = op.error
@@ -191,7 +191,7 @@ def test_a_connection_that_comes_with_the_cancel_is_not_leaked(
     """It is given to the owner, closed where there is none, or still in the listener's queue."""
     listener = sockets.listener()
     owner = Owner() if wanted else None
-    op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), owner=owner))
+    op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), on_done=owner))
     for _ in range(turns):
         port.run(0)
     client = sockets.client(listener)
@@ -212,9 +212,9 @@ def test_a_connection_that_comes_with_the_cancel_is_not_leaked(
 
 def test_an_accept_whose_owner_left_closes_the_connection(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener()
-    op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), owner=Owner()))
+    op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), on_done=Owner()))
     port.run(0)
-    op.owner = None
+    op.on_done = None
     client = sockets.client(listener)
     done(port, op)
     assert error_of(op) == "ECANCELED"
@@ -228,7 +228,7 @@ def test_cancel_of_a_listening_accept(port: LoopPort, sockets: Sockets, clients:
     """
     listener = sockets.listener()
     owner = Owner()
-    op = port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
+    op = port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owner))
     port.run(0)
     names = {sockets.client(listener).getsockname() for _ in range(clients)}
     port.stop(op)
@@ -236,7 +236,7 @@ def test_cancel_of_a_listening_accept(port: LoopPort, sockets: Sockets, clients:
     assert owner.ended == [op]
     assert error_of(op) == "ECANCELED"
     then = Owner()
-    again = port.start(Overlapped(ACCEPT, listener.fileno(), owner=then))
+    again = port.start(Overlapped(ACCEPT, listener.fileno(), on_done=then))
     until(port, lambda: len(owner.accepted) + len(then.accepted) == clients)
     port.stop(again)
     done(port, again)

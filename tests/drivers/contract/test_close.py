@@ -32,7 +32,7 @@ def test_with_ops_of_every_kind_in_flight(
         cases.append(make(sockets, owners[-1]))
         port.start(cases[-1].op)
     listening = Owner()
-    accept = port.start(Overlapped(ACCEPT, sockets.listener().fileno(), owner=listening))
+    accept = port.start(Overlapped(ACCEPT, sockets.listener().fileno(), on_done=listening))
     watch = port.start(Watch(sockets.pair()[0].fileno(), POLLIN, lambda: None))
     for _ in range(turns):
         port.run(0)
@@ -57,9 +57,9 @@ def test_what_came_before_the_close_is_told(
     a, b = sockets.pair()
     listener = sockets.listener()
     owners = [Owner(), Owner(), Owner()]
-    receive = port.start(Overlapped(RECV, a.fileno(), size=10, owner=owners[0]))
-    accept = port.start(Overlapped(ACCEPT_ONE, sockets.listener().fileno(), owner=owners[1]))
-    port.start(Overlapped(ACCEPT, listener.fileno(), owner=owners[2]))
+    receive = port.start(Overlapped(RECV, a.fileno(), size=10, on_done=owners[0]))
+    accept = port.start(Overlapped(ACCEPT_ONE, sockets.listener().fileno(), on_done=owners[1]))
+    port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owners[2]))
     for _ in range(turns):
         port.run(0)
     b.send(b"hello")
@@ -86,12 +86,12 @@ def test_connections_that_nobody_wants_are_closed(new_port: Callable[[], LoopPor
     listeners = [sockets.listener() for _ in range(2)]
     before = descriptors()
     ops = [
-        port.start(Overlapped(kind, listeners[kind == ACCEPT].fileno(), owner=Owner()))
+        port.start(Overlapped(kind, listeners[kind == ACCEPT].fileno(), on_done=Owner()))
         for kind in (ACCEPT, ACCEPT_ONE)
     ]
     port.run(0)
     for op in ops:
-        op.owner = None
+        op.on_done = None
     clients = {sockets.client(listener).fileno() for listener in listeners}
     port.close()
     assert descriptors() <= before | clients
@@ -100,7 +100,7 @@ def test_connections_that_nobody_wants_are_closed(new_port: Callable[[], LoopPor
 def test_twice(new_port: Callable[[], LoopPort], sockets: Sockets) -> None:
     port = new_port()
     owner = Owner()
-    port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1, owner=owner))
+    port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1, on_done=owner))
     port.close()
     port.close()
     assert owner.times == 1
@@ -146,11 +146,11 @@ def test_an_owner_may_not_start_ops_during_the_close(
 
     def again(_op: Overlapped) -> None:
         try:
-            port.start(Overlapped(RECV, a.fileno(), size=1, owner=again))
+            port.start(Overlapped(RECV, a.fileno(), size=1, on_done=again))
         except RuntimeError as exc:
             refused.append(exc)
 
-    port.start(Overlapped(RECV, a.fileno(), size=1, owner=again))
+    port.start(Overlapped(RECV, a.fileno(), size=1, on_done=again))
     port.run(0)
     before = time.monotonic()
     port.close()
@@ -165,8 +165,8 @@ def test_from_a_callback(new_port: Callable[[], LoopPort], sockets: Sockets, siz
     a, b = sockets.pair()
     c, _d = sockets.pair()
     other = Owner()
-    port.start(Overlapped(RECV, c.fileno(), size=1, owner=other))
-    op = port.start(Overlapped(RECV, a.fileno(), size=size, owner=lambda _op: port.close()))
+    port.start(Overlapped(RECV, c.fileno(), size=1, on_done=other))
+    op = port.start(Overlapped(RECV, a.fileno(), size=size, on_done=lambda _op: port.close()))
     b.send(b"hello")
     until(port, lambda: port.driver.closed)
     assert op.result() == b"hello"
@@ -184,7 +184,7 @@ def test_an_owner_that_raises_during_the_close(
 
     owners = [Owner(fail if i == 1 else None) for i in range(4)]
     for owner in owners:
-        port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1, owner=owner))
+        port.start(Overlapped(RECV, sockets.pair()[0].fileno(), size=1, on_done=owner))
     port.run(0)
     port.close()
     assert [owner.times for owner in owners] == [1, 1, 1, 1]

@@ -209,7 +209,7 @@ def test_a_cancelled_receive_brings_its_datagram_or_leaves_it(
 ) -> None:
     a, b = sockets.udp(), sockets.udp()
     owner = Owner()
-    op, buffer = receive_op(b, 100, into, owner=owner)
+    op, buffer = receive_op(b, 100, into, on_done=owner)
     port.start(op)
     quiet(port)
     a.sendto(b"once", b.getsockname())

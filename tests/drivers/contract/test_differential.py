@@ -224,7 +224,7 @@ OPS: dict[str, Callable[[Any, Any], Overlapped]] = {
     "receive-large": lambda file, _: Overlapped(RECV, file.fileno(), size=1_000_000),
     "receive-into": lambda file, _: Overlapped(RECV_INTO, file.fileno(), data=bytearray(10)),
     "send": lambda file, _: Overlapped(SEND, file.fileno(), data=b"x"),
-    "accept": lambda file, _: Overlapped(ACCEPT_ONE, file.fileno(), owner=lambda _op: None),
+    "accept": lambda file, _: Overlapped(ACCEPT_ONE, file.fileno(), on_done=lambda _op: None),
     "connect": lambda file, address: (
         connect_op(file, address)
         if isinstance(file, socket.socket)
@@ -273,7 +273,7 @@ def test_a_listening_accept_fails_as_the_system_call_does(
     file, address = SITUATIONS[situation_name](sockets)
     plain = _plain("accept", file, address)
     with contextlib.closing(file):
-        op = port.start(Overlapped(ACCEPT, file.fileno(), owner=lambda _op: None))
+        op = port.start(Overlapped(ACCEPT, file.fileno(), on_done=lambda _op: None))
         done(port, op)
     assert (error_of(op), None) == plain
 
@@ -299,7 +299,7 @@ def test_no_descriptors_are_left_for_an_accept(port: LoopPort, sockets: Sockets)
         with contextlib.suppress(OSError):
             while True:
                 held.append(os.dup(0))
-        op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), owner=lambda _op: None))
+        op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), on_done=lambda _op: None))
         done(port, op)
         error = error_of(op)
     finally:
@@ -307,6 +307,6 @@ def test_no_descriptors_are_left_for_an_accept(port: LoopPort, sockets: Sockets)
         for fd in held:
             socket.close(fd)
     assert error == "EMFILE"
-    op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), owner=lambda _op: None))
+    op = port.start(Overlapped(ACCEPT_ONE, listener.fileno(), on_done=lambda _op: None))
     done(port, op)
     sockets.keep(socket.socket(fileno=op.result()))

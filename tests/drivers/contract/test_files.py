@@ -160,7 +160,7 @@ def test_a_full_device(native: LoopPort) -> None:
 def test_the_end_of_a_file_that_is_cut_meanwhile(native: LoopPort, fd: int) -> None:
     os.ftruncate(fd, 2 * STEP)
     owner = Owner()
-    op = native.start(Overlapped(READ, fd, size=2 * STEP, position=0, owner=owner))
+    op = native.start(Overlapped(READ, fd, size=2 * STEP, position=0, on_done=owner))
     os.ftruncate(fd, STEP)
     done(native, op)
     assert len(op.result()) in (STEP, 2 * STEP)
@@ -172,7 +172,7 @@ def test_cancel_ends_in_success_or_in_ecanceled(native: LoopPort, fd: int, kind:
     for _ in range(20):
         owner = Owner()
         data = bytes(3 * STEP) if kind == WRITE else None
-        op = native.start(Overlapped(kind, fd, size=3 * STEP, data=data, position=0, owner=owner))
+        op = native.start(Overlapped(kind, fd, size=3 * STEP, data=data, position=0, on_done=owner))
         native.stop(op)
         done(native, op)
         assert owner.times == 1
@@ -200,9 +200,9 @@ def test_ops_in_flight_end_before_another_thread_drives_the_port(native: LoopPor
     def begin() -> list[Overlapped]:
         native.attach_thread()
         ops = [
-            native.start(Overlapped(WRITE, fd, data=data, position=i * STEP, owner=owner)) for i in range(4)
+            native.start(Overlapped(WRITE, fd, data=data, position=i * STEP, on_done=owner)) for i in range(4)
         ]
-        ops += [native.start(Overlapped(FSYNC, fd, owner=owner))]
+        ops += [native.start(Overlapped(FSYNC, fd, on_done=owner))]
         native.run(0)
         native.detach_thread()
         return ops
@@ -221,6 +221,6 @@ def test_closing_the_port_ends_them(new_port: Callable[[], LoopPort], fd: int) -
         pytest.skip("the blocking body of these ops runs on IO threads")
     owner = Owner()
     for i in range(8):
-        port.start(Overlapped(WRITE, fd, data=bytes(1000), position=1000 * i, owner=owner))
+        port.start(Overlapped(WRITE, fd, data=bytes(1000), position=1000 * i, on_done=owner))
     port.close()
     assert owner.times == 8

@@ -52,7 +52,7 @@ PENDING = """
 listener = sockets.listener()
 target = bytearray(10)
 accepts = Owner()
-port.start(Overlapped(ACCEPT, listener.fileno(), owner=accepts))
+port.start(Overlapped(ACCEPT, listener.fileno(), on_done=accepts))
 small = port.start(Overlapped(RECV, a.fileno(), size=10))
 large = port.start(Overlapped(RECV_INTO, c.fileno(), data=target))
 poll = port.start(Overlapped(POLL, e.fileno(), events=POLLIN))

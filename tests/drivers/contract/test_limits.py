@@ -88,9 +88,9 @@ def test_two_thousand_ops_that_all_wait_and_are_cancelled(port: LoopPort, many: 
     for i, owner in enumerate(owners):
         fd = many[i % len(many)][0].fileno()
         op = (
-            Overlapped(RECV, fd, size=6, owner=owner)
+            Overlapped(RECV, fd, size=6, on_done=owner)
             if i % 2
-            else Overlapped(POLL, fd, events=POLLIN, owner=owner)
+            else Overlapped(POLL, fd, events=POLLIN, on_done=owner)
         )
         ops.append(port.start(op))
     port.run(0)
@@ -110,7 +110,7 @@ def test_two_thousand_ops_at_the_close(new_port: Callable[[], LoopPort], many: M
     port = new_port()
     owners = [Owner() for _ in range(ops_of(many))]
     for i, owner in enumerate(owners):
-        port.start(Overlapped(RECV, many[i % len(many)][0].fileno(), size=6, owner=owner))
+        port.start(Overlapped(RECV, many[i % len(many)][0].fileno(), size=6, on_done=owner))
     for i in range(0, ops_of(many), 3):
         many[i % len(many)][1].send(_message(i))
     port.close()
@@ -153,7 +153,7 @@ def test_watches_on_every_socket(port: LoopPort, many: Many) -> None:
 def test_three_hundred_connections_at_once(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener(512)
     owner = Owner()
-    port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
+    port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owner))
     for _ in range(100):
         sockets.client(listener)
     port.run(0)
@@ -199,7 +199,7 @@ def test_large_transfers_in_both_directions(port: LoopPort, sockets: Sockets, ki
             if len(got[i]) < len(data):
                 receive(i)
 
-        port.start(Overlapped(RECV, ends[i].fileno(), size=70_000 if i else 16384, owner=more))
+        port.start(Overlapped(RECV, ends[i].fileno(), size=70_000 if i else 16384, on_done=more))
 
     sends = [port.start(Overlapped(SEND, sock.fileno(), data=data)) for sock in ends]
     receive(0)
@@ -230,7 +230,9 @@ def test_ops_on_one_descriptor_are_served_in_the_order_of_their_start(
     a, b = sockets.pair()
     ended: list[int] = []
     receives = [
-        Overlapped(RECV, a.fileno(), size=1 if size == 100 else size, owner=lambda _op, i=i: ended.append(i))
+        Overlapped(
+            RECV, a.fileno(), size=1 if size == 100 else size, on_done=lambda _op, i=i: ended.append(i)
+        )
         for i in range(10)
     ]
     for op in receives:
@@ -249,7 +251,7 @@ def test_sends_on_one_descriptor_do_not_mix(port: LoopPort, sockets: Sockets) ->
     a, b = sockets.pair(send_buffer=4096)
     ended: list[int] = []
     sends = [
-        Overlapped(SEND, a.fileno(), data=b"%d" % i * 50_000, owner=lambda _op, i=i: ended.append(i))
+        Overlapped(SEND, a.fileno(), data=b"%d" % i * 50_000, on_done=lambda _op, i=i: ended.append(i))
         for i in range(4)
     ]
     for op in sends:

@@ -68,7 +68,7 @@ def _closed() -> int:
 def test_a_closed_descriptor_is_an_error_of_the_op(port: LoopPort, name: str) -> None:
     owner = Owner()
     op = KINDS[name](_closed())
-    op.owner = owner
+    op.on_done = owner
     port.start(op)
     done(port, op)
     quiet(port)
@@ -123,7 +123,7 @@ def test_a_watch_of_a_file_is_refused_at_the_start(port: LoopPort) -> None:
 def test_an_op_is_started_once(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     owner = Owner()
-    op = port.start(Overlapped(RECV, a.fileno(), size=10, owner=owner))
+    op = port.start(Overlapped(RECV, a.fileno(), size=10, on_done=owner))
     with pytest.raises(RuntimeError):
         port.start(op)
     port.run(0)
@@ -177,10 +177,10 @@ def test_ops_started_in_a_callback(port: LoopPort, sockets: Sockets) -> None:
         assert op.result() == b"%04d" % count
         count += 1
         if count < 1000:
-            port.start(Overlapped(RECV, a.fileno(), size=4, owner=received))
+            port.start(Overlapped(RECV, a.fileno(), size=4, on_done=received))
             port.start(Overlapped(SEND, b.fileno(), data=b"%04d" % count))
 
-    port.start(Overlapped(RECV, a.fileno(), size=4, owner=received))
+    port.start(Overlapped(RECV, a.fileno(), size=4, on_done=received))
     port.start(Overlapped(SEND, b.fileno(), data=b"0000"))
     until(port, lambda: count == 1000)
 
@@ -195,9 +195,9 @@ def test_a_chain_does_not_starve_the_turn(port: LoopPort, sockets: Sockets) -> N
         nonlocal count
         count += 1
         if count < 1000:
-            port.start(Overlapped(RECV, a.fileno(), size=1, owner=again))
+            port.start(Overlapped(RECV, a.fileno(), size=1, on_done=again))
 
-    port.start(Overlapped(RECV, a.fileno(), size=1, owner=again))
+    port.start(Overlapped(RECV, a.fileno(), size=1, on_done=again))
     turns = 0
     while count < 1000:
         port.run(1)
@@ -209,7 +209,7 @@ def test_ops_cancelled_in_a_callback(port: LoopPort, sockets: Sockets) -> None:
     pairs = [sockets.pair() for _ in range(20)]
     owners = [Owner() for _ in range(20)]
     ops = [
-        port.start(Overlapped(RECV, a.fileno(), size=10, owner=owner))
+        port.start(Overlapped(RECV, a.fileno(), size=10, on_done=owner))
         for (a, _b), owner in zip(pairs, owners, strict=True)
     ]
     owners[0].then = lambda _op: [port.stop(op) for op in ops]
@@ -232,7 +232,7 @@ def test_an_owner_that_raises(port: LoopPort, sockets: Sockets) -> None:
     ops = []
     for (a, b), owner in zip(pairs, owners, strict=True):
         b.send(b"data")
-        ops.append(port.start(Overlapped(RECV, a.fileno(), size=10, owner=owner)))
+        ops.append(port.start(Overlapped(RECV, a.fileno(), size=10, on_done=owner)))
     failures: list[dict[str, Any]] = []
     port.report = failures.append
     while not all(op.done for op in ops):
@@ -253,7 +253,7 @@ def test_a_failing_owner_of_accepts_loses_no_connection(port: LoopPort, sockets:
         if len(accepted) % 2:
             raise ZeroDivisionError
 
-    op = port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
+    op = port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owner))
     for _ in range(10):
         sockets.client(listener)
     failures: list[dict[str, Any]] = []
@@ -287,7 +287,7 @@ def test_a_turn_within_a_callback(port: LoopPort, sockets: Sockets) -> None:
     a, b = sockets.pair()
     c, d = sockets.pair()
     inner = port.start(Overlapped(RECV, c.fileno(), size=10))
-    outer = port.start(Overlapped(RECV, a.fileno(), size=10, owner=lambda _op: done(port, inner)))
+    outer = port.start(Overlapped(RECV, a.fileno(), size=10, on_done=lambda _op: done(port, inner)))
     b.send(b"outer")
     d.send(b"inner")
     done(port, outer)
@@ -331,7 +331,7 @@ def test_a_peer_that_resets_before_it_is_accepted(port: LoopPort, sockets: Socke
     """The listener lives on."""
     listener = sockets.listener()
     owner = Owner()
-    port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
+    port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owner))
     for _ in range(5):
         reset(sockets.client(listener))
     good = sockets.client(listener)

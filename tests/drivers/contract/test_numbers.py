@@ -68,9 +68,9 @@ def test_a_descriptor_closed_under_a_waiting_op(port: LoopPort, sockets: Sockets
     fill(a)
     owners = [Owner() for _ in range(3)]
     ops = [
-        port.start(Overlapped(RECV, a.fileno(), size=10, owner=owners[0])),
-        port.start(Overlapped(SEND, a.fileno(), data=b"x", owner=owners[1])),
-        port.start(Overlapped(POLL, a.fileno(), events=POLLIN, owner=owners[2])),
+        port.start(Overlapped(RECV, a.fileno(), size=10, on_done=owners[0])),
+        port.start(Overlapped(SEND, a.fileno(), data=b"x", on_done=owners[1])),
+        port.start(Overlapped(POLL, a.fileno(), events=POLLIN, on_done=owners[2])),
     ]
     watch = port.start(Watch(a.fileno(), POLLOUT, lambda: None))
     for _ in range(turns):

@@ -55,7 +55,7 @@ def test_what_is_there_before_it_starts_is_found(port: LoopPort, sockets: Socket
     case = CASES[case_name](sockets, None)
     if case_name == "accept":
         owner = Owner()
-        case.op.owner = owner  # a descriptor is for somebody, or closed
+        case.op.on_done = owner  # a descriptor is for somebody, or closed
     case.complete()
     assert case.right(perform(port, case.op))
 
@@ -101,7 +101,7 @@ def test_the_owner_can_have_the_bytes_of_receive_into(port: LoopPort, sockets: S
     seen: list[bytes] = []
     buffer = bytearray(8)
     op = Overlapped(
-        RECV_INTO, a.fileno(), data=buffer, owner=lambda op: seen.append(bytes(buffer[: op.nbytes]))
+        RECV_INTO, a.fileno(), data=buffer, on_done=lambda op: seen.append(bytes(buffer[: op.nbytes]))
     )
     perform(port, op)
     assert seen == [b"abc"]
@@ -183,7 +183,7 @@ def test_send_takes_any_buffer(port: LoopPort, sockets: Sockets, data: bytes) ->
 def test_accept_goes_on_until_it_is_cancelled(port: LoopPort, sockets: Sockets) -> None:
     listener = sockets.listener()
     owner = Owner()
-    op = port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
+    op = port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owner))
     peers = set()
     for count in (1, 20):
         clients = [sockets.client(listener) for _ in range(count)]
@@ -206,7 +206,7 @@ def test_accept_finds_those_who_came_before_it(port: LoopPort, sockets: Sockets)
     for _ in range(5):
         sockets.client(listener)
     owner = Owner()
-    port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
+    port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owner))
     until(port, lambda: len(owner.accepted) == 5)
     owner.close_accepted()
 
@@ -216,7 +216,7 @@ def test_an_accepted_descriptor_is_closed_on_exec_and_does_not_block(
 ) -> None:
     listener = sockets.listener()
     sockets.client(listener)
-    fd = perform(port, Overlapped(ACCEPT_ONE, listener.fileno(), owner=Owner()))
+    fd = perform(port, Overlapped(ACCEPT_ONE, listener.fileno(), on_done=Owner()))
     sockets.keep(socket.socket(fileno=fd))
     assert not os.get_inheritable(fd)
     assert not os.get_blocking(fd)

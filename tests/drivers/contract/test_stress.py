@@ -310,18 +310,18 @@ class Talk:
         if self.send is None and self.rng.random() < 0.7:
             size = self.rng.choice((1, 64, 1000, 50_000, 400_000))
             data = content(self.start + self.sent, size)
-            self.send = Overlapped(SEND, self.writer.fileno(), data=data, owner=self.sending_ended)
+            self.send = Overlapped(SEND, self.writer.fileno(), data=data, on_done=self.sending_ended)
             self.port.start(self.send)
         if self.receive is None:
             size = self.rng.choice((1, 60, 64, 65, 5000, 16384, 100_000))
             fd = self.reader.fileno()
             if self.rng.random() < 0.3:
                 self.target = bytearray(size)
-                self.receive = Overlapped(RECV_INTO, fd, data=self.target, owner=self.receiving_into_ended)
+                self.receive = Overlapped(RECV_INTO, fd, data=self.target, on_done=self.receiving_into_ended)
             elif self.rng.random() < 0.1:
-                self.receive = Overlapped(POLL, fd, events=POLLIN, owner=self.receiving_ended)
+                self.receive = Overlapped(POLL, fd, events=POLLIN, on_done=self.receiving_ended)
             else:
-                self.receive = Overlapped(RECV, fd, size=size, owner=self.receiving_ended)
+                self.receive = Overlapped(RECV, fd, size=size, on_done=self.receiving_ended)
             self.port.start(self.receive)
 
     def sending_ended(self, op: Overlapped) -> None:
@@ -436,7 +436,7 @@ def test_connections(new_port: Callable[[], LoopPort], sockets: Sockets, rng: ra
             else:
                 clients[client.getsockname()] = client
         elif what < 0.7 and len(waiting) < 20:
-            op = Overlapped(ACCEPT_ONE, listener.fileno(), owner=owner)
+            op = Overlapped(ACCEPT_ONE, listener.fileno(), on_done=owner)
             waiting.append(op)
             port.start(op)
         elif what < 0.8 and waiting:
@@ -445,7 +445,7 @@ def test_connections(new_port: Callable[[], LoopPort], sockets: Sockets, rng: ra
             port.run(0)
             recognise()
     while clients:
-        op = Overlapped(ACCEPT_ONE, listener.fileno(), owner=owner)
+        op = Overlapped(ACCEPT_ONE, listener.fileno(), on_done=owner)
         waiting.append(op)
         done(port, port.start(op))
         recognise()

@@ -165,7 +165,7 @@ def test_accepts_go_on(port: LoopPort, sockets: Sockets, elsewhere: Elsewhere) -
     owner = Owner()
 
     def first() -> None:
-        port.start(Overlapped(ACCEPT, listener.fileno(), owner=owner))
+        port.start(Overlapped(ACCEPT, listener.fileno(), on_done=owner))
         for _ in range(3):
             sockets.client(listener)
         port.run(0)
@@ -219,7 +219,7 @@ def test_packets_that_were_not_dispatched_come_in_the_next_thread(
     def first() -> None:
         for i, (a, b) in enumerate(pairs):
             b.send(b"message %d" % i)
-            ops.append(port.start(Overlapped(RECV, a.fileno(), size=size, owner=None if i else fail)))
+            ops.append(port.start(Overlapped(RECV, a.fileno(), size=size, on_done=None if i else fail)))
         with pytest.raises(KeyboardInterrupt):
             while True:
                 port.run(1)
@@ -261,9 +261,9 @@ def test_a_transfer_that_moves_all_the_time(
         state["turn"] += 1
         how = state["turn"] % 3
         if how == 0:
-            op = Overlapped(RECV_INTO, b.fileno(), data=target, owner=more)
+            op = Overlapped(RECV_INTO, b.fileno(), data=target, on_done=more)
         else:
-            op = Overlapped(RECV, b.fileno(), size=5000 if how == 1 else 50_000, owner=more)
+            op = Overlapped(RECV, b.fileno(), size=5000 if how == 1 else 50_000, on_done=more)
         port.start(op)
 
     send = Overlapped(SEND, a.fileno(), data=data)
