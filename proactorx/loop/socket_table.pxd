@@ -1,3 +1,4 @@
+from libc.stdint cimport uint64_t
 from proactorx.loop.core cimport LoopCore
 from proactorx.ops.op cimport Overlapped
 from proactorx.port.loop_port cimport LoopPort
@@ -16,6 +17,11 @@ cdef class SocketOp(Overlapped):
 cdef class Accepted:
     cdef list waiting        # (descriptor, address or None)
 
+cdef struct Seen:
+    void *reference          # a weak reference to the socket that last had an op on this number; or NULL
+    bint stream
+    uint64_t drained         # the turn in which a receive brought less than it had room for
+
 cdef class SocketTable:
     cdef LoopCore loop
     cdef LoopPort port
@@ -25,10 +31,16 @@ cdef class SocketTable:
     cdef dict sending        # the same of `sock_sendall`
     cdef object received     # socket: what a cancelled receive has brought, (bytes, struct sockaddr)
     cdef object accepted     # socket: Accepted
+    cdef Seen *seen          # by descriptor
+    cdef int seen_count
     cdef char *scratch       # where `receive_now` receives; NULL: not yet needed
     cdef int check(self, sock) except -2
     cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=*, unsigned int events=*,
                         address=*)
+    cdef bint is_seen(self, int fd, sock) except -1
+    cdef int see(self, int fd, sock) except -1
+    cdef int received_less(self, SocketOp op, Py_ssize_t count) except -1
+    cdef bint drained(self, int fd, sock) except -1
     cdef int drop_stale(self, dict ops, int fd) except -1
     cdef dict line_of(self, int kind)
     cdef int ended(self, SocketOp op) except -1

@@ -11,7 +11,11 @@ and two tasks that receive in a loop take turns.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdlib cimport free, malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.weakref cimport PyWeakref_NewRef
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.ops.op cimport (
     ACCEPT_ONE, DONE, PACKET_MORE, POLL, RECV, RECV_FROM, RECV_INTO, RawPacket, SEND, SEND_TO, client_of,
@@ -32,6 +36,7 @@ cdef enum:
     NEW_BYTES = 262144
 
 cdef object Socket = socket.socket
+cdef object kind_of = socket.SocketType.type  # without the enumeration that ``socket.socket.type`` makes
 cdef object SSLSocket = ssl.SSLSocket
 cdef int STREAM = socket.SOCK_STREAM
 
@@ -54,6 +59,8 @@ cdef class SocketOp(Overlapped):
             self.error = -res
         elif kind == RECV or (kind == RECV_FROM and self.memory == NULL):
             self.value = PyBytes_FromStringAndSize(packet.data, res)
+            if kind == RECV:
+                self.table.received_less(self, res)
         elif kind == SEND and self.offset < self.size:
             self.error = ECANCELED  # half-way
         elif kind == ACCEPT_ONE or kind == RECV_FROM or kind == SEND_TO:
@@ -61,6 +68,7 @@ cdef class SocketOp(Overlapped):
             self.client = client_of(packet) if kind == ACCEPT_ONE else None
         elif kind == RECV_INTO:
             self.value = self.offset
+            self.table.received_less(self, self.offset)
         if self.future.done() or self.table.loop._closed:
             self.unwanted()  # (a future of a closed loop is never awaited again)
             self.table.ended(self)
@@ -122,7 +130,63 @@ cdef class SocketTable:
         self.accepted = weakref.WeakKeyDictionary()
 
     def __dealloc__(self):
+        cdef int fd
         free(self.scratch)
+        for fd in range(self.seen_count):
+            Py_XDECREF(<PyObject *>self.seen[fd].reference)
+        free(self.seen)
+
+    # Most ops on a socket follow others on it.  Where a number still belongs to the same socket object, it is
+    # the same file: it need not be said again to the facility that watches it, and no op waits on it that was
+    # for another one.  (A program may give the number to another file behind its socket object's back, by
+    # dup2(2): docs/pages/limits.md.)
+
+    cdef bint is_seen(self, int fd, sock) except -1:
+        """Whether `sock` is the one that had the last op on `fd`."""
+        if fd >= self.seen_count or self.seen[fd].reference == NULL or type(sock) is not Socket:
+            return False
+        # A living object has one weak reference without a callback, weakref.ref(): so these two are the same
+        # when their objects are, and a new object at the address of an old one has another.
+        reference = PyWeakref_NewRef(sock, None)
+        return <void *>reference == self.seen[fd].reference
+
+    cdef int see(self, int fd, sock) except -1:
+        """`sock` has an op on `fd` now."""
+        cdef int count
+        cdef Seen *seen
+        cdef object reference
+        if fd >= self.seen_count:
+            count = max(64, 2 * fd)
+            seen = <Seen *>realloc(self.seen, count * sizeof(Seen))
+            if seen == NULL:
+                raise MemoryError
+            memset(&seen[self.seen_count], 0, (count - self.seen_count) * sizeof(Seen))
+            self.seen = seen
+            self.seen_count = count
+        Py_XDECREF(<PyObject *>self.seen[fd].reference)
+        self.seen[fd].reference = NULL
+        self.seen[fd].drained = 0
+        if type(sock) is Socket:  # not a wrapper, which may change what is behind it
+            reference = PyWeakref_NewRef(sock, None)
+            Py_INCREF(reference)
+            self.seen[fd].reference = <void *>reference
+            self.seen[fd].stream = kind_of.__get__(sock) == STREAM
+        return 0
+
+    cdef int received_less(self, SocketOp op, Py_ssize_t count) except -1:
+        """A receive has brought `count` bytes.  Of a stream: fewer than asked for, so that was all."""
+        if 0 < count < op.size and op.fd < self.seen_count:
+            if self.seen[op.fd].stream and self.is_seen(op.fd, op.sock):
+                self.seen[op.fd].drained = self.port.turns
+        return 0
+
+    cdef bint drained(self, int fd, sock) except -1:
+        """Whether a receive on `sock` has just, in this turn, taken all there was.
+
+        Then the next one need not ask first: what has come since is found in the next turn.
+        """
+        return (fd < self.seen_count and self.seen[fd].drained == self.port.turns
+                and self.is_seen(fd, sock))
 
     cdef int check(self, sock) except -2:
         cdef int fd
@@ -160,9 +224,13 @@ cdef class SocketTable:
         """Submit an op; await its ``future``."""
         cdef SocketOp op = <SocketOp>SocketOp.__new__(SocketOp), before
         cdef dict ops = self.line_of(kind)
-        self.drop_stale(self.receiving, fd)
-        self.drop_stale(self.sending, fd)
-        self.drop_stale(self.accepting, fd)
+        if self.is_seen(fd, sock):
+            op.same_file = True
+        else:
+            self.drop_stale(self.receiving, fd)
+            self.drop_stale(self.sending, fd)
+            self.drop_stale(self.accepting, fd)
+            self.see(fd, sock)
         op.kind = <unsigned char>kind
         op.fd = fd
         op.table = self

@@ -19,6 +19,7 @@ from proactorx.port import sockaddr
 # a receive on a blocking socket need not wait (MSG_DONTWAIT, recv(2))
 cdef bint MAY_ASK = sys.platform != "win32"
 cdef object Socket = socket.socket
+cdef object NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -60,7 +61,7 @@ class Sockets:
             await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
             return table.left_over(sock, size)[0]
-        if MAY_ASK or sock.gettimeout() == 0:
+        if not table.drained(fd, sock) and (MAY_ASK or sock.gettimeout() == 0):
             result = table.receive_now(fd, size)
             if result is not None:
                 return result
@@ -91,7 +92,7 @@ class Sockets:
             await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
             return table.left_over_into(sock, buf)
-        if MAY_ASK or sock.gettimeout() == 0:
+        if not table.drained(fd, sock) and (MAY_ASK or sock.gettimeout() == 0):
             count = table.receive_into_now(fd, buf)
             if count >= 0:
                 return count
@@ -203,8 +204,11 @@ class Sockets:
             kept = accepted, op.client
             table.ended(op)
         accepted, client = kept
-        conn = Socket(fileno=accepted)
-        conn.setblocking(False)
+        if NON_BLOCKING:
+            conn = Socket(sock.family, sock.type | NON_BLOCKING, sock.proto, accepted)  # no call to say so
+        else:
+            conn = Socket(fileno=accepted)
+            conn.setblocking(False)
         address = None if client is None else sockaddr.parse(client)
         if address is None:
             # The driver does not know it, or only the socket module can tell what it says.

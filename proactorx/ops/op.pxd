@@ -78,6 +78,7 @@ cdef class Op:
     cdef bint again          # direct: the owner left bytes behind
     cdef bint owned          # RECV_STREAM: the loop alone has the socket, so the driver may keep its file
     cdef bint unix_stream    # RECV_STREAM: a Unix socket, on which a receive may stop short
+    cdef bint same_file      # that the last op on `fd` was for, its owner knows
     # Between the driver and the port.
     cdef bint armed          # the driver waits for the kernel's last word on this op
     cdef bint cancel_sent

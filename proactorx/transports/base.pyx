@@ -9,8 +9,12 @@ from proactorx.ops.op cimport IN_FLIGHT, Op, PACKET_MORE, RawPacket
 from proactorx.sys.socket cimport px_close
 from proactorx.transports.registry cimport Flushable, Registry
 
+import socket
 import warnings
 import weakref
+
+cdef object Socket = socket.socket
+cdef object number_of = socket.SocketType.fileno  # unbound: without a look for the method
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -285,7 +289,7 @@ cdef bint holds(object sock, int fd) except -1:
     and has nothing then.
     """
     try:
-        return sock.fileno() == fd
+        return (number_of(sock) if type(sock) is Socket else sock.fileno()) == fd
     except Exception:
         return False
 

@@ -360,3 +360,59 @@ async def test_debug_mode_insists_on_non_blocking_sockets(pair: Pair) -> None:
         await running().sock_recv(ours, 10)
     with pytest.raises(ValueError, match="must be non-blocking"):
         await running().sock_sendall(ours, b"x")
+
+
+async def test_short_receives_lose_nothing_that_comes_meanwhile(pair: Pair) -> None:
+    # After a receive that brought less than asked for, the next one in the same turn does not look first.
+    ours, peer = pair
+    got = b""
+    for n in range(50):
+        task = asyncio.create_task(running().sock_recv(ours, 100))
+        await turns()
+        peer.sendall(b"%d," % n)
+        got += await asyncio.wait_for(task, LIMIT)
+        peer.sendall(b"then,")
+        got += await asyncio.wait_for(running().sock_recv(ours, 100), LIMIT)
+    assert got == b"".join(b"%d,then," % n for n in range(50))
+
+
+async def test_the_end_behind_a_short_receive(pair: Pair) -> None:
+    ours, peer = pair
+    task = asyncio.create_task(running().sock_recv(ours, 100))
+    await turns()
+    peer.sendall(b"bye")
+    peer.shutdown(socket.SHUT_WR)
+    assert await asyncio.wait_for(task, LIMIT) == b"bye"
+    assert await asyncio.wait_for(running().sock_recv(ours, 100), LIMIT) == b""
+
+
+async def test_a_datagram_is_short_and_the_next_one_is_there() -> None:
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, peer:
+        ours.setblocking(False)
+        task = asyncio.create_task(running().sock_recv(ours, 100))
+        await turns()
+        for datagram in (b"one", b"two", b"three"):
+            peer.send(datagram)
+        assert await asyncio.wait_for(task, LIMIT) == b"one"
+        async with asyncio.timeout(0):
+            assert await running().sock_recv(ours, 100) == b"two"
+            assert await running().sock_recv(ours, 100) == b"three"
+
+
+async def test_a_socket_that_takes_the_place_of_a_closed_one() -> None:
+    # The same number, and often the same address of the object: it must be watched anew.
+    number = None
+    for n in range(100):
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        number = number or ours.fileno()
+        assert ours.fileno() == number
+        for _ in range(2):
+            task = asyncio.create_task(running().sock_recv(ours, 100))
+            await turns()
+            peer.send(b"%d" % n)
+            assert await asyncio.wait_for(task, LIMIT) == b"%d" % n
+        ours.close()
+        peer.close()
+        del ours, peer

@@ -173,7 +173,7 @@ cdef class ReadinessDriver(Driver):
         before = slot.registered
         try:
             self.match(op.fd)
-            if before and self.slots[op.fd].registered == before:
+            if before and self.slots[op.fd].registered == before and not op.same_file:
                 # Others wait already.  If they do so on a file that was closed, and this is another one with
                 # its number, the facility has forgotten it: say it again.
                 self.set_interest(op.fd, before, before)
