@@ -47,9 +47,9 @@ run_bodies_on(default_pool)
 _T = TypeVar("_T")
 
 
-def new_event_loop(backend: str | None = None, *, spin: float = 0) -> EventLoop:
+def new_event_loop(backend: str | None = None, *, spin: float = 0, restrict: bool = False) -> EventLoop:
     """Create an event loop. See ``EventLoop`` for the arguments and errors."""
-    return EventLoop(backend, spin=spin)
+    return EventLoop(backend, spin=spin, restrict=restrict)
 
 
 def run(

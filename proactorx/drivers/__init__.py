@@ -55,7 +55,7 @@ def probe_all() -> list[Probe]:
     return [probe(name) for name in _DRIVERS]
 
 
-def _make(name: str, shared: bool) -> Driver:
+def _make(name: str, shared: bool, restrict: bool) -> Driver:
     if name == "select":
         driver: Driver = import_module("proactorx.drivers.select.driver").SelectDriver()
     elif name == "epoll":
@@ -64,13 +64,20 @@ def _make(name: str, shared: bool) -> Driver:
         driver = import_module("proactorx.drivers.iocp.driver").IocpDriver()
     else:
         make = import_module("proactorx.drivers.io_uring.probe").make_driver
-        driver = make(probe("io_uring"), shared=shared)
+        driver = make(probe("io_uring"), shared=shared, restricted=restrict)
     return driver
 
 
-def _info(name: str, reason: str, rejected: dict[str, str]) -> BackendInfo:
+def _restriction(name: str) -> str:
+    if name == "io_uring":
+        return "the ring refuses what the loop does not use"
+    return f"nothing to restrict: {name} makes system calls, which seccomp sees"
+
+
+def _info(name: str, reason: str, rejected: dict[str, str], restrict: bool) -> BackendInfo:
     found = probe(name)
-    return BackendInfo(name, reason, found.tier, found.kernel, found.features, rejected)
+    restriction = _restriction(name) if restrict else ""
+    return BackendInfo(name, reason, found.tier, found.kernel, found.features, rejected, restriction)
 
 
 class Choice:
@@ -82,6 +89,7 @@ class Choice:
     Args:
         backend: one of ``WORDS``; None: what ``$PROACTORX_BACKEND`` says, else ``auto``.
         shared: the driver is for a port that many threads wait on.
+        restrict: a ring refuses what the driver does not use.
 
     Raises:
         ValueError: an unknown word.
@@ -91,7 +99,7 @@ class Choice:
     driver: Driver
     info: BackendInfo
 
-    def __init__(self, backend: str | None = None, *, shared: bool = False) -> None:
+    def __init__(self, backend: str | None = None, *, shared: bool = False, restrict: bool = False) -> None:
         word, source = backend, "the backend argument"
         if word is None:
             word, source = os.environ.get("PROACTORX_BACKEND") or "auto", "$PROACTORX_BACKEND"
@@ -100,13 +108,14 @@ class Choice:
         self._named = word != "auto"
         self._source = source
         self._shared = shared
+        self._restrict = restrict
         self._rejected: dict[str, str] = {}
         if self._named:
             found = probe(word)
             if not found.available:
                 raise BackendError(f"backend {word} (named by {source}) cannot run here: {found.reason}")
-            self.driver = _make(word, self._shared)
-            self.info = _info(word, f"named by {source}", {})
+            self.driver = _make(word, shared, restrict)
+            self.info = _info(word, f"named by {source}", {}, restrict)
         else:
             self._take_best()
 
@@ -118,8 +127,8 @@ class Choice:
             if not found.available or not found.suitable:
                 self._rejected[name] = found.reason
                 continue
-            self.driver = _make(name, self._shared)
-            self.info = _info(name, self._why(name), dict(self._rejected))
+            self.driver = _make(name, self._shared, self._restrict)
+            self.info = _info(name, self._why(name), dict(self._rejected), self._restrict)
             _say_once(self.info)
             return
         raise BackendError("no driver can run here: " + self._why(""))

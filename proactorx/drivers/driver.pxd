@@ -42,6 +42,7 @@ cdef class Driver:
     cdef int resume(self, Op op) except -1
     cdef int forget(self, int fd) except -1
     cdef int new_file(self, int fd) except -1
+    cdef int credentials_changed(self) except -1
     cdef bint adopt_file(self, int fd) except -1
 
     # Shared.

@@ -121,6 +121,10 @@ cdef class Driver:
         """End ops that still wait on the number of `fd`, a file that was opened a moment ago, with EBADF."""
         return 0
 
+    cdef int credentials_changed(self) except -1:
+        """Have what is in flight act with the credentials that this thread has now."""
+        return 0
+
     cdef bint adopt_file(self, int fd) except -1:
         """Say whether reads and writes of this file may be submitted; asked once, before the first."""
         return True

@@ -43,3 +43,5 @@ class BackendInfo:
     features: tuple[str, ...] = ()
     #: The drivers that ``auto`` preferred but could not take, and why.
     rejected: dict[str, str] = field(default_factory=dict)
+    #: What ``restrict=True`` does with this driver, in words; "" where it was not asked for.
+    restriction: str = ""

@@ -73,6 +73,9 @@ class EventLoop(
         spin: seconds, 0 to 1, that the loop may poll for I/O before it sleeps.  It stops doing so while that
             finds nothing.  Spinning lowers latency where a core is free for the loop, and costs CPU time.
             0: never.
+        restrict: on io_uring, make a ring that refuses every operation and registration that the loop does
+            not use, so that code which gets hold of the ring can do no more than the loop does. Other
+            backends have nothing to restrict; ``backend_info().restriction`` says so.
 
     Raises:
         ValueError: `backend` is an unknown word, or `spin` is not between 0 and 1.
@@ -86,10 +89,10 @@ class EventLoop(
     _asyncgen_firstiter_hook: Callable[[AsyncGenerator[Any, Any]], None]
     _asyncgen_finalizer_hook: Callable[[AsyncGenerator[Any, Any]], None]
 
-    def __init__(self, backend: str | None = None, *, spin: float = 0) -> None:
+    def __init__(self, backend: str | None = None, *, spin: float = 0, restrict: bool = False) -> None:
         if not 0 <= spin <= 1:
             raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
-        choice = drivers.Choice(backend)
+        choice = drivers.Choice(backend, restrict=restrict)
         self._set_port(LoopPort(choice.driver, self._fall_back))
         self._port.report = self.call_exception_handler
         self._choice = choice
@@ -106,6 +109,24 @@ class EventLoop(
     def backend_info(self) -> drivers.BackendInfo:
         """Return the backend that runs, and why it was chosen: a ``BackendInfo``."""
         return self._choice.info
+
+    def credentials_changed(self) -> None:
+        """Have the operations in flight act with the credentials that this thread has now.
+
+        Call it after ``os.setuid`` or its like, in the loop's thread or while the loop does not run. io_uring
+        executes an operation with the credentials of its submission: the ring is replaced by a new one, to
+        which polls and waits for children are submitted again; file operations are waited for, 5 seconds at
+        most. On other backends nothing keeps credentials, and nothing happens.
+
+        Raises:
+            RuntimeError: the loop is closed, or runs in another thread.
+            OSError: no new ring could be made (only privileged processes may, or no descriptor is left); the
+                old one goes on.
+        """
+        self._check_closed()
+        if self._thread_id not in (None, threading.get_ident()):
+            raise RuntimeError("credentials_changed() must be called in the thread that runs the loop")
+        self._port.credentials_changed()
 
     def _fall_back(self, error: OSError) -> Driver:
         driver = self._choice.fall_back(error)

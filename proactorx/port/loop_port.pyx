@@ -326,6 +326,10 @@ cdef class LoopPort:
         """Stop driving the port from this thread; another one may take over."""
         self.end_run()
 
+    def credentials_changed(self):
+        """Have what is in flight act with the credentials that this thread has now."""
+        self.driver.credentials_changed()
+
     def forget(self, int fd):
         """`fd` is about to be closed."""
         self.driver.forget(fd)

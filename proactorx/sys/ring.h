@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "atomic.h"
+#include "clock.h"
 #include "ring_abi.h"
 
 typedef struct {
@@ -110,9 +111,44 @@ static int px_ring_map_all(px_ring *r, struct px_params *p) {
     return 0;
 }
 
+/* All that this driver asks of a ring. */
+static const uint8_t px_used_ops[] = {
+    PX_OP_NOP, PX_OP_FSYNC, PX_OP_POLL_ADD, PX_OP_ASYNC_CANCEL, PX_OP_OPENAT,
+    PX_OP_READ, PX_OP_WRITE, PX_OP_RENAMEAT, PX_OP_UNLINKAT, PX_OP_WAITID,
+};
+static const uint8_t px_used_registrations[] = {
+    PX_REGISTER_IOWQ_MAX_WORKERS, PX_REGISTER_RING_FDS, PX_UNREGISTER_RING_FDS,
+};
+
+/* Enable a ring that was made disabled, for the above and nothing else: whatever is refused ends with
+ * -EACCES.  An opcode that this kernel does not know is left out, as it would refuse the whole list. */
+static int px_ring_restrict(px_ring *r) {
+    struct px_restriction list[sizeof px_used_ops + sizeof px_used_registrations + 1];
+    struct px_probe known;
+    uint32_t i, n = 0;
+    int error;
+    memset(&known, 0, sizeof known);
+    memset(list, 0, sizeof list);
+    if ((error = px_register(r->fd, PX_REGISTER_PROBE, &known, 256)) < 0) return error;
+    for (i = 0; i < sizeof px_used_ops; i++)
+        if (px_used_ops[i] <= known.last_op) {
+            list[n].kind = PX_RESTRICTION_SQE_OP;
+            list[n++].value = px_used_ops[i];
+        }
+    for (i = 0; i < sizeof px_used_registrations; i++) {
+        list[n].kind = PX_RESTRICTION_REGISTER_OP;
+        list[n++].value = px_used_registrations[i];
+    }
+    list[n].kind = PX_RESTRICTION_SQE_FLAGS_ALLOWED;
+    list[n++].value = PX_SQE_CQE_SKIP_SUCCESS;
+    if ((error = px_register(r->fd, PX_REGISTER_RESTRICTIONS, list, n)) < 0) return error;
+    return px_register(r->fd, PX_REGISTER_ENABLE_RINGS, NULL, 0);
+}
+
 /* Create a ring of `entries` with as many of the wanted flags as this kernel has: on EINVAL they are given up
- * in the order DEFER_TASKRUN (with SINGLE_ISSUER, which it needs), NO_SQARRAY, COOP_TASKRUN.  0 or -errno. */
-static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries, int shared) {
+ * in the order DEFER_TASKRUN (with SINGLE_ISSUER, which it needs), NO_SQARRAY, COOP_TASKRUN.  A `restricted`
+ * ring does only what px_ring_restrict allows.  0 or -errno. */
+static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries, int shared, int restricted) {
     static const uint32_t steps[] = {
         0,
         PX_SETUP_NO_SQARRAY,
@@ -120,7 +156,7 @@ static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries, int s
         PX_SETUP_NO_SQARRAY | PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER | PX_SETUP_COOP_TASKRUN
             | PX_SETUP_TASKRUN_FLAG | PX_SETUP_SUBMIT_ALL,
     };
-    const uint32_t base = PX_SETUP_CQSIZE | PX_SETUP_CLAMP;
+    const uint32_t base = PX_SETUP_CQSIZE | PX_SETUP_CLAMP | (restricted ? PX_SETUP_R_DISABLED : 0);
     const uint32_t single = PX_SETUP_DEFER_TASKRUN | PX_SETUP_SINGLE_ISSUER | PX_SETUP_COOP_TASKRUN
         | PX_SETUP_TASKRUN_FLAG;
     const uint32_t wanted = PX_SETUP_NO_SQARRAY | PX_SETUP_SUBMIT_ALL | (shared ? 0 : single);
@@ -139,7 +175,7 @@ static int px_ring_open(px_ring *r, uint32_t entries, uint32_t cq_entries, int s
     r->setup_flags = p.flags;
     r->features = p.features;
     r->shared = shared;
-    if ((error = px_ring_map_all(r, &p)) < 0) {
+    if ((error = px_ring_map_all(r, &p)) < 0 || (restricted && (error = px_ring_restrict(r)) < 0)) {
         px_ring_free(r, 1);
         return error;
     }
@@ -173,6 +209,14 @@ static inline uint32_t px_ring_ready(px_ring *r) { return px_load_acquire(r->k_c
 static inline int px_ring_pending(px_ring *r) {
     if (!(r->setup_flags & PX_SETUP_TASKRUN_FLAG) && !r->shared) return 1;
     return (px_load_acquire(r->k_sq_flags) & (PX_SQ_TASKRUN | PX_SQ_CQ_OVERFLOW)) != 0;
+}
+
+/* Look for completions, without system calls, until px_now_ns() is `until`; whether there are some. */
+static inline int px_ring_spin(px_ring *r, int64_t until) {
+    do {
+        if (px_ring_ready(r) || px_ring_pending(r)) return 1;
+    } while (px_now_ns() < until);
+    return 0;
 }
 
 /* The next free entry, zeroed; NULL when the submission ring is full. */

@@ -18,7 +18,7 @@ cdef extern from "proactorx/sys/ring.h":
         int32_t res
         uint32_t flags
     ctypedef struct px_ring:
-        int fd
+        int fd, enter_fd
         uint32_t setup_flags, features, sq_entries, cq_entries, cq_mask
         uint32_t *k_cq_head
         uint32_t *k_cq_tail
@@ -30,7 +30,7 @@ cdef extern from "proactorx/sys/ring.h":
         uint8_t last_op, ops_len
         px_probe_op *ops
 
-    int px_ring_open(px_ring *ring, uint32_t entries, uint32_t cq_entries, int shared) nogil
+    int px_ring_open(px_ring *ring, uint32_t entries, uint32_t cq_entries, int shared, int restricted) nogil
     uint64_t px_this_thread() nogil
     void px_ring_clear(px_ring *ring) nogil
     void px_ring_free(px_ring *ring, int unmap) nogil
@@ -43,6 +43,7 @@ cdef extern from "proactorx/sys/ring.h":
     uint32_t px_ring_unsent(px_ring *ring) nogil
     uint32_t px_ring_ready(px_ring *ring) nogil
     int px_ring_pending(px_ring *ring) nogil
+    int px_ring_spin(px_ring *ring, int64_t until) nogil
     int px_register(int fd, unsigned int op, void *arg, unsigned int count) nogil
 
     enum:
@@ -50,7 +51,7 @@ cdef extern from "proactorx/sys/ring.h":
         PX_SETUP_TASKRUN_FLAG, PX_SETUP_SUBMIT_ALL
         PX_FEAT_NODROP, PX_FEAT_EXT_ARG, PX_FEAT_CQE_SKIP, PX_FEAT_RECVSEND_BUNDLE, PX_FEAT_MIN_TIMEOUT
         PX_FEAT_NO_IOWAIT, PX_FEAT_SINGLE_MMAP
-        PX_REGISTER_PROBE, PX_REGISTER_IOWQ_MAX_WORKERS
+        PX_SETUP_R_DISABLED, PX_REGISTER_PROBE, PX_REGISTER_IOWQ_MAX_WORKERS
         PX_SQE_CQE_SKIP_SUCCESS, PX_CQE_MORE, PX_POLL_ADD_MULTI, PX_OP_SUPPORTED
         PX_OP_FSYNC, PX_OP_POLL_ADD, PX_OP_ASYNC_CANCEL, PX_OP_OPENAT, PX_OP_READ, PX_OP_WRITE, PX_OP_RENAMEAT
         PX_OP_UNLINKAT, PX_OP_WAITID

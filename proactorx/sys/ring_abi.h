@@ -73,6 +73,13 @@ struct px_probe {
     struct px_probe_op ops[256];
 };
 
+struct px_restriction {
+    uint16_t kind;
+    uint8_t value;     /* an operation of io_uring_register(2), an opcode, or flags of entries */
+    uint8_t resv;
+    uint32_t resv2[3];
+};
+
 struct px_fd_update {
     uint32_t offset, resv;
     uint64_t data;
@@ -82,6 +89,7 @@ enum {
     /* io_uring_setup(2): flags */
     PX_SETUP_CQSIZE = 1u << 3,
     PX_SETUP_CLAMP = 1u << 4,
+    PX_SETUP_R_DISABLED = 1u << 6,
     PX_SETUP_SUBMIT_ALL = 1u << 7,
     PX_SETUP_COOP_TASKRUN = 1u << 8,
     PX_SETUP_TASKRUN_FLAG = 1u << 9,
@@ -109,10 +117,18 @@ enum {
     PX_ENTER_NO_IOWAIT = 1u << 7,
 
     /* io_uring_register(2) */
+    PX_REGISTER_EVENTFD = 4,
     PX_REGISTER_PROBE = 8,
+    PX_REGISTER_RESTRICTIONS = 11,
+    PX_REGISTER_ENABLE_RINGS = 12,
     PX_REGISTER_IOWQ_MAX_WORKERS = 19,
     PX_REGISTER_RING_FDS = 20,
     PX_UNREGISTER_RING_FDS = 21,
+
+    /* kinds of restriction */
+    PX_RESTRICTION_REGISTER_OP = 0,
+    PX_RESTRICTION_SQE_OP = 1,
+    PX_RESTRICTION_SQE_FLAGS_ALLOWED = 2,
 
     /* flags of an entry, and of its completion */
     PX_SQE_CQE_SKIP_SUCCESS = 1u << 6,

@@ -12,6 +12,7 @@ class RingDescription(TypedDict, total=False):
     completions: int
     multishot: bool
     streams: bool
+    restricted: bool
     setup_flags: tuple[str, ...]
     features: tuple[str, ...]
 
@@ -24,6 +25,7 @@ class UringDriver(EpollSet):
         multishot: bool = True,
         streams: bool = True,
         shared: bool = False,
+        restricted: bool = False,
     ) -> None: ...
     @property
     def rebuilds(self) -> int: ...

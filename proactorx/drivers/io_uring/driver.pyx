@@ -39,10 +39,10 @@ from proactorx.sys.errnos cimport EAGAIN, EBUSY, ECANCELED, EEXIST, EINTR, ENOME
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.drivers.readiness.epollset cimport EpollSet
 from proactorx.drivers.driver cimport MOST_CHECKED
-from proactorx.drivers.io_uring.encode cimport encode, has_cell
+from proactorx.drivers.io_uring.encode cimport encode, has_cell, moves_file, on_file
 from proactorx.sys.ring cimport *
 from proactorx.ops.checks cimport PX_CHECKS, px_check
-from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_PATH, px_kinds
+from proactorx.ops.kinds cimport PX_ON_PATH, px_kinds
 from proactorx.ops.op cimport (
     CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, RECV_STREAM, RawPacket, queue_count,
     queue_postpone, set_state,
@@ -81,21 +81,12 @@ cdef uint32_t READ_ON = POLLIN | POLLRDHUP
 cdef uint32_t MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI
 
 
-cdef inline bint on_file(Op op) noexcept:
-    """Whether it is an op on a file or a path: one of the kernel's threads may be at it."""
-    return px_kinds[op.kind].on >= PX_ON_FILE
-
-
-cdef inline bint moves_file(Op op) noexcept:
-    """READ, WRITE."""
-    return px_kinds[op.kind].on == PX_ON_FILE and px_kinds[op.kind].moves
-
-
 cdef class UringDriver(EpollSet):
     cdef px_ring ring
     cdef bint multishot
     cdef bint streams            # the ring polls the connections that the loop owns; else the epoll set does
     cdef bint shared             # by many threads: see sys/ring.h
+    cdef bint restricted         # to what the driver uses: see px_ring_restrict
     cdef uint64_t owner          # the thread that made the ring, see px_this_thread
     cdef uint32_t entries, cq_entries
     cdef int in_flight           # ops that have an entry in the ring
@@ -111,12 +102,12 @@ cdef class UringDriver(EpollSet):
         self.native_files = 0xFFFFFFFF
 
     def __init__(self, *, uint32_t entries=256, uint32_t cq_entries=0, bint multishot=True, bint streams=True,
-                 bint shared=False):
+                 bint shared=False, bint restricted=False):
         self.entries = entries
         self.cq_entries = cq_entries or 4 * entries
         self.multishot = multishot
         self.streams = streams
-        self.shared = shared
+        self.shared, self.restricted = shared, restricted
 
     cdef int open(self) except -1:
         self._open_ring()
@@ -136,7 +127,7 @@ cdef class UringDriver(EpollSet):
         cdef int error
         cdef uint32_t[2] workers
         while True:
-            error = px_ring_open(&self.ring, self.entries, self.cq_entries, self.shared)
+            error = px_ring_open(&self.ring, self.entries, self.cq_entries, self.shared, self.restricted)
             if error != -ENOMEM or self.entries <= SMALLEST_RING:
                 break
             self.entries //= 2
@@ -189,12 +180,26 @@ cdef class UringDriver(EpollSet):
                            FILES_DEADLINE)
         self.waited = FILES_DEADLINE if self.file_ops else 0
 
-    cdef _rebuild(self):
-        """Move to a new ring, because another thread drives the loop now.  Nothing is lost.
+    cdef int credentials_changed(self) except -1:
+        cdef bint registered
+        # Requests keep the credentials of their submission: file ops end, all others are submitted again.
+        if self.opened and not self.closed and not self.forked and not self.shared:
+            if self.file_ops and self.owner == px_this_thread():
+                self._await_files()
+            registered = self.ring.enter_fd != self.ring.fd
+            px_ring_unregister(&self.ring)
+            try:
+                self._rebuild()
+            finally:
+                if registered:
+                    px_ring_register(&self.ring)
+        return 0
 
-        With DEFER_TASKRUN a request is only ever executed inside an enter of the owner.  So what is not in
-        the completion ring by now has not happened, and never will: it is cancelled when the old ring goes,
-        and is submitted to the new one.
+    cdef _rebuild(self):
+        """Move to a new ring, for another thread or with other credentials.  Nothing is lost.
+
+        With DEFER_TASKRUN a request is executed only inside an enter of the owner: what is not in the
+        completion ring by now never happens, is cancelled with the old ring, and submitted to the new one.
         """
         cdef Op op
         cdef RawPacket *packet
@@ -258,8 +263,8 @@ cdef class UringDriver(EpollSet):
         else:
             error = px_ring_enter(&self.ring, 0, 0)
         self._reap()
-        # EBUSY, EAGAIN: completions wait outside the full ring (CQ overflow), or memory is short; they have
-        # been taken out now, and what was not submitted is tried again by the next enter.
+        # EBUSY, EAGAIN: completions waited outside the full ring (CQ overflow), or memory is short: what was
+        # not submitted is tried again by the next enter.
         if error and error != -ETIME and error != -EINTR and error != -EBUSY and error != -EAGAIN:
             if error == -EEXIST:
                 raise RuntimeError("the ring is driven by another thread")
@@ -376,7 +381,6 @@ cdef class UringDriver(EpollSet):
             EpollSet.wait(self, timeout_ns if not queue_count(&self.queue) else 0)
             return self._reap()
         if not self.in_flight and not self.set_polled:
-            # Cancel requests, and the completions of what has ended.
             if px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
                 self._enter(0, 0)
             return EpollSet.wait(self, timeout_ns if not queue_count(&self.queue) else 0)
@@ -405,16 +409,11 @@ cdef class UringDriver(EpollSet):
     cdef bint _spin_ring(self) except -1:
         """Look at the rings, without system calls, until something comes or the time is over."""
         cdef int64_t until = px_now_ns() + self.spin_ns
-        cdef bint hit = False
+        cdef bint hit
         if px_ring_unsent(&self.ring):
             self._enter(0, 0)
         with nogil:
-            while True:
-                if px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
-                    hit = True
-                    break
-                if px_now_ns() >= until:
-                    break
+            hit = px_ring_spin(&self.ring, until)
         return hit
 
     cdef int _reap(self) except -1:
@@ -595,6 +594,7 @@ cdef class UringDriver(EpollSet):
             "completions": self.ring.cq_entries,
             "multishot": self.multishot,
             "streams": self.streams,
+            "restricted": self.restricted,
             "setup_flags": setup_names(self.ring.setup_flags),
             "features": feature_names(self.ring.features),
         }

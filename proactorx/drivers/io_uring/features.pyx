@@ -1,7 +1,7 @@
 """What a ring can do here, tried on a small one of its own; and the names of its flags."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from proactorx.sys.ring cimport *
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
@@ -17,6 +17,7 @@ _SETUP = {
     "SINGLE_ISSUER": PX_SETUP_SINGLE_ISSUER,
     "DEFER_TASKRUN": PX_SETUP_DEFER_TASKRUN,
     "NO_SQARRAY": PX_SETUP_NO_SQARRAY,
+    "R_DISABLED": PX_SETUP_R_DISABLED,
 }
 _FEATURES = {
     "SINGLE_MMAP": PX_FEAT_SINGLE_MMAP,
@@ -58,7 +59,7 @@ def probe_ring():
     if probe == NULL:
         raise MemoryError
     memset(probe, 0, sizeof(px_probe))
-    error = px_ring_open(&ring, 8, 32, 0)
+    error = px_ring_open(&ring, 8, 32, 0, 0)
     try:
         if error < 0:
             raise OSError(-error, os.strerror(-error))
@@ -75,6 +76,30 @@ def probe_ring():
     finally:
         px_ring_free(&ring, 1)
         PyMem_Free(probe)
+
+
+def answer_to(int opcode, int flags=0):
+    """What a restricted ring says to an entry with this opcode and these flags: 0 or more, or -errno.
+
+    Raises:
+        OSError: the ring could not be made, or does not answer.
+    """
+    cdef px_ring ring
+    cdef px_sqe *entry
+    cdef int error = px_ring_open(&ring, 8, 32, 0, 1)
+    if error < 0:
+        raise OSError(-error, os.strerror(-error))
+    try:
+        entry = px_ring_sqe(&ring)
+        entry.opcode = <uint8_t>opcode
+        entry.flags = <uint8_t>flags
+        entry.fd = -1
+        error = px_ring_enter(&ring, 1, 1_000_000_000)
+        if not px_ring_ready(&ring):
+            raise OSError(-error, os.strerror(-error))
+        return ring.cqes[ring.k_cq_head[0] & ring.cq_mask].res
+    finally:
+        px_ring_free(&ring, 1)
 
 
 cdef bint _more(px_ring *ring):

@@ -143,15 +143,17 @@ def probe() -> Probe:
     return Probe("io_uring", True, why, suitable=not why, **common)
 
 
-def make_driver(found: Probe, *, shared: bool = False) -> UringDriver:
+def make_driver(found: Probe, *, shared: bool = False, restricted: bool = False) -> UringDriver:
     """The driver with what this kernel has, less what the environment switches off.
 
     Args:
         found: what ``probe`` has found.
         shared: for a port that many threads wait on.
+        restricted: its ring refuses what the driver does not use.
     """
     from proactorx.drivers.io_uring.driver import UringDriver
 
     off = disabled()
     multishot = found.tier >= "U1" and "multishot" not in off
-    return UringDriver(multishot=multishot, streams="streams" not in off, shared=shared)
+    streams = "streams" not in off
+    return UringDriver(multishot=multishot, streams=streams, shared=shared, restricted=restricted)
