@@ -1,4 +1,4 @@
-"""The drivers under contract: each as it comes, io_uring with its limits forced small,
+"""The drivers under contract: each as it comes, io_uring with its limits forced small and all else refused,
 and iocp in its other ways.
 
 The latter: without memory for waiting streams, without inline successes, without the socket driver's polls,
@@ -15,7 +15,7 @@ from proactorx import drivers
 #: How the driver of each variant is made: its driver, and what ``UringDriver`` or ``IocpDriver`` is told.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "io_uring": ("io_uring", {}),
-    "io_uring-small": ("io_uring", {"entries": 4, "cq_entries": 8}),
+    "io_uring-small": ("io_uring", {"entries": 4, "cq_entries": 8, "restricted": True}),
     "io_uring-nomultishot": ("io_uring", {"multishot": False}),
     "io_uring-nostreams": ("io_uring", {"streams": False}),
     "epoll": ("epoll", {}),
