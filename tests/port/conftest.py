@@ -66,7 +66,7 @@ def new_port(variant: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[NewPort]
     if variant in SMALL:
         from proactorx.drivers.io_uring.driver import UringDriver
 
-        def make_driver(found: object, *, shared: bool = False) -> UringDriver:
+        def make_driver(found: object, *, shared: bool = False, restricted: bool = False) -> UringDriver:
             return UringDriver(shared=shared, **SMALL[variant])
 
         monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", make_driver)

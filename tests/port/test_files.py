@@ -253,7 +253,7 @@ def test_another_driver_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         pytest.skip("needs io_uring as the first choice")
     from proactorx.drivers.io_uring.driver import UringDriver
 
-    def make_driver(found: object, *, shared: bool = False) -> UringDriver:
+    def make_driver(found: object, *, shared: bool = False, restricted: bool = False) -> UringDriver:
         return UringDriver(shared=shared, entries=0)  # the kernel refuses it
 
     monkeypatch.setattr("proactorx.drivers.io_uring.probe.make_driver", make_driver)

@@ -64,7 +64,7 @@ def new_loop(variant: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]
 
     name = variant.partition("-")[0]
     if variant != name:
-        monkeypatch.setattr("proactorx.drivers._make", lambda _name, _shared: new_driver(variant))
+        monkeypatch.setattr("proactorx.drivers._make", lambda *_: new_driver(variant))
     return lambda: proactorx.new_event_loop(name)
 
 
