@@ -101,14 +101,14 @@ def pack_again(made: Path, time: int) -> None:
         out.write(packed.getvalue())
 
 
-def build(folder: Path) -> dict[str, Path]:
-    """The sdist of HEAD, and the wheel of that sdist: by name."""
+def build(folder: Path, commit: str) -> dict[str, Path]:
+    """The sdist of a commit, and the wheel of that sdist: by name."""
     source, dist = folder / "source", folder / "dist"
     source.mkdir(parents=True)
-    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(source, filter="data")
-    time = int(git("log", "-1", "--format=%ct"))
+    time = int(git("log", "-1", "--format=%ct", commit))
     env = os.environ | {"SOURCE_DATE_EPOCH": str(time), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
     steps = [[sys.executable, "-m", "build", "--sdist", "--outdir", dist, source]]
     steps.append([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", dist])
@@ -137,8 +137,9 @@ def built_twice(into: Path) -> list[str]:
         NotReady: the two builds differ.
     """
     with tempfile.TemporaryDirectory() as folder:
-        first = build(Path(folder, "one"))
-        second = build(Path(folder, "another", "place"))
+        commit = git("rev-parse", "HEAD")  # it may move while this builds
+        first = build(Path(folder, "one"), commit)
+        second = build(Path(folder, "another", "place"), commit)
         differ = sorted(first.keys() ^ second.keys())
         differ += [
             name for name in first.keys() & second.keys() if digest(first[name]) != digest(second[name])

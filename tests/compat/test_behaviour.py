@@ -1,0 +1,71 @@
+"""The page that compares the loops says what they do."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("the table is of Linux", allow_module_level=True)
+
+import behaviour
+from behaviour import DATA, LOOPS, PAGE, ask, asked, maker, page
+from rows import ROWS
+
+if not DATA.exists():
+    pytest.skip("the docs are not here", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def data() -> Any:
+    return json.loads(DATA.read_text())
+
+
+def test_the_page_has_a_row_for_each_question(data: Any) -> None:
+    assert len(ROWS) >= 60
+    assert [(row["topic"], row["question"]) for row in data["rows"]] == list(ROWS)
+    assert PAGE.read_text() == page(data)
+
+
+def test_no_row_of_ours_hangs_or_crashes(data: Any) -> None:
+    ours = [row["proactorx"] for row in data["rows"]]
+    assert [answer for answer in ours if answer == "hangs" or answer.startswith("ends the process")] == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.programs
+@pytest.mark.parametrize("name", LOOPS)
+def test_each_loop_still_answers_so(data: Any, name: str) -> None:
+    """What differs is asked again, up to twice: the machine may be busy."""
+    if not platform.python_version().startswith(data["python"].rpartition(".")[0] + "."):
+        pytest.skip(f"the data are of CPython {data['python']}")
+    if name == "uvloop":
+        pytest.importorskip("uvloop")
+        if version("uvloop") != data["uvloop"]:
+            pytest.skip(f"the data are of uvloop {data['uvloop']}")
+    pytest.importorskip("nest_asyncio")
+    expected = {f"{row['topic']}: {row['question']}": row[name] for row in data["rows"]}
+    wrong = dict(expected)
+    for _ in range(3):
+        found = asked(name)
+        wrong = {question: found[question] for question in wrong if found[question] != expected[question]}
+        if not wrong:
+            break
+    assert wrong == {}
+
+
+def test_a_row_that_crashes_or_hangs_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+    import time
+
+    monkeypatch.setattr(behaviour, "LIMIT", 0.5)
+    make = maker("asyncio")
+    assert ask(lambda _make: os._exit(3), make) == "ends the process with 3"
+    assert ask(lambda _make: time.sleep(20), make) == "hangs"
+    assert ask(lambda _make: 1 // 0, make) == "ZeroDivisionError"
+    assert ask(lambda _make: "words", make) == "words"
