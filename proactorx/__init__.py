@@ -15,6 +15,7 @@ from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
 from proactorx.pool import IOThreadPool, default_pool
 from proactorx.port.public import CompletionPort, Overlapped, Packet, PortClosed, run_bodies_on
+from proactorx.transports.udp import DatagramInfo
 
 if TYPE_CHECKING:
     import sys
@@ -28,6 +29,7 @@ __all__ = [
     "BackendError",
     "BackendInfo",
     "CompletionPort",
+    "DatagramInfo",
     "EventLoop",
     "IOThreadPool",
     "Overlapped",

@@ -43,7 +43,7 @@ DIRECTIVES = {
 #: Compiled for size, which also compiles faster: code that runs once per file, connection or process,
 #: or next to a thread switch.
 COLD = {
-    *("drivers.io_uring.features", "transports.tls_transport"),
+    *("drivers.io_uring.features", "transports.tls_transport", "transports.informed_datagram"),
     *(f"files.{name}" for name in ("disk_calls", "fast_open", "inotify", "path_ops", "text")),
 }
 #: Cython's own runtime, shared by all modules.

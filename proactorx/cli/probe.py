@@ -16,6 +16,7 @@ import proactorx
 from proactorx.cli.report import plain_text
 from proactorx.drivers import Probe, probe_all
 from proactorx.drivers import probe as driver_probe
+from proactorx.transports.udp import udp_features
 
 URING = "io_uring"
 SAFE = ("epoll", "select")  # no sandbox kills a process that probes these
@@ -68,6 +69,7 @@ def collect() -> dict[str, Any]:
         "machine": platform.machine(),
         "chosen": chosen,
         "error": error,
+        "datagrams": list(udp_features()),
         "drivers": drivers,
     }
 

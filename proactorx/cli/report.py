@@ -30,6 +30,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("python", f"{report['implementation']} {report['python']}"),
         ("system", f"{report['system']} {report['kernel']}, {report['machine']}"),
         *choice,
+        ("datagrams", ", ".join(report["datagrams"]) or "one by one"),
     ]
 
 

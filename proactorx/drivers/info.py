@@ -45,3 +45,5 @@ class BackendInfo:
     rejected: dict[str, str] = field(default_factory=dict)
     #: What ``restrict=True`` does with this driver, in words; "" where it was not asked for.
     restriction: str = ""
+    #: What UDP can do here: ``gso`` (sending in trains), ``gro`` (receiving merged ones).
+    datagrams: tuple[str, ...] = ()

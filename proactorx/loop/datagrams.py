@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from proactorx.transports.datagram import DatagramTransport
+from proactorx.transports.informed_datagram import InformedDatagramTransport
 from proactorx.transports.registry import Registry
+from proactorx.transports.udp import Asked
 
 
 class _Failed(asyncio.DatagramProtocol):
@@ -30,6 +32,14 @@ class _Failed(asyncio.DatagramProtocol):
             del error
 
 
+class _Asking(asyncio.DatagramProtocol):
+    """In place of `protocol` on its way to its transport, with what was asked for besides."""
+
+    def __init__(self, protocol: asyncio.DatagramProtocol, asked: Asked) -> None:
+        self.protocol = protocol
+        self.asked = asked
+
+
 class Datagrams(asyncio.BaseEventLoop):
     """The datagram family of ``AbstractEventLoop``."""
 
@@ -46,6 +56,9 @@ class Datagrams(asyncio.BaseEventLoop):
         remote_addr: Any = None,
         *,
         sock: socket.socket | None = None,
+        ecn: bool = False,
+        pktinfo: bool = False,
+        gro: bool = False,
         **options: Any,
     ) -> tuple[DatagramTransport, asyncio.DatagramProtocol]:
         """Open a datagram endpoint, as ``asyncio.BaseEventLoop.create_datagram_endpoint`` does.
@@ -57,6 +70,9 @@ class Datagrams(asyncio.BaseEventLoop):
             local_addr: the address to bind to, or None.
             remote_addr: the address to connect to, or None.
             sock: a non-blocking datagram socket to use instead; it stays yours.
+            ecn: tell ``datagrams_received`` of the congestion marks; Linux only, as the next one.
+            pktinfo: tell it of the local address and the interface.
+            gro: let the kernel merge what it receives, where it can; protocols do not see that.
             **options: ``family``, ``proto``, ``flags``, ``reuse_port``, ``allow_broadcast``.
 
         Returns:
@@ -64,20 +80,27 @@ class Datagrams(asyncio.BaseEventLoop):
 
         Raises:
             OSError: an address cannot be bound, or connected to.
-            ValueError: the arguments contradict each other.
+            ValueError: the arguments contradict each other, or this system cannot tell what is asked.
         """
+        asked = Asked(ecn, pktinfo, gro)
+        asked.check()
+
+        def made() -> asyncio.DatagramProtocol:
+            return _Asking(protocol_factory(), asked) if any(asked) else protocol_factory()
 
         def guarded() -> asyncio.DatagramProtocol:
             try:
-                return protocol_factory()
+                return made()
             except BaseException as exc:
                 return _Failed(exc)
 
         self._lend(sock)
-        factory = guarded if sock is None else protocol_factory
-        return await super().create_datagram_endpoint(  # type: ignore[return-value]
-            factory, local_addr, remote_addr, sock=sock, **options
+        transport, protocol = await super().create_datagram_endpoint(
+            guarded if sock is None else made, local_addr, remote_addr, sock=sock, **options
         )
+        if isinstance(protocol, _Asking):
+            protocol = protocol.protocol
+        return transport, protocol  # type: ignore[return-value]
 
     def _make_datagram_transport(
         self,
@@ -90,10 +113,22 @@ class Datagrams(asyncio.BaseEventLoop):
         if isinstance(protocol, _Failed):
             sock.close()  # nobody else would
             protocol.fail()
+        asked = None
+        if isinstance(protocol, _Asking):
+            asked, protocol = protocol.asked, protocol.protocol
         self._check_socket(sock)  # type: ignore[attr-defined]  # the factory may have closed it
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        transport = DatagramTransport(
-            self, self._registry, sock, protocol, lent=self._is_lent(sock), address=address, extra=extra
-        )
+        lent = self._is_lent(sock)
+        kind = DatagramTransport
+        if asked is not None or hasattr(type(protocol), "datagrams_received"):
+            kind = InformedDatagramTransport
+        try:
+            if asked is not None:
+                asked.set_on(sock)
+            transport = kind(self, self._registry, sock, protocol, lent=lent, address=address, extra=extra)
+        except BaseException:
+            if not lent:
+                sock.close()  # nobody else would
+            raise
         transport._start(waiter)
         return transport

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 import threading
 import warnings
@@ -20,6 +21,7 @@ from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
 from proactorx.port.loop_port import LoopPort
+from proactorx.transports.udp import udp_features
 
 if sys.platform == "win32":
     from proactorx.loop.winpipes import Pipes
@@ -108,7 +110,7 @@ class EventLoop(
 
     def backend_info(self) -> drivers.BackendInfo:
         """Return the backend that runs, and why it was chosen: a ``BackendInfo``."""
-        return self._choice.info
+        return dataclasses.replace(self._choice.info, datagrams=udp_features())
 
     def credentials_changed(self) -> None:
         """Have the operations in flight act with the credentials that this thread has now.

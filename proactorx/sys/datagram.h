@@ -23,8 +23,9 @@ struct mmsghdr {
 
 enum {
     PX_TAKEN = 16,             /* datagrams in one receive */
-    PX_SENT = 32,              /* datagrams in one send */
+    PX_SENT = 64,              /* datagrams in one send */
     PX_ARENA = 1024 * 1024,    /* for received ones: touched as far as they reach, so mostly address space */
+    PX_CONTROL = 256,          /* bytes for the control messages of one datagram, see trains.h */
     PX_NAME = 28,              /* a struct sockaddr_in6 */
     PX_HOST = 46               /* an address as text, with its end: INET6_ADDRSTRLEN, but for Windows' 65 */
 };
@@ -35,6 +36,8 @@ typedef struct {
     struct mmsghdr headers[PX_TAKEN];
     struct iovec vectors[PX_TAKEN];
     struct sockaddr_storage names[PX_TAKEN];
+    /* Control messages, for which others ask: size_t, because that is how they are aligned. */
+    size_t controls[PX_TAKEN][PX_CONTROL / sizeof(size_t)];
 } px_arena;
 
 static inline px_arena *px_arena_new(void) {

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 from proactorx.transports.sending cimport SendingTransport
 from proactorx.transports.address_cache cimport AddressCache, Known, Outgoing
-from proactorx.sys.datagram cimport px_arena
+from proactorx.sys.datagram cimport px_arena, px_outgoing
 
 cdef class Arena:
     cdef px_arena *memory
@@ -15,6 +15,9 @@ cdef class DatagramTransport(SendingTransport):
     cdef Known fixed             # `remote`, where the socket is not connected
     cdef int family
     cdef int stalls
+    cdef size_t train_limit      # datagrams of fewer bytes may leave in trains; 0: none do
+    cdef bint shown              # somebody has had the socket, and may have set options on it
+    cdef bint informed           # receive what the kernel tells of datagrams, too
     cdef bint connected
     cdef bint plain              # a family whose addresses only the socket module knows
     cdef dict __dict__
@@ -29,6 +32,7 @@ cdef class DatagramTransport(SendingTransport):
     cdef int grow(self) except -1
     cdef int drop(self, uint32_t count) noexcept
     cdef int send_batch(self) except? -1
+    cdef int train_refused(self, int error, px_outgoing *batch, int count) noexcept
     cdef int send_plain(self, object data, object address) except? -1
     cdef int stalled(self) except -1
     cdef int failed(self, int error) except -1

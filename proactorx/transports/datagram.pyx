@@ -6,7 +6,8 @@ largest datagram there is, so none is cut off.
 
 Sending.  ``sendto`` sends at once; what the callbacks of protocols send goes out in one sendmmsg(2), see
 ``sending``. A datagram that the system refuses is reported to ``error_received`` and the next one is tried:
-one that cannot be sent holds up no other.
+one that cannot be sent holds up no other.  Datagrams of one size to one address leave as trains, see
+``trains.h``; where those are refused, as single ones again.
 
 Closing: see ``sending``.
 """
@@ -15,7 +16,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
+from proactorx.sys.errnos cimport (
+    EAGAIN, EBADF, ECANCELED, EINVAL, EIO, EMSGSIZE, EOPNOTSUPP, EWOULDBLOCK,
+)
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 from proactorx.ops.op cimport PACKET_READY, RECV_DGRAMS, RawPacket
@@ -27,6 +30,7 @@ from proactorx.sys.datagram cimport (
     px_late_error, px_outgoing, px_recv_batch, px_send_batch, px_taken_data, px_taken_name,
     px_taken_name_size, px_taken_size,
 )
+from proactorx.sys.trains cimport PX_TRAIN_BYTES, px_may_train, px_recv_informed, px_send_trains
 from proactorx.transports.address_cache cimport AddressCache, Known, Outgoing, PLAIN
 
 import asyncio
@@ -35,6 +39,7 @@ import socket
 from proactorx.sys.errors import strerror
 from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket
+from proactorx.transports.udp import udp_features
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -48,6 +53,7 @@ cdef enum:
     HEADER = 8             # what a datagram counts in the buffer besides its bytes, as on stock asyncio
     # so many "writable" without room for a datagram, and the next try waits for a timer
     LYING = 3
+    SEND_TRAIN = 61440     # as SEND_AT_ONCE, where datagrams may leave in trains: a long one is cheap
 
 cdef object DATAGRAM_RECEIVED = "datagram_received"
 
@@ -107,6 +113,9 @@ cdef class DatagramTransport(SendingTransport):
         fd = sock.fileno()
         self.port.driver.new_file(fd)
         registry.own(fd, self)
+        self.shown = lent
+        if self.family in (AF_INET, AF_INET6) and "gso" in udp_features() and px_may_train(fd):
+            self.train_limit = PX_TRAIN_BYTES
         self.fd = fd  # last: if anything before raises, the caller closes it
 
     @property
@@ -121,12 +130,14 @@ cdef class DatagramTransport(SendingTransport):
         if self.fd < 0:
             return None
         self._send_now(True)
+        self.shown = True
         return self.sock
 
     def get_extra_info(self, name, default=None):
         """``socket``, ``sockname``, ``peername``, and what the maker of the transport gave."""
         if name == "socket":
             self._send_now(False)
+            self.shown = True
         return SendingTransport.get_extra_info(self, name, default)
 
     # What a stream transport has and this one has not; stock asyncio's says the same.
@@ -214,7 +225,8 @@ cdef class DatagramTransport(SendingTransport):
     cdef int ready(self) except -1:
         """Datagrams are there, or an error is."""
         cdef Arena arena
-        cdef int n, late
+        cdef int n, late, most
+        cdef size_t each
         if self.closing or self.fd < 0:
             return 0
         if not holds(self.sock, self.fd):
@@ -229,8 +241,12 @@ cdef class DatagramTransport(SendingTransport):
             arena = Arena.__new__(Arena)
         # Of the user's own socket no more is taken than is delivered: others may receive from it, and what is
         # taken is lost to them when the protocol closes.
-        n = px_recv_batch(self.fd, arena.memory, LARGEST_UNIX if self.family == AF_UNIX else LARGEST,
-                    1 if self.lent else PX_TAKEN)
+        each = LARGEST_UNIX if self.family == AF_UNIX else LARGEST
+        most = 1 if self.lent else PX_TAKEN
+        if self.informed:
+            n = px_recv_informed(self.fd, arena.memory, each, most)
+        else:
+            n = px_recv_batch(self.fd, arena.memory, each, most)
         if n == -EAGAIN or n == -EWOULDBLOCK:
             self.registry.arena = arena
             return 0
@@ -378,6 +394,7 @@ cdef class DatagramTransport(SendingTransport):
     cdef int push_out(self, object data, Outgoing *out) except -1:
         """Queue a datagram, and send what is queued when that is much."""
         cdef Outgoing *place
+        cdef Py_ssize_t enough
         cdef bint much
         if self.count == self.room:
             self.grow()
@@ -388,7 +405,8 @@ cdef class DatagramTransport(SendingTransport):
         self.count += 1
         self.buffered += PyBytes_GET_SIZE(data) + HEADER
         if self.writable is None and self.retry is None:
-            much = self.buffered >= SEND_AT_ONCE or self.count >= PX_SENT or self.buffered > self.high
+            enough = SEND_TRAIN if self.train_limit else SEND_AT_ONCE
+            much = self.buffered >= enough or self.count >= PX_SENT or self.buffered > self.high
             if much or self.eager or not (self.in_callback or self.registry.running):
                 self.flush()
             elif self.in_callback:
@@ -455,8 +473,8 @@ cdef class DatagramTransport(SendingTransport):
         """Send the first datagrams of the queue: how many, or -errno of the first."""
         cdef px_outgoing batch[PX_SENT]
         cdef Outgoing *item
-        cdef int count = 0, n
-        cdef size_t total = 0
+        cdef int count = 0, n, tried = 1
+        cdef size_t total = 0, limit = self.train_limit
         item = &self.queue[self.head]
         if item.size == PLAIN:
             return self.send_plain(<object>item.data, <object>item.address)
@@ -474,10 +492,26 @@ cdef class DatagramTransport(SendingTransport):
                 batch[count].name = item.name if item.size else NULL
                 batch[count].name_size = item.size
             count += 1
+        if limit and count > 1 and self.shown and not px_may_train(self.fd):
+            limit = 0
         if total < UNLOCKED_SEND:
-            return px_send_batch(self.fd, batch, count)
-        with nogil:
-            n = px_send_batch(self.fd, batch, count)
+            n = px_send_trains(self.fd, batch, count, limit, &tried)
+        else:
+            with nogil:
+                n = px_send_trains(self.fd, batch, count, limit, &tried)
+        return self.train_refused(-n, batch, count) if n < 0 and tried > 1 else n
+
+    cdef int train_refused(self, int error, px_outgoing *batch, int count) noexcept:
+        """Try without trains; if that is not refused, go on without.
+
+        EMSGSIZE: the path takes datagrams of this size only in fragments; shorter ones may go in trains.
+        """
+        cdef int n
+        if error not in (EINVAL, EIO, EMSGSIZE, EOPNOTSUPP):
+            return -error
+        n = px_send_batch(self.fd, batch, count)
+        if n != -error:
+            self.train_limit = batch[0].size if error == EMSGSIZE else 0
         return n
 
     cdef int send_plain(self, object data, object address) except? -1:
