@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
+from proactorx.observe import running
+from proactorx.observe.stats import LoopStats
 from proactorx.pool import IOThreadPool, default_pool
 from proactorx.port.public import CompletionPort, Overlapped, Packet, PortClosed, run_bodies_on
 from proactorx.transports.udp import DatagramInfo
@@ -32,10 +34,12 @@ __all__ = [
     "DatagramInfo",
     "EventLoop",
     "IOThreadPool",
+    "LoopStats",
     "Overlapped",
     "Packet",
     "PortClosed",
     "install",
+    "loops",
     "new_event_loop",
     "open",
     "run",
@@ -85,6 +89,11 @@ def install() -> None:
     from proactorx.loop import policy
 
     policy.install()
+
+
+def loops() -> tuple[EventLoop, ...]:
+    """Return the loops of this package that run now, in any thread, in the order in which they began to."""
+    return tuple(loop for loop in running.loops() if isinstance(loop, EventLoop))
 
 
 def __getattr__(name: str) -> Any:

@@ -25,9 +25,10 @@ ROOMS: dict[str, set[str]] = {
     "pool": {"port", "drivers", "ops", "sys"},
     "transports": {"port", "drivers", "ops", "sys"},
     "files": {"pool", "port", "drivers", "ops", "sys"},
-    "loop": {"", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
-    "cli": {"", "loop", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
-    "": {"cli", "loop", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
+    "observe": {"transports", "pool", "port", "drivers", "ops", "sys"},
+    "loop": {"", "observe", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
+    "cli": {"", "loop", "observe", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
+    "": {"cli", "loop", "observe", "transports", "files", "pool", "port", "drivers", "ops", "sys"},
 }
 
 USES = re.compile(

@@ -17,6 +17,9 @@ cdef class Driver:
     cdef public int64_t spin_ns      # how long a wait may look for packets before it sleeps; 0: not at all
     # a bit for each kind of op on files that it takes; else IO threads do it
     cdef readonly unsigned int native_files
+    # ns: when the system call of the wait ended, before the GIL was had; the loop sets it to 0 before a wait
+    cdef int64_t woke_at
+    cdef int64_t turn_began          # ns; 0: no loop has said so
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
     cdef double waited               # seconds that `stop` has waited for ops which are in flight still

@@ -188,6 +188,7 @@ cdef class Driver:
     cdef int track(self, Op op) except -1:
         op.hold()
         op.slot = <int>len(self.inflight)
+        op.since = self.turn_began
         self.inflight.append(op)
         set_state(op, IN_FLIGHT)
         return 0

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from proactorx.loop.handles cimport Handle, TimerHandle
 from proactorx.loop.timers cimport TimerQueue
 from proactorx.transports.registry cimport Registry
@@ -14,10 +14,14 @@ cdef class LoopCore(TimerQueue):
     cdef bint polled
     cdef bint slept
     cdef bint fresh          # the first turn of a run
+    cdef void *running       # the handle that is called now; borrowed
 
     cdef object new_future(self)
     cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method)
     cdef int turn(self) except -1
+    cdef int sleep(self, int64_t timeout, int64_t now) except -1
+    cdef int flush_measured(self) except -1
+    cdef int finish_measured(self, uint32_t count) except -1
     cdef int first_turn(self) except -1
     cdef int dispatch(self, uint32_t count) except -1
     cdef int run_ready(self, uint32_t count) except -1

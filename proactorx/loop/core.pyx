@@ -8,9 +8,13 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t
+from proactorx.observe.census cimport figures_of
+from proactorx.observe.meter cimport (
+    Meter, SAMPLE_EVERY, goes_to_sleep, record, run_begins, run_ends, turn_begins, wakes_up,
+)
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.atomic cimport exchange, load_pointer
-from proactorx.sys.clock cimport px_monotonic
+from proactorx.sys.clock cimport px_monotonic, px_now_ns
 from proactorx.transports.registry cimport Registry
 
 import inspect
@@ -233,7 +237,8 @@ cdef class LoopCore(TimerQueue):
     cdef int turn(self) except -1:
         cdef LoopPort port = self._port
         cdef uint32_t count
-        cdef int64_t timeout = -1
+        cdef int64_t timeout = -1, now = 0
+        cdef bint measured = self.meter.countdown == 0
         if port.driver.forked:
             raise RuntimeError(FORKED)
         port.turns += 1
@@ -241,11 +246,16 @@ cdef class LoopCore(TimerQueue):
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self._registry.dirty:
-            self._registry.flush()
+            if measured:
+                self.flush_measured()
+            else:
+                self._registry.flush()
         if self.ready_head != self.ready_tail or self._stopping or port.queued():
             timeout = 0
-        elif self.timer_count:
-            timeout = self.until_timer()
+        else:
+            now = px_now_ns()
+            if self.timer_count:
+                timeout = self.until_timer(now)
         if timeout != 0 and not self.slept:
             self.slept = self._before_sleep()
             if not self.slept and (timeout < 0 or timeout > STARVED_SLEEP):
@@ -255,30 +265,75 @@ cdef class LoopCore(TimerQueue):
                 timeout = 0
         count = self.ready_tail - self.ready_head
         if timeout == 0:
+            now = 0
             # Also with packets queued: some streams never end.
             if not self.polled or port.driver.may_have_packets(count):
                 self.polled = True
+                port.driver.woke_at = 0
                 port.wait(0)
+                now = port.driver.woke_at
+            if not now:
+                now = px_now_ns()
+            if count:  # since some time in the turn that ends here
+                record(&self.meter.lag, now - self.meter.began)
+            turn_begins(&self.meter, now)
         else:
-            # Others post first and look at `sleeping` then; we the other way round: one of us sees the other.
-            exchange(&self.sleeping, 1)
-            if load_pointer(&self.inbox) == NULL:
-                self.polled = True
-                port.wait(timeout)
-            exchange(&self.sleeping, 0)
+            self.sleep(timeout, now)
             PyErr_CheckSignals()
+        port.driver.turn_began = self.meter.began
         if self.fresh:
             self.fresh = False
             if port.queued() and self.ready_head != self.ready_tail:
                 return self.first_turn()
         count = port.queued()
+        if measured:
+            return self.finish_measured(count)
+        self.meter.countdown -= 1
         if count:
             self.dispatch(count)
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
-            self.due_timers()
+            self.due_timers(0 if count else self.meter.began)
         return self.run_ready(self.ready_tail - self.ready_head)
+
+    cdef int sleep(self, int64_t timeout, int64_t now) except -1:
+        """Wait for a packet, a post or the first timer.  `now`: when the loop decided to."""
+        cdef LoopPort port = self._port
+        port.driver.woke_at = 0
+        goes_to_sleep(&self.meter, now)
+        # Others post first and look at `sleeping` then; we the other way round: one of us sees the other.
+        exchange(&self.sleeping, 1)
+        if load_pointer(&self.inbox) == NULL:
+            self.polled = True
+            port.wait(timeout)
+        exchange(&self.sleeping, 0)
+        wakes_up(&self.meter, port.driver.woke_at, px_now_ns())
+        return 0
+
+    cdef int flush_measured(self) except -1:
+        cdef int64_t before = px_now_ns()
+        self._registry.flush()
+        self.meter.flush += px_now_ns() - before
+        return 0
+
+    cdef int finish_measured(self, uint32_t count) except -1:
+        """The rest of a turn after its wait, with the clock read between its parts."""
+        cdef Meter *meter = &self.meter
+        cdef int64_t dispatched
+        meter.countdown = SAMPLE_EVERY - 1
+        meter.samples += 1
+        if count:
+            self.dispatch(count)
+        dispatched = px_now_ns()
+        meter.dispatch += dispatched - meter.began
+        if load_pointer(&self.inbox) != NULL:
+            self.drain_inbox()
+        if self.timer_count:
+            self.due_timers(dispatched)
+        self.run_ready(self.ready_tail - self.ready_head)
+        meter.ready += px_now_ns() - dispatched
+        return 0
 
     cdef int first_turn(self) except -1:
         """Run callbacks scheduled before the run ahead of I/O that had arrived by then,
@@ -292,7 +347,7 @@ cdef class LoopCore(TimerQueue):
         later = self.ready_tail - self.ready_head
         self.dispatch(self._port.queued())
         if self.timer_count:
-            self.due_timers()
+            self.due_timers(0)
         for _ in range(later):
             handle = <object>self.ready[self.ready_head & self.ready_mask]
             self.ready_head += 1
@@ -301,12 +356,14 @@ cdef class LoopCore(TimerQueue):
         return self.run_ready(self.ready_tail - self.ready_head - later)
 
     cdef int dispatch(self, uint32_t count) except -1:
+        self.meter.packets += count
         if self._debug:
             return self._port.dispatch_timed(count, self.slow_callback_duration)
         return self._port.dispatch(count)
 
     cdef int run_ready(self, uint32_t count) except -1:
         cdef void *item
+        self.meter.callbacks += count
         if self._debug:
             return self._run_ready_debug(count)
         while count:
@@ -315,12 +372,14 @@ cdef class LoopCore(TimerQueue):
                 break
             item = self.ready[self.ready_head & self.ready_mask]
             self.ready_head += 1
+            self.running = item
             try:
                 if not (<Handle>item)._cancelled:
                     (<Handle>item).run()
                     if self._port.driver.forked:
                         raise RuntimeError(FORKED)  # the callback has returned in a forked child
             finally:
+                self.running = NULL
                 Py_DECREF(<object>item)
         return 0
 
@@ -357,6 +416,7 @@ cdef class LoopCore(TimerQueue):
         self.polled = self.slept = False
         self.fresh = True
         self.only_loop = {"loop": self}
+        run_begins(&self.meter, px_now_ns())
         try:
             self._registry.begin_run()
             while True:
@@ -364,10 +424,22 @@ cdef class LoopCore(TimerQueue):
                 if self._stopping:
                     break
         finally:
+            run_ends(&self.meter, px_now_ns())
             self.thread = 0
             self.clock = None
             self.only_loop = None
             self._registry.end_run()
+
+    # ------------------------------------------------------------------------------ for `observe`: any thread
+
+    def _figures(self):
+        """What the loop has counted and measured of itself."""
+        cdef dict figures = figures_of(&self.meter)
+        figures["turns"] = self._port.turns
+        figures["ready"] = self.ready_tail - self.ready_head
+        figures["timers"] = self.timer_count
+        figures["cancelled_timers"] = self.timer_cancelled
+        return figures
 
     def _before_sleep(self):
         """Called before the first sleep of each run; False: before the next one as well."""

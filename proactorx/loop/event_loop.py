@@ -15,11 +15,13 @@ from proactorx import drivers
 from proactorx.loop.connections import Connections
 from proactorx.loop.core import FORKED, LoopCore
 from proactorx.loop.datagrams import Datagrams
+from proactorx.loop.inspection import Inspection
 from proactorx.loop.lookups import Lookups
 from proactorx.loop.readers import Readers
 from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
+from proactorx.observe import running
 from proactorx.port.loop_port import LoopPort
 from proactorx.transports.udp import udp_features
 
@@ -61,6 +63,7 @@ class EventLoop(
     Lookups,
     Readers,
     Signals,
+    Inspection,
     LoopCore,
     asyncio.BaseEventLoop,
 ):
@@ -164,8 +167,10 @@ class EventLoop(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
             events._set_running_loop(self)
+            running.begins(self)
             self._run_until_stopped()
         finally:
+            running.ends(self)
             self._release_signals()
             self._stopping = False
             self._thread_id = None

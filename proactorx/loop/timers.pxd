@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 from proactorx.loop.call_queue cimport CallQueue
 from proactorx.loop.handles cimport TimerHandle
+from proactorx.observe.meter cimport Meter
 
 cdef extern from "proactorx/loop/timers.h":
     ctypedef struct Timer "px_timer":
@@ -15,11 +16,13 @@ cdef class TimerQueue(CallQueue):
     cdef Py_ssize_t timer_count, timer_room, timer_cancelled
     cdef uint64_t timer_order
     cdef double timers_due       # when one was due last
+    cdef Meter meter
     cdef object clock            # a `time` of a subclass's or a patched one, else None
     cdef void drop_timers(self) noexcept
     cdef double now(self) except? -1
+    cdef double now_at(self, int64_t read) except? -1
     cdef int push_timer(self, TimerHandle handle) except -1
     cdef TimerHandle pop_timer(self)
     cdef int compact_timers(self) except -1
-    cdef int due_timers(self) except -1
-    cdef int64_t until_timer(self) except -2
+    cdef int due_timers(self, int64_t read) except -1
+    cdef int64_t until_timer(self, int64_t read) except -2

@@ -5,7 +5,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
 from proactorx.sys.atomic cimport load_relaxed
-from proactorx.sys.clock cimport px_monotonic
+from proactorx.observe.meter cimport record
+from proactorx.sys.clock cimport px_monotonic, px_monotonic_at
 
 cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object instance, object name, object value) except -1
@@ -63,6 +64,10 @@ cdef class TimerQueue(CallQueue):
         if self.thread == 0:
             clock = self._own_clock()  # while the loop does not run, somebody may replace its clock
         return <double>clock() if clock is not None else px_monotonic()
+
+    cdef double now_at(self, int64_t read) except? -1:
+        """What the time was when `px_now_ns` said `read`; of somebody else's clock: what it is."""
+        return px_monotonic_at(read) if self.clock is None and self.thread and read else self.now()
 
     def _own_clock(self):
         """Return the replacement for ``time`` that a subclass or a test has installed, or None."""
@@ -130,9 +135,14 @@ cdef class TimerQueue(CallQueue):
         free(garbage)
         return 0
 
-    cdef int due_timers(self) except -1:
-        cdef double now = self.now()
+    cdef int due_timers(self, int64_t read) except -1:
+        """Move due timers to the ready queue.  `read`: the clock was read just now; 0: it was not."""
+        cdef double now = self.now_at(read), late
         cdef TimerHandle handle
+        if self.clock is None and self.timer_count and self.timers[0].when <= now:
+            # One that was due before it was scheduled is late since then at most.
+            late = min((now - self.timers[0].when) * 1e9, <double>(self.meter.began - self.meter.previous))
+            record(&self.meter.lag, <int64_t>late)
         while self.timer_count and self.timers[0].when <= now:
             handle = self.pop_timer()
             self.timers_due = now
@@ -140,14 +150,14 @@ cdef class TimerQueue(CallQueue):
                 self.push_ready(handle)
         return 0
 
-    cdef int64_t until_timer(self) except -2:
-        """Nanoseconds until the first timer is due; -1: there is none."""
+    cdef int64_t until_timer(self, int64_t read) except -2:
+        """Nanoseconds until the first timer is due; -1: there is none.  `read`: what the clock says."""
         cdef double now, delay
         while self.timer_count and (<TimerHandle>self.timers[0].handle)._cancelled:
             self.pop_timer()
         if not self.timer_count:
             return -1
-        now = self.now()
+        now = self.now_at(read)
         delay = self.timers[0].when - now
         if delay <= 0:
             return 0

@@ -88,6 +88,7 @@ cdef class Op:
     cdef bint edge
     cdef uint32_t ready      # READY packets in the queue
     cdef int slot            # its place in Driver.inflight
+    cdef int64_t since       # ns: the turn in which it was submitted began; 0: not known
     cdef int64_t position    # READ, WRITE: of the next byte; -1: the file has no positions
     # The driver's own: each reads and writes one of these only.
     cdef LineNote line

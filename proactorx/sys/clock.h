@@ -44,4 +44,17 @@ static inline double px_monotonic(void) {
 #endif
 }
 
+/* What px_monotonic would have said when px_now_ns said `ns`, to the bit.
+ * (Before Python 3.13 on Windows they are two clocks: what it says now.) */
+static inline double px_monotonic_at(int64_t ns) {
+#if defined(_WIN32) && PY_VERSION_HEX < 0x030D0000
+    (void)ns;
+    return px_monotonic();
+#elif defined(_WIN32)
+    return (double)ns * 1e-9;
+#else
+    return (double)(ns / 1000000000) + (double)(ns % 1000000000) * 1e-9;
+#endif
+}
+
 #endif

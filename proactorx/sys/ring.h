@@ -219,6 +219,11 @@ static inline int px_ring_spin(px_ring *r, int64_t until) {
     return 0;
 }
 
+/* Whether completions wait outside the ring, which is full: an enter brings them. */
+static inline int px_ring_overflowed(px_ring *r) {
+    return (px_load_acquire(r->k_sq_flags) & PX_SQ_CQ_OVERFLOW) != 0;
+}
+
 /* The next free entry, zeroed; NULL when the submission ring is full. */
 static inline struct px_sqe *px_ring_sqe(px_ring *r) {
     struct px_sqe *sqe;

@@ -44,6 +44,7 @@ cdef extern from "proactorx/sys/ring.h":
     uint32_t px_ring_ready(px_ring *ring) nogil
     int px_ring_pending(px_ring *ring) nogil
     int px_ring_spin(px_ring *ring, int64_t until) nogil
+    int px_ring_overflowed(px_ring *ring) nogil
     int px_register(int fd, unsigned int op, void *arg, unsigned int count) nogil
 
     enum:

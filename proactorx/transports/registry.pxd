@@ -1,3 +1,4 @@
+cimport cython
 from proactorx.port.loop_port cimport LoopPort
 
 cdef class Flushable:
@@ -8,6 +9,7 @@ cdef class Registry:
     cdef readonly LoopPort port
     cdef bint running            # the loop is: what is marked is flushed before it sleeps
     cdef list dirty              # Flushable
+    cdef cython.pymutex mutex    # of the next two: other threads look at who is there
     cdef void **owners           # the transport of each descriptor that has one; borrowed
     cdef int owner_count
     cdef object arena            # memory that the datagram transports share; None: not yet made, or in use

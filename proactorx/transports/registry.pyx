@@ -55,21 +55,23 @@ cdef class Registry:
         cdef void **owners
         if fd < 0:
             raise OSError(EBADF, strerror(EBADF))
-        if fd >= self.owner_count:
-            while size <= fd:
-                size *= 2
-            owners = <void **>PyMem_Realloc(self.owners, size * sizeof(void *))
-            if owners == NULL:
-                raise MemoryError
-            memset(&owners[self.owner_count], 0, (size - self.owner_count) * sizeof(void *))
-            self.owners = owners
-            self.owner_count = size
-        self.owners[fd] = <void *>owner
+        with self.mutex:
+            if fd >= self.owner_count:
+                while size <= fd:
+                    size *= 2
+                owners = <void **>PyMem_Realloc(self.owners, size * sizeof(void *))
+                if owners == NULL:
+                    raise MemoryError
+                memset(&owners[self.owner_count], 0, (size - self.owner_count) * sizeof(void *))
+                self.owners = owners
+                self.owner_count = size
+            self.owners[fd] = <void *>owner
         return 0
 
     cdef void disown(self, int fd, void *owner) noexcept:
-        if 0 <= fd < self.owner_count and self.owners[fd] == owner:
-            self.owners[fd] = NULL
+        with self.mutex:
+            if 0 <= fd < self.owner_count and self.owners[fd] == owner:
+                self.owners[fd] = NULL
 
     def owner_of(self, int fd):
         """Return the transport that owns `fd`, or None."""

@@ -23,13 +23,12 @@ behind them, unix(7)).  It reads once in a turn, so that each connection has its
 is told in a later turn than its last bytes. Multishot ends by itself at any time (CQ overflow, errors);
 it is re-armed from its last packet, never assumed armed.
 
-Urgent data: recv(2) stops at its mark, so a short read is not the last.  A poll that was woken once since
-the last look says with what, and the kernel's data_ready() always wakes with POLLPRI and POLLRDBAND, while
-tcp_poll() never says POLLRDBAND: such a mask does not speak of urgent data.  The segment that brings some
-wakes twice, before its bytes are queued and after.  Both fall into one look, which then asks tcp_poll(); or
-the receive after the first one finds nothing, and the next mask is believed; or the second one meets a
-packet that is queued, and is believed.  (io_uring/poll.c, net/ipv4/tcp_input.c, net/core/sock.c, Linux 6.1
-to 6.18.)
+Urgent data: recv(2) stops at its mark, so a short read is not the last. A poll that was woken once since the
+last look says with what, and the kernel's data_ready() always wakes with POLLPRI and POLLRDBAND, while
+tcp_poll() never says POLLRDBAND: such a mask does not speak of urgent data. The segment that brings some
+wakes twice, before its bytes are queued and after. Both fall into one look, which then asks tcp_poll(); or
+the receive after the first one finds nothing, and the next mask is believed; or the second one meets a packet
+that is queued, and is believed. (io_uring/poll.c, net/ipv4/tcp_input.c, net/core/sock.c, Linux 6.1 to 6.18.)
 
 See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), epoll(7).
 """
@@ -68,13 +67,11 @@ cdef enum:
     ENTER_TRIES = 100
     SMALLEST_RING = 64
     COMPLETED_AT_ONCE = 20 # by io_uring_enter, however many wait, since Linux 6.13 (IO_LOCAL_TW_DEFAULT_MAX)
-    # entries that are submitted as soon as there are so many, when the last is a file op's
-    FILES_AT_ONCE = 8
+    FILES_AT_ONCE = 8    # entries, the last one a file op's, that are submitted without waiting for more
     FILE_WORKERS = 32    # of the kernel's, for file ops that wait; and as many for other calls
 
 # How long the thread that drives the ring waits for file ops when it stops to do so.
 cdef double FILES_DEADLINE = 5.0
-
 # PACKET_READY packets that the driver makes itself say "read to the end", as if the peer had shut down.
 cdef uint32_t READ_ON = POLLIN | POLLRDHUP
 # After these a short read is not the last.
@@ -88,13 +85,14 @@ cdef class UringDriver(EpollSet):
     cdef bint shared             # by many threads: see sys/ring.h
     cdef bint restricted         # to what the driver uses: see px_ring_restrict
     cdef uint64_t owner          # the thread that made the ring, see px_this_thread
-    cdef uint32_t entries, cq_entries
-    cdef int in_flight           # ops that have an entry in the ring
+    cdef readonly uint32_t entries, cq_entries
+    cdef readonly int in_flight  # ops that have an entry in the ring
     cdef int file_ops            # those on files and paths among them
     cdef bint set_polled         # the ring polls the epoll set
     cdef bint plain_wakes        # a mask with POLLRDBAND says what woke the poll, see the top
     cdef bint set_ready          # that poll has ended: look into the set
-    cdef readonly int rebuilds
+    # How often: a new ring, no entry left in it, completions that had to wait outside of it.
+    cdef readonly int rebuilds, starved, overflows
 
     def __cinit__(self, *args, **kwargs):
         px_ring_clear(&self.ring)
@@ -229,8 +227,7 @@ cdef class UringDriver(EpollSet):
             self._out(op)
             op.armed = False
             if on_file(op):
-                # See _await_files: it may still happen.
-                # Its memory is leaked rather than given to the kernel twice.
+                # It may still happen, see _await_files: its memory is leaked, not given to the kernel twice.
                 if op.state == IN_FLIGHT:
                     set_state(op, CANCELLING)
                 Py_INCREF(op)
@@ -248,6 +245,7 @@ cdef class UringDriver(EpollSet):
         cdef px_sqe *entry = px_ring_sqe(&self.ring)
         cdef int tries = 0
         while entry == NULL:
+            self.starved += tries == 0
             self._enter(0, 0)
             entry = px_ring_sqe(&self.ring)
             tries += 1
@@ -257,9 +255,11 @@ cdef class UringDriver(EpollSet):
 
     cdef int _enter(self, int wait, int64_t timeout_ns) except -1:
         cdef int error
+        self.overflows += px_ring_overflowed(&self.ring)
         if wait:
             with nogil:
                 error = px_ring_enter(&self.ring, wait, timeout_ns)
+                self.woke_at = px_now_ns()
         else:
             error = px_ring_enter(&self.ring, 0, 0)
         self._reap()

@@ -36,6 +36,7 @@ from proactorx.ops.op cimport (
     TRANSMIT, WRITE, queue_count, set_state,
 )
 from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
+from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.errnos cimport ECANCELED, EOPNOTSUPP
 from proactorx.sys.iocp cimport *
 from proactorx.sys.pollthread cimport (
@@ -235,6 +236,7 @@ cdef class IocpDriver(OverlappedCalls):
         else:
             with nogil:
                 count = px_get(self.port, self.entries, timeout_ns)
+                self.woke_at = px_now_ns()
         if count < 0:
             raise ctypes.WinError(-count)
         for i in range(count):

@@ -106,6 +106,7 @@ cdef class EpollSet(ReadinessDriver):
 
     cdef int wait(self, int64_t timeout_ns) except -1:
         cdef int n
+        cdef int64_t woke_at = 0
         if timeout_ns == 0:
             n = px_epoll_wait(self.epfd, self.events, 0)
         elif self.spin_ns and self.may_spin():
@@ -114,11 +115,15 @@ cdef class EpollSet(ReadinessDriver):
             if n == 0:
                 with nogil:
                     n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+                    woke_at = px_now_ns()
         else:
             with nogil:
                 n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+                woke_at = px_now_ns()
         self.turns = self.callbacks = 0
-        self.polled_at = px_now_ns()
+        self.polled_at = woke_at if woke_at else px_now_ns()
+        if not self.woke_at:
+            self.woke_at = self.polled_at
         if n < 0:
             if n == -EINTR:
                 return 0

@@ -1,0 +1,3 @@
+from proactorx.observe.meter cimport Meter
+
+cdef dict figures_of(Meter *meter)

@@ -1,0 +1,122 @@
+"""What a loop has at this moment, counted by any thread while the loop goes on: figures, ops, transports.
+
+Nothing here waits for the loop.  Where another thread could free what is looked at, only words of it are
+read, and under the mutex that it has to take before it is freed.
+"""
+
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport int64_t
+from proactorx.drivers.driver cimport Driver
+from proactorx.observe.meter cimport BUCKETS, Meter, Times
+from proactorx.ops.kinds cimport ACCEPT, ACCEPT_ONE, px_kinds
+from proactorx.ops.op cimport Op
+from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.watch cimport px_listen_queue, px_thread_cpu_ns
+from proactorx.transports.base cimport BaseTransport
+from proactorx.transports.datagram cimport DatagramTransport
+from proactorx.transports.registry cimport Registry
+from proactorx.transports.sending cimport SendingTransport
+from proactorx.transports.stream cimport StreamTransport
+
+cdef extern from "Python.h":
+    int PyType_IsSubtype(PyTypeObject *one, PyTypeObject *other)
+
+
+def bounds():
+    """The upper bounds of the buckets but the last, in seconds."""
+    return tuple(round(1e-6 * (1 << place), 6) for place in range(BUCKETS - 1))
+
+
+cdef tuple _times(Times *times):
+    return tuple([times.counts[place] for place in range(BUCKETS)]), times.total * 1e-9, times.longest * 1e-9
+
+
+cdef dict figures_of(Meter *meter):
+    """What the meter says now; times in seconds."""
+    cdef int64_t now = px_now_ns(), began = meter.began, run = meter.run, slept = meter.slept
+    cdef int64_t idle = meter.idle, running = meter.running + (now - run if run else 0)
+    cdef double parts = <double>(meter.flush + meter.dispatch + meter.ready), scale = 0
+    if run and not began and slept >= run:
+        idle += now - slept
+    if parts > 0:
+        scale = max(0, running - idle) * 1e-9 / parts
+    return {
+        "running": running * 1e-9,
+        "idle": idle * 1e-9,
+        "current_turn": (now - began) * 1e-9 if began else 0.0,
+        "callbacks": meter.callbacks,
+        "packets": meter.packets,
+        "turn_length": _times(&meter.turns),
+        "lag": _times(&meter.lag),
+        "gil_wait": _times(&meter.gil),
+        "in_flush": meter.flush * scale,
+        "in_dispatch": meter.dispatch * scale,
+        "in_callbacks": meter.ready * scale,
+    }
+
+
+def ops_of(Driver driver not None):
+    """The ops in flight: (name of the kind, descriptor, age in seconds or None, the op) of each."""
+    cdef Op op
+    cdef int64_t now = px_now_ns()
+    found = []
+    for op in list(driver.inflight):
+        found.append((px_kinds[op.kind].name.decode(), op.fd,
+                      max(0.0, (now - op.since) * 1e-9) if op.since else None, op))
+    return found
+
+
+def is_listener(Op op not None):
+    """Whether it accepts connections."""
+    return op.kind == ACCEPT or op.kind == ACCEPT_ONE
+
+
+def listen_queue(int fd):
+    """(connections that wait to be accepted, the most there may be) of a TCP listener; None: not known."""
+    cdef int waiting, limit
+    return None if px_listen_queue(fd, &waiting, &limit) else (waiting, limit)
+
+
+def thread_cpu(native_id):
+    """The CPU time of a thread that lives, in seconds; None: this system does not say."""
+    cdef int64_t ns = px_thread_cpu_ns(native_id)
+    return None if ns < 0 else ns * 1e-9
+
+
+def transports_of(Registry registry not None):
+    """{kind: (open, bytes buffered, paused reading, told to pause writing)} of streams and datagrams.
+
+    Under the mutex, and without taking a reference: a transport that is being freed waits for the mutex.
+    """
+    cdef Py_ssize_t count[3]
+    cdef Py_ssize_t buffered[3]
+    cdef Py_ssize_t paused[3]
+    cdef Py_ssize_t choked[3]
+    cdef PyTypeObject *stream = <PyTypeObject *>StreamTransport
+    cdef PyTypeObject *datagram = <PyTypeObject *>DatagramTransport
+    cdef PyTypeObject *kind
+    cdef void *item
+    cdef int fd, place
+    for place in range(3):
+        count[place] = buffered[place] = paused[place] = choked[place] = 0
+    with registry.mutex:
+        for fd in range(registry.owner_count):
+            item = registry.owners[fd]
+            if item == NULL:
+                continue
+            kind = (<PyObject *>item).ob_type
+            if PyType_IsSubtype(kind, stream):
+                place = 1 if (<StreamTransport>item).raw_protocol else 0
+            elif PyType_IsSubtype(kind, datagram):
+                place = 2
+            else:
+                continue
+            count[place] += 1
+            buffered[place] += (<SendingTransport>item).buffered
+            paused[place] += (<BaseTransport>item).reading_paused
+            choked[place] += (<SendingTransport>item).protocol_paused
+    return {
+        name: (count[place], buffered[place], paused[place], choked[place])
+        for place, name in enumerate(("stream", "tls", "datagram"))
+        if count[place]
+    }

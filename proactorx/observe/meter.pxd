@@ -1,0 +1,96 @@
+"""What a loop measures of itself in each turn: a few words, written by its thread and read by any other.
+
+A turn is the time from one look at the port to the next.  The loop reads the clock when a turn begins, and
+once more when it goes to sleep; nothing is measured for each callback.  Each word is written whole, so that a
+reader sees the old value or the new one; two words may be of two turns.
+"""
+
+from libc.stdint cimport int64_t, uint64_t
+from proactorx.sys.bits cimport px_bit_length
+
+cdef enum:
+    # Less than 1 us, less than 2 us, less than 4 us, ..., less than 2**25 us; the rest.
+    BUCKETS = 27
+    # Every so many turns the parts of a turn are measured too.  A prime number, so that it does not fall into
+    # step with what a program does in every second, fourth or tenth turn.
+    SAMPLE_EVERY = 17
+
+
+cdef struct Times:
+    uint64_t counts[BUCKETS]
+    int64_t total            # ns
+    int64_t longest
+
+
+cdef struct Meter:
+    int64_t began            # when the current turn began; 0: the loop sleeps, or does not run
+    int64_t previous         # when the one before it began
+    int64_t slept            # when the loop went to sleep
+    int64_t run              # when the run began; 0: the loop does not run
+    int64_t running          # how long earlier runs have lasted
+    int64_t idle             # in sleeps that are over
+    uint64_t callbacks       # handles that were taken off the ready queue
+    uint64_t packets
+    int64_t limit            # a turn that lasts this long is noted for the watchdog
+    int64_t slow_began       # the last such turn
+    int64_t slow_ended
+    uint64_t slow            # how many there were
+    Times turns
+    Times lag
+    Times gil
+    # of every SAMPLE_EVERYth turn
+    int countdown
+    uint64_t samples
+    int64_t flush, dispatch, ready
+
+
+cdef inline void record(Times *times, int64_t ns) noexcept nogil:
+    cdef int place = px_bit_length(<uint64_t>ns // 1000) if ns > 0 else 0
+    times.counts[place if place < BUCKETS else BUCKETS - 1] += 1
+    times.total += ns
+    if ns > times.longest:
+        times.longest = ns
+
+
+cdef inline void turn_over(Meter *meter, int64_t now) noexcept nogil:
+    """The current turn ends."""
+    cdef int64_t length = now - meter.began
+    if meter.began:  # else somebody turns the loop who does not run it
+        record(&meter.turns, length)
+        if length >= meter.limit:
+            meter.slow_began = meter.began
+            meter.slow_ended = now
+            meter.slow += 1
+
+
+cdef inline void turn_begins(Meter *meter, int64_t now) noexcept nogil:
+    """The next turn begins without a sleep."""
+    turn_over(meter, now)
+    meter.previous = meter.began
+    meter.began = now
+
+
+cdef inline void goes_to_sleep(Meter *meter, int64_t now) noexcept nogil:
+    turn_over(meter, now)
+    meter.slept = now
+    meter.previous = meter.began
+    meter.began = 0
+
+
+cdef inline void wakes_up(Meter *meter, int64_t returned, int64_t now) noexcept nogil:
+    """The loop has slept.  `returned`: when the system call did, before the GIL was had again; 0: unknown."""
+    if returned:
+        record(&meter.gil, now - returned)
+    meter.idle += (returned if returned else now) - meter.slept
+    meter.began = now
+
+
+cdef inline void run_begins(Meter *meter, int64_t now) noexcept nogil:
+    meter.run = meter.began = meter.previous = now
+
+
+cdef inline void run_ends(Meter *meter, int64_t now) noexcept nogil:
+    turn_over(meter, now)
+    if meter.run:
+        meter.running += now - meter.run
+    meter.run = meter.began = 0

@@ -1,0 +1,30 @@
+"""Which loops of this process run now."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proactorx.observe.seen import Seen
+
+_running: dict[int, Seen] = {}  # by id; each operation on it is atomic, with and without the GIL
+
+
+def begins(loop: Seen) -> None:
+    """`loop` runs from now on."""
+    _running[id(loop)] = loop
+
+
+def ends(loop: Seen) -> None:
+    """The counterpart."""
+    _running.pop(id(loop), None)
+
+
+def loops() -> tuple[Seen, ...]:
+    """The loops that run now, in the order in which they began to."""
+    return tuple(_running.copy().values())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_running.clear)  # they are the parent's

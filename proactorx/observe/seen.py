@@ -1,0 +1,28 @@
+"""What this room knows of a loop: the parts that it looks at, as a protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from proactorx.drivers import BackendInfo
+    from proactorx.pool import IOThreadPool
+    from proactorx.port.loop_port import LoopPort
+    from proactorx.transports.registry import Registry
+
+
+class Seen(Protocol):
+    """An event loop of this package."""
+
+    _thread_id: int | None
+    _io_pool: IOThreadPool | None
+    _default_executor: Executor | None
+
+    @property
+    def _port(self) -> LoopPort: ...
+    @property
+    def _registry(self) -> Registry: ...
+    def _figures(self) -> dict[str, Any]: ...
+    def backend_info(self) -> BackendInfo: ...
