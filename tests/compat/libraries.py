@@ -1,0 +1,171 @@
+"""Which libraries run: a real session of each, on asyncio, uvloop and proactorx.
+
+    python tests/compat/libraries.py                     run all, write docs/data/libraries.json and the page
+    python tests/compat/libraries.py --page              only write the page from the data
+    python tests/compat/libraries.py --again aiohttp     run these, and write their rows anew
+    python tests/compat/libraries.py aiohttp tornado     run these, print the answers
+    python tests/compat/libraries.py --loop NAME aiohttp the same on one loop, in this process
+
+Each session runs in a process of its own.  A library or a server that is not installed is left out, and the
+page says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+
+import sessions_other  # noqa: E402
+import sessions_web  # noqa: E402
+from sessions import SESSIONS, NotHere, Steps  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "docs" / "data" / "libraries.json"
+PAGE = ROOT / "docs" / "pages" / "libraries.md"
+START, END = "<!-- table -->", "<!-- end of table -->"
+LOOPS = ("asyncio", "uvloop", "proactorx")
+LIMIT = 60
+
+assert sessions_other
+assert sessions_web
+
+
+def maker(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes a loop of this kind; ``proactorx.epoll`` names a backend."""
+    if name == "asyncio":
+        return asyncio.SelectorEventLoop
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop
+    import proactorx
+
+    backend = name.partition(".")[2] or None
+    return lambda: proactorx.new_event_loop(backend)
+
+
+def run_here(package: str, name: str) -> dict[str, Any]:
+    """Run the session of a library in this process: how many steps passed, and what went wrong."""
+    os.environ["COMPAT_LOOP"] = name
+    warnings.simplefilter("ignore")
+    steps = Steps()
+    try:
+        with asyncio.Runner(loop_factory=maker(name)) as runner:
+            runner.run(asyncio.wait_for(SESSIONS[package](steps), LIMIT - 10))
+    except NotHere as missing:
+        return {"missing": str(missing)}
+    except BaseException as error:
+        if not steps.passed or os.environ.get("COMPAT_TRACEBACK"):
+            traceback.print_exc()
+        return {"passed": steps.passed, "error": f"{type(error).__name__}: {error}"[:200]}
+    return {"passed": steps.passed}
+
+
+def run(package: str, name: str) -> dict[str, Any]:
+    """The same in a process of its own."""
+    argv = [sys.executable, __file__, "--loop", name, package]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return {"passed": 0, "error": "hangs"}
+    lines = done.stdout.decode().splitlines()
+    if done.returncode or not lines:
+        return {"passed": 0, "error": f"ends with {done.returncode}: {done.stderr.decode()[-300:]}"}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def installed(package: str) -> str:
+    """The version of a package, or "" if there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def run_row(package: str) -> dict[str, Any]:
+    """A session on all loops."""
+    row: dict[str, Any] = {"library": package, "version": installed(package)}
+    for name in LOOPS if row["version"] else ():
+        row[name] = run(package, name)
+        print(package, name, row[name], flush=True)
+    return row
+
+
+def run_again(packages: list[str]) -> dict[str, Any]:
+    """The data, with new rows of these libraries."""
+    data: dict[str, Any] = json.loads(DATA.read_text())
+    data["rows"] = [run_row(row["library"]) if row["library"] in packages else row for row in data["rows"]]
+    return data
+
+
+def run_all() -> dict[str, Any]:
+    """All sessions on all loops."""
+    rows = [run_row(package) for package in sorted(SESSIONS)]
+    python, kernel = platform.python_version(), platform.release().split("-")[0]
+    return {"python": python, "kernel": kernel, "uvloop": installed("uvloop"), "rows": rows}
+
+
+def _cell(found: dict[str, Any], best: int) -> str:
+    if "missing" in found:
+        return f"not run: `{found['missing']}` is not here"
+    if "error" in found:
+        return f"**{found['passed']} of {best}**"
+    return f"{found['passed']} of {found['passed']}"
+
+
+def table(data: dict[str, Any]) -> str:
+    """The table in Markdown."""
+    head = f"CPython {data['python']}, Linux {data['kernel']}, uvloop {data['uvloop']}."
+    lines = [head, "", "| library | version | asyncio | uvloop | proactorx |", "|---|---|---|---|---|"]
+    for row in data["rows"]:
+        if not row["version"]:
+            lines.append(f"| {row['library']} | not installed | | | |")
+            continue
+        best = max(row[name].get("passed", 0) for name in LOOPS)
+        cells = " | ".join(_cell(row[name], best) for name in LOOPS)
+        lines.append(f"| {row['library']} | {row['version']} | {cells} |")
+    return "\n".join(lines)
+
+
+def page(data: dict[str, Any]) -> str:
+    """The page with this table."""
+    before, start, rest = PAGE.read_text().partition(START)
+    return f"{before}{start}\n\n{table(data)}\n\n{END}{rest.partition(END)[2]}"
+
+
+def main() -> None:
+    """Run, write, or print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop")
+    parser.add_argument("--page", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("packages", nargs="*")
+    options = parser.parse_args()
+    if options.loop:
+        print(json.dumps(run_here(options.packages[0], options.loop)))
+    elif options.packages and not options.again:
+        for package in options.packages:
+            run_row(package)
+    else:
+        if not options.page:
+            data = run_again(options.packages) if options.again else run_all()
+            DATA.write_text(json.dumps(data, indent=1) + "\n")
+        PAGE.write_text(page(json.loads(DATA.read_text())))
+
+
+if __name__ == "__main__":
+    main()
