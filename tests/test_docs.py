@@ -123,3 +123,31 @@ LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
 def test_links_of_the_pages_at_the_top_lead_somewhere(page: Path) -> None:
     assert [name for name in LINK.findall(page.read_text()) if not (page.parent / name).exists()] == []
+
+
+# The reference
+
+
+def test_the_reference_is_what_the_sources_say() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "reference.py", "--check"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, "run python docs/reference.py"
+
+
+def test_the_reference_has_every_public_name_with_words() -> None:
+    import proactorx
+
+    page = (ROOT / "docs" / "pages" / "reference.md").read_text()
+    names = {f"proactorx.{name}" for name in proactorx.__all__} - {
+        "proactorx.EventLoopPolicy",  # made when it is first asked for; see install
+        "proactorx.open",  # the one of proactorx.files
+    }
+    assert {name for name in names if f"\n### {name}\n" not in page} == set()
+    sections = re.split(r"^#{3,4} (.+)\n", page, flags=re.MULTILINE)
+    silent = [
+        title
+        for title, body in zip(sections[1::2], sections[2::2], strict=True)
+        if not re.sub(r"```.*?```", "", body, flags=re.DOTALL).strip() and "(" in body
+    ]
+    assert silent == []
