@@ -38,6 +38,18 @@ cdef object Task = tasks.Task
 cdef Registry no_registry = Registry.__new__(Registry)  # of a loop that was made without its __init__
 
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define PX_GIL 0
+    #else
+    #define PX_GIL 1
+    #endif
+    """
+    const bint PX_GIL
+
+cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
+
 cdef enum:
     STARVED_SLEEP = 50_000_000  # ns: the longest sleep while there are no descriptors for signals
 
@@ -52,6 +64,7 @@ cdef class LoopCore(TimerQueue):
     def __cinit__(self, *args, **kwargs):
         self._closed = True  # until BaseEventLoop.__init__ has run
         self._registry = no_registry
+        self.meter.limit = NEVER
         self.slow_callback_duration = 0.1
 
     def __dealloc__(self):
@@ -440,6 +453,23 @@ cdef class LoopCore(TimerQueue):
         figures["timers"] = self.timer_count
         figures["cancelled_timers"] = self.timer_cancelled
         return figures
+
+    def _turn(self):
+        """Where the loop is, in ns of its clock.
+
+        (When the turn began, or 0; if that is 0: when its sleep ended and it began to wait for the GIL, or 0;
+        how many turns were noted; the beginning and the end of the last one.)
+        """
+        cdef Meter *meter = &self.meter
+        return meter.began, self._port.driver.woke_at, meter.slow, meter.slow_began, meter.slow_ended
+
+    def _note_turns(self, int64_t length):
+        """Note turns that last so many ns; 0: none."""
+        self.meter.limit = length if length else NEVER
+
+    def _called(self):
+        """The handle that the loop calls now; None: there is none, or, without a GIL, it may be freed."""
+        return <object>self.running if PX_GIL and self.running != NULL else None
 
     def _before_sleep(self):
         """Called before the first sleep of each run; False: before the next one as well."""

@@ -21,7 +21,6 @@ from proactorx.loop.readers import Readers
 from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
-from proactorx.observe import running
 from proactorx.port.loop_port import LoopPort
 from proactorx.transports.udp import udp_features
 
@@ -110,6 +109,7 @@ class EventLoop(
         self._init_signals()
         # last: from here on it is not closed, and close() needs all of that
         asyncio.BaseEventLoop.__init__(self)
+        self._init_inspection()
 
     def backend_info(self) -> drivers.BackendInfo:
         """Return the backend that runs, and why it was chosen: a ``BackendInfo``."""
@@ -167,10 +167,10 @@ class EventLoop(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
             events._set_running_loop(self)
-            running.begins(self)
+            self._begin_inspection()
             self._run_until_stopped()
         finally:
-            running.ends(self)
+            self._end_inspection()
             self._release_signals()
             self._stopping = False
             self._thread_id = None
@@ -191,6 +191,7 @@ class EventLoop(
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        self.watch(None)
         self._port.attach_thread()  # it may have run in another one
         self._registry.send_all()  # what a run left that was ended by an exception out of this
         asyncio.BaseEventLoop.close(self)

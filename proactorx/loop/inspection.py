@@ -1,18 +1,24 @@
-"""How a running loop is seen from outside: ``stats``."""
+"""How a running loop is seen from outside: ``stats``, ``watch``."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from proactorx.observe import running, watchdog
 from proactorx.observe.stats import LoopStats, stats_of
 
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
+    from proactorx.observe.stall import Stall
 
 
 class Inspection(asyncio.BaseEventLoop):
     """What other threads may ask a loop that runs."""
+
+    _native_id: int | None = None  # of the thread that runs the loop, as the system numbers it
 
     def stats(self) -> LoopStats:
         """Return counts, times and what is in flight now. Any thread may ask; the loop does not wait for it.
@@ -20,3 +26,47 @@ class Inspection(asyncio.BaseEventLoop):
         Values are read one after the other while the loop goes on, so two of them can be a turn apart.
         """
         return stats_of(cast("Seen", self))
+
+    def watch(
+        self,
+        after: float | None = 0.1,
+        *,
+        repeat: float | None = None,
+        report: Callable[[Stall], object] | None = None,
+    ) -> None:
+        """Report turns that last too long: once while they do, with the Python stack, and once at their end.
+
+        One thread of the process watches all its loops.
+
+        Args:
+            after: seconds; None: watch this loop no more.
+            repeat: seconds after which a stall that goes on is reported again; None: it is not.
+            report: called with each ``Stall``, in the watchdog's thread; default: a warning is logged by the
+                logger ``proactorx``.
+
+        Raises:
+            ValueError: a time is shorter than 1 ms.
+            RuntimeError: the loop is closed.
+        """
+        if after is None:
+            watchdog.watchdog().forget(cast("Seen", self))
+            return
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        if repeat is not None:
+            watchdog.checked(repeat)
+        watchdog.watchdog().watch(cast("Seen", self), watchdog.checked(after), repeat, report or watchdog.log)
+
+    def _init_inspection(self) -> None:
+        after = watchdog.default_after()
+        if after is not None:
+            self.watch(after)
+
+    def _begin_inspection(self) -> None:
+        self._native_id = threading.get_native_id()
+        running.begins(cast("Seen", self))
+        watchdog.watchdog().begins(cast("Seen", self))
+
+    def _end_inspection(self) -> None:
+        running.ends(cast("Seen", self))
+        self._native_id = None

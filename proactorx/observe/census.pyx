@@ -78,9 +78,9 @@ def listen_queue(int fd):
 
 
 def thread_cpu(native_id):
-    """The CPU time of a thread that lives, in seconds; None: this system does not say."""
+    """The CPU time of a thread in ns, by its native id; None: this system does not say, or it has ended."""
     cdef int64_t ns = px_thread_cpu_ns(native_id)
-    return None if ns < 0 else ns * 1e-9
+    return None if ns < 0 else ns
 
 
 def transports_of(Registry registry not None):

@@ -31,8 +31,8 @@ cdef struct Meter:
     int64_t idle             # in sleeps that are over
     uint64_t callbacks       # handles that were taken off the ready queue
     uint64_t packets
-    int64_t limit            # a turn that lasts this long is noted for the watchdog
-    int64_t slow_began       # the last such turn
+    int64_t limit            # a turn, or a wait for the GIL, of this length is noted for the watchdog
+    int64_t slow_began       # the last of those
     int64_t slow_ended
     uint64_t slow            # how many there were
     Times turns
@@ -52,15 +52,19 @@ cdef inline void record(Times *times, int64_t ns) noexcept nogil:
         times.longest = ns
 
 
+cdef inline void note_slow(Meter *meter, int64_t began, int64_t ended) noexcept nogil:
+    meter.slow_began = began
+    meter.slow_ended = ended
+    meter.slow += 1
+
+
 cdef inline void turn_over(Meter *meter, int64_t now) noexcept nogil:
     """The current turn ends."""
     cdef int64_t length = now - meter.began
     if meter.began:  # else somebody turns the loop who does not run it
         record(&meter.turns, length)
         if length >= meter.limit:
-            meter.slow_began = meter.began
-            meter.slow_ended = now
-            meter.slow += 1
+            note_slow(meter, meter.began, now)
 
 
 cdef inline void turn_begins(Meter *meter, int64_t now) noexcept nogil:
@@ -81,6 +85,8 @@ cdef inline void wakes_up(Meter *meter, int64_t returned, int64_t now) noexcept 
     """The loop has slept.  `returned`: when the system call did, before the GIL was had again; 0: unknown."""
     if returned:
         record(&meter.gil, now - returned)
+        if now - returned >= meter.limit:
+            note_slow(meter, returned, now)
     meter.idle += (returned if returned else now) - meter.slept
     meter.began = now
 
