@@ -16,6 +16,7 @@ import proactorx
 from proactorx.cli.report import plain_text
 from proactorx.drivers import Probe, probe_all
 from proactorx.drivers import probe as driver_probe
+from proactorx.transports import tls_direct
 from proactorx.transports.udp import udp_features
 
 URING = "io_uring"
@@ -70,6 +71,7 @@ def collect() -> dict[str, Any]:
         "chosen": chosen,
         "error": error,
         "datagrams": list(udp_features()),
+        "tls": tls_direct.how(),
         "drivers": drivers,
     }
 

@@ -31,6 +31,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("system", f"{report['system']} {report['kernel']}, {report['machine']}"),
         *choice,
         ("datagrams", ", ".join(report["datagrams"]) or "one by one"),
+        ("TLS", report["tls"]),
     ]
 
 

@@ -47,3 +47,5 @@ class BackendInfo:
     restriction: str = ""
     #: What UDP can do here: ``gso`` (sending in trains), ``gro`` (receiving merged ones).
     datagrams: tuple[str, ...] = ()
+    #: How TLS moves its bytes, in words: by libssl directly, or through the ``ssl`` module and why.
+    tls: str = ""

@@ -1,4 +1,5 @@
-"""TLS on top of a stream transport, by the ssl module's ``SSLObject`` and ``MemoryBIO``.
+"""TLS on top of a stream transport, by the ssl module's ``SSLObject`` and ``MemoryBIO``,
+and by its libssl directly (``tls_direct``).
 
 ``TLSProtocol`` is the protocol of the transport underneath; the user gets a ``TLSTransport``, see
 ``tls_transport``. Between them they keep the contract of asyncio's ``SSLProtocol`` and its transport.  What
@@ -15,13 +16,13 @@ still to go to one of the sides), shutdown (our close_notify is made, that of th
 and nothing again.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t
 from proactorx.transports.base cimport enter
 from proactorx.transports.reader cimport grow, grown, is_buffered, is_plain, reader_of
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport StreamTransport
+from proactorx.transports.tls_direct cimport direct_open
 from proactorx.transports.tls_records cimport (
     FLUSHING, HANDSHAKE, OPEN, RECORD, SHUTDOWN, UNWRAPPED, TLSRecords, limits,
 )
@@ -36,9 +37,7 @@ from proactorx.transports.tls_options import default_context, seconds
 cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
-    object PyMemoryView_FromMemory(char *memory, Py_ssize_t size, int flags)
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
-    enum: PyBUF_READ, PyBUF_WRITE
 
 logger = logging.getLogger("asyncio")
 
@@ -107,6 +106,7 @@ cdef class TLSProtocol(TLSRecords):
         self.own_read = type(self.sslobj).read is not plain_read
         self.ssl_read = self.sslobj.read if self.own_read else inner.read
         self.ssl_write = inner.write if type(self.sslobj).write is plain_write else self.sslobj.write
+        direct_open(&self.direct, self.sslobj, self.incoming, self.outgoing)
         self.backlog = []
         self.out_high, self.out_low = limits(None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
         self.in_high, self.in_low = limits(None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
@@ -187,7 +187,7 @@ cdef class TLSProtocol(TLSRecords):
     cdef int received(self, char *data, Py_ssize_t size) except -1:
         if self.state == UNWRAPPED:
             return 0
-        self.incoming_write(PyMemoryView_FromMemory(data, size, PyBUF_READ))
+        self.feed(data, size)
         return self.advance()
 
     def data_received(self, data):
@@ -383,41 +383,35 @@ cdef class TLSProtocol(TLSRecords):
         room = self.room()
         memory = grow(reader, room)
         try:
-            count = self.ssl_read(room, PyMemoryView_FromMemory(memory, room, PyBUF_WRITE))
-            self.was_read(room, count)
-        except Again:
-            self.was_read(room, -1)
+            count = self.take_into(memory, room)
         finally:
             grown(reader, room, count)
         return count > 0 and self.waiting()
 
     cdef int deliver_buffered(self) except -1:
-        cdef Py_ssize_t room, count, done = 0
+        cdef Py_buffer view
+        cdef Py_ssize_t count, done = 0
         if not self.ready():
             return 0
-        buffer = self.app.get_buffer(self.incoming.pending)
-        room = len(buffer)
-        if not room:
-            raise RuntimeError("get_buffer() returned an empty buffer")
-        view = None
+        buffer = self.app.get_buffer(self.unread())
         try:
-            while done < room and self.waiting():
-                if done and view is None:
-                    view = memoryview(buffer).cast("B")  # a slice of a bytearray would be a copy
-                count = self.ssl_read(room - done, buffer if view is None else view[done:])
-                self.was_read(room - done, count)
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        except BufferError as exc:
+            raise TypeError(f"get_buffer() returned a read-only buffer: {exc}") from None
+        try:
+            if not view.len:
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            while done < view.len and self.waiting():
+                count = self.take_into(<char *>view.buf + done, view.len - done)
                 if not count:
                     break
                 done += count
-        except Again:
-            self.was_read(room, -1)
         except SSLError as exc:
             if not done:
                 raise
             self.failure = exc
         finally:
-            if view is not None:
-                view.release()
+            PyBuffer_Release(&view)
         if not done:
             return 0
         self.app.buffer_updated(done)
@@ -441,7 +435,7 @@ cdef class TLSProtocol(TLSRecords):
         cdef Py_ssize_t size
         if self.underlying is None or not (self.app_paused or self.underlying_held):
             return 0
-        size = self.incoming.pending
+        size = self.unread()
         if not self.underlying_held:
             if size and size >= self.in_high:
                 self.underlying_held = True
@@ -553,7 +547,7 @@ cdef class TLSProtocol(TLSRecords):
             return self.fatal(exc, "Fatal error on transport")
         if self.underlying is not None:
             # All of it, also where the transport underneath has asked us to wait: it sends before it closes.
-            data = self.outgoing_read()
+            data = self.drain()
             if data:
                 self.pass_down(data)
             # Now, not in the next turn as asyncio does:

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport RawProtocol, StreamTransport
+from proactorx.transports.tls_direct cimport Direct
 
 # The states of a connection, see ``tls``.
 cdef enum:
@@ -26,6 +27,7 @@ cdef class TLSRecords(RawProtocol):
     # The ssl module's side, and its methods that run per packet.
     cdef object sslobj, incoming, outgoing
     cdef object ssl_read, ssl_write, incoming_write, outgoing_read
+    cdef Direct direct           # the way past them, where there is one
     cdef object failure          # an error that came after bytes which are still to be delivered
     cdef list backlog            # what the user has written and is not encrypted yet
     cdef Py_ssize_t backlog_size
@@ -52,7 +54,11 @@ cdef class TLSRecords(RawProtocol):
     cdef bint underlying_paused       # the transport underneath asked us not to write
     cdef bint underlying_held         # we asked the transport underneath not to read
 
+    cdef int feed(self, char *data, Py_ssize_t size) except -1
+    cdef Py_ssize_t unread(self) except -1
+    cdef object drain(self)
     cdef object take(self)
+    cdef Py_ssize_t take_into(self, char *memory, Py_ssize_t room) except -1
     cdef object take_more(self, first)
     cdef bint waiting(self) except -1
     cdef bint ready(self) except -1
@@ -61,6 +67,7 @@ cdef class TLSRecords(RawProtocol):
     cdef int write(self, data) except -1
     cdef int send(self) except -1
     cdef int encrypt(self) except -1
+    cdef int encrypt_all(self, bytes piece, Py_ssize_t *done) except -1
     cdef int forward(self) except -1
     cdef int pass_down(self, data) except -1
     cdef int tell_app(self) except -1

@@ -3,9 +3,12 @@
 One callback's writes are encrypted together and go down as one piece.
 """
 
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from proactorx.transports.base cimport enter
 from proactorx.transports.stream cimport RawProtocol, StreamTransport
+from proactorx.transports.tls_direct cimport (
+    AGAIN, ASK_MODULE, direct_drain, direct_feed, direct_pending, direct_read, direct_take, direct_write,
+)
 
 import asyncio
 import logging
@@ -14,6 +17,8 @@ from asyncio import constants
 
 cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
+    object PyMemoryView_FromMemory(char *memory, Py_ssize_t size, int flags)
+    enum: PyBUF_READ, PyBUF_WRITE
 
 logger = logging.getLogger("asyncio")
 
@@ -44,13 +49,32 @@ cdef tuple limits(high, low, Py_ssize_t kib):
 cdef class TLSRecords(RawProtocol):
     """The way of the bytes between the user's protocol and the transport underneath."""
 
+    # -------------------------------------------------------------------------------------------- ciphertext
+
+    cdef int feed(self, char *data, Py_ssize_t size) except -1:
+        """The peer has sent this; it is copied."""
+        if self.direct.ssl != NULL:
+            return direct_feed(&self.direct, data, size)
+        self.incoming_write(PyMemoryView_FromMemory(data, size, PyBUF_READ))
+        return 0
+
+    cdef Py_ssize_t unread(self) except -1:
+        """How much of what the peer has sent OpenSSL has not looked at yet."""
+        if self.direct.ssl != NULL:
+            return direct_pending(&self.direct)
+        return self.incoming.pending
+
+    cdef object drain(self):
+        """What is to go to the peer, or nothing."""
+        return direct_drain(&self.direct) if self.direct.ssl != NULL else self.outgoing_read()
+
     # --------------------------------------------------------------------------------------------- decrypting
 
     cdef bint waiting(self) except -1:
         """Whether a read may bring something: there is ciphertext, or the end of a record."""
         if self.rest:
             return True
-        self.pending = self.incoming.pending
+        self.pending = self.unread()
         return self.pending != 0
 
     cdef bint ready(self) except -1:
@@ -76,11 +100,16 @@ cdef class TLSRecords(RawProtocol):
 
     cdef object take(self):
         """What the next record holds; None: there is none, or the peer has ended."""
-        cdef Py_ssize_t room
+        cdef Py_ssize_t room, count
         cdef bytes data
         if not self.ready():
             return None
         room = self.room()
+        if self.direct.ssl != NULL:
+            data = direct_take(&self.direct, room, &count)
+            if count != ASK_MODULE:
+                self.was_read(room, count)
+                return data
         try:
             data = self.ssl_read(room)
         except Again:
@@ -88,6 +117,19 @@ cdef class TLSRecords(RawProtocol):
             return None
         self.was_read(room, PyBytes_GET_SIZE(data))
         return data if PyBytes_GET_SIZE(data) else None
+
+    cdef Py_ssize_t take_into(self, char *memory, Py_ssize_t room) except -1:
+        """After `ready`: decrypt to `memory`; how many bytes came, perhaps none."""
+        cdef Py_ssize_t count = ASK_MODULE
+        if self.direct.ssl != NULL:
+            count = direct_read(&self.direct, memory, room)
+        if count == ASK_MODULE:
+            try:
+                count = self.ssl_read(room, PyMemoryView_FromMemory(memory, room, PyBUF_WRITE))
+            except Again:
+                count = AGAIN
+        self.was_read(room, count)
+        return max(count, 0)
 
     cdef object take_more(self, first):
         """`first` and what all other complete records hold, or as much of it as one call is to be given."""
@@ -146,7 +188,7 @@ cdef class TLSRecords(RawProtocol):
                 self.encrypt()
             except Exception as exc:
                 logger.debug("%r: the last bytes could not be encrypted: %s", self, exc)
-        data = self.outgoing_read()
+        data = self.drain()
         if data:
             self.pass_down(data)
         return 0
@@ -164,22 +206,21 @@ cdef class TLSRecords(RawProtocol):
         return 0
 
     cdef int encrypt(self) except -1:
-        cdef Py_ssize_t size, count, done = 0
+        cdef Py_ssize_t count, done = 0
         cdef list backlog = self.backlog
+        cdef bytes piece
         if len(backlog) > 1 and self.backlog_size <= JOIN:
             # One record, not one for each write.
             backlog = self.backlog = [b"".join(backlog)]
         try:
-            for data in backlog:
-                size = PyBytes_GET_SIZE(data)
-                count = self.ssl_write(data)
-                self.backlog_size -= count
-                while count < size:
-                    data = data[count:]
-                    backlog[done] = data
-                    size -= count
-                    count = self.ssl_write(data)
+            for piece in backlog:
+                count = 0
+                try:
+                    self.encrypt_all(piece, &count)
+                finally:
                     self.backlog_size -= count
+                    if 0 < count < PyBytes_GET_SIZE(piece):
+                        backlog[done] = piece[count:]
                 done += 1
         except Again:
             pass  # a renegotiation: goes on with what the peer sends
@@ -189,9 +230,22 @@ cdef class TLSRecords(RawProtocol):
             del backlog[:done]
         return 0
 
+    cdef int encrypt_all(self, bytes piece, Py_ssize_t *done) except -1:
+        """Encrypt `piece`; `done` says how much of it, also when this raises."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(piece), count
+        while done[0] < size:
+            count = ASK_MODULE
+            if self.direct.ssl != NULL:
+                count = direct_write(&self.direct, PyBytes_AS_STRING(piece) + done[0], size - done[0])
+            if count < 0:
+                # (AGAIN too: it is an exception then, as below)
+                count = self.ssl_write(piece[done[0]:] if done[0] else piece)
+            done[0] += count
+        return 0
+
     cdef int forward(self) except -1:
         if not self.underlying_paused:
-            data = self.outgoing_read()
+            data = self.drain()
             if data:
                 self.pass_down(data)
         return self.tell_app()

@@ -1,0 +1,221 @@
+"""The bytes of a TLS connection without a Python call: OpenSSL's functions on the connection of an
+``SSLObject``.
+
+The ``ssl`` module makes the connection, its context, its handshake and its end, and stays the owner.  For the
+bytes in between each of its calls costs a Python call, gives up the interpreter's lock and takes it back, and
+tells "nothing there" by an exception.  So ``SSL_read`` and ``SSL_write`` of the libssl that the module itself
+uses are called directly, on its ``SSL *`` and its two memory BIOs.  What they report as an error is asked
+again of the module: a failed connection stays failed, and the reason is still in OpenSSL's queue of errors,
+so the exception is the module's own.
+
+The ``SSL *`` is a field of an object that is not ours.  It is used where everything agrees: a version of
+CPython whose object is known; the module's own note in the ``SSL`` refers back to the object; its BIOs are
+those of the two ``MemoryBIO``s; what goes into one side comes out of the other.  Else, and on free-threaded
+builds, where the module has a lock of its own, and with ``PROACTORX_TLS=ssl`` in the environment, all goes
+through the module.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from proactorx.sys.openssl cimport PX_SSL_WANT_READ, px_openssl, px_openssl_load, px_readable
+
+import os
+import ssl
+import sys
+import sysconfig
+
+cdef extern from "Python.h":
+    PyObject *PyBytes_FromStringAndSize(const char *, Py_ssize_t) except NULL
+    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
+
+cdef enum:
+    # A record of so much or more takes longer to encrypt than other threads take to get the interpreter.
+    UNLOCKED = 16384
+    LARGEST = 1 << 30    # OpenSSL counts in int
+    LOOKED_AT = 256      # bytes at an address that are read before anything trusts it
+
+cdef px_openssl lib
+cdef object SSLObject = ssl.SSLObject
+cdef object plain_read = ssl.SSLObject.read
+cdef object plain_write = ssl.SSLObject.write
+cdef str refusal = None      # why the ssl module does it all; "": it does not; None: nobody has looked yet
+cdef bint allowed = True
+
+
+cdef inline void *field(object thing, int index) noexcept:
+    """Word `index` behind the head of an object."""
+    return (<void **>(<char *><void *>thing + sizeof(PyObject)))[index]
+
+
+cdef void *ssl_of(object inner, object incoming, object outgoing) except? NULL:
+    """The ``SSL *`` of ``_ssl._SSLSocket``, whose fields are a weak reference and that; NULL: in doubt."""
+    cdef void *connection = field(inner, 1)
+    if connection == NULL or lib.ssl_get_ex_data(connection, 0) != <void *>inner:
+        return NULL
+    if (lib.ssl_get_rbio(connection) != field(incoming, 0)
+            or lib.ssl_get_wbio(connection) != field(outgoing, 0)):
+        return NULL
+    return connection
+
+
+cdef str look():
+    """Why the functions cannot be used in this process; "": they can."""
+    cdef const char *problem
+    cdef bytes path
+    cdef void *connection
+    if os.environ.get("PROACTORX_TLS", "") == "ssl":
+        return "PROACTORX_TLS=ssl"
+    if os.environ.get("PROACTORX_TLS", "") not in ("", "direct"):
+        raise ValueError(f"PROACTORX_TLS={os.environ['PROACTORX_TLS']!r}: 'ssl' or 'direct' are known")
+    if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 15):
+        return "this version of Python is not known"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "free-threaded: the ssl module has a lock of its own"
+    if not ssl.OPENSSL_VERSION.startswith(("OpenSSL 1.1.1", "OpenSSL 3.")):
+        return f"{ssl.OPENSSL_VERSION} is not known"
+    module = sys.modules.get("_ssl")
+    file = getattr(module, "__file__", None)
+    path = os.fsencode(file or b"")
+    problem = px_openssl_load(&lib, path)
+    if problem != NULL:
+        return problem.decode()
+    return trial(module)
+
+
+cdef str trial(module):
+    """Ask both ways on a connection that is thrown away."""
+    cdef void *connection
+    cdef char byte = 22
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    whole = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    inner = whole._sslobj
+    if type(inner) is not getattr(module, "_SSLSocket", None):
+        return "SSLObject is not the ssl module's"
+    if <size_t>type(inner).__basicsize__ < sizeof(PyObject) + 2 * sizeof(void *):
+        return "the ssl module's object is not known"
+    connection = field(inner, 1)
+    if not px_readable(connection, LOOKED_AT) or ssl_of(inner, incoming, outgoing) != connection:
+        return "the ssl module's object is not known"
+    try:
+        whole.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    if not outgoing.pending or lib.bio_ctrl_pending(field(outgoing, 0)) != <size_t>outgoing.pending:
+        return "what the ssl module writes is not seen"
+    if lib.bio_write(field(incoming, 0), &byte, 1) != 1 or incoming.pending != 1:
+        return "what is written is not seen by the ssl module"
+    return ""
+
+
+def how():
+    """Say what TLS connections use, in words."""
+    global refusal
+    if refusal is None:
+        refusal = look()
+    if not allowed:
+        return "the ssl module (switched off)"
+    return f"the ssl module ({refusal})" if refusal else "libssl directly"
+
+
+def allow(bint allowed_now):
+    """Set whether connections made from now on may use libssl; return whether they might before (tests)."""
+    global allowed
+    before, allowed = allowed, allowed_now
+    return before
+
+
+cdef int direct_open(Direct *direct, object sslobj, object incoming, object outgoing) except -1:
+    """Fill `direct` for a connection; its `ssl` stays NULL where the ssl module is to do all."""
+    global refusal
+    direct.ssl = NULL
+    if refusal is None:
+        refusal = look()
+    if refusal or not allowed or type(sslobj) is not SSLObject:
+        return 0
+    if SSLObject.read is not plain_read or SSLObject.write is not plain_write:
+        return 0
+    context = sslobj.context
+    # Their callbacks leave an exception for the module's next call to raise.
+    if (getattr(context, "_msg_callback", None) is not None or context.keylog_filename is not None
+            or context.post_handshake_auth):
+        return 0
+    direct.ssl = ssl_of(sslobj._sslobj, incoming, outgoing)
+    if direct.ssl != NULL:
+        direct.rbio = lib.ssl_get_rbio(direct.ssl)
+        direct.wbio = lib.ssl_get_wbio(direct.ssl)
+    return 0
+
+
+cdef Py_ssize_t outcome(Direct *direct, int result) noexcept:
+    """What a call that has moved nothing means."""
+    cdef int error = lib.ssl_get_error(direct.ssl, result)
+    return AGAIN if error == PX_SSL_WANT_READ else ASK_MODULE
+
+
+cdef Py_ssize_t direct_read(Direct *direct, char *memory, Py_ssize_t room) noexcept:
+    """How many bytes were decrypted to `memory`, not 0; AGAIN; ASK_MODULE (also at the peer's end)."""
+    cdef int count
+    # SSL_get_error(3) looks at the queue too: errors of others must not be in it.
+    lib.err_clear_error()
+    count = lib.ssl_read(direct.ssl, memory, <int>min(room, LARGEST))
+    return count if count > 0 else outcome(direct, count)
+
+
+cdef object direct_take(Direct *direct, Py_ssize_t room, Py_ssize_t *count):
+    """The same, as bytes; `count` tells what `direct_read` does."""
+    cdef PyObject *data = PyBytes_FromStringAndSize(NULL, room)
+    cdef object taken
+    count[0] = direct_read(direct, PyBytes_AS_STRING(<object>data), room)
+    if count[0] <= 0:
+        Py_DECREF(<object>data)
+        return None
+    _PyBytes_Resize(&data, count[0])
+    taken = <object>data
+    Py_DECREF(taken)  # the new reference: `taken` holds one
+    return taken
+
+
+cdef Py_ssize_t direct_write(Direct *direct, const char *memory, Py_ssize_t size) noexcept:
+    """How many bytes were encrypted, one record or more; AGAIN; ASK_MODULE."""
+    cdef int count
+    lib.err_clear_error()
+    if size >= UNLOCKED:
+        with nogil:
+            count = lib.ssl_write(direct.ssl, memory, <int>min(size, LARGEST))
+    else:
+        count = lib.ssl_write(direct.ssl, memory, <int>size)
+    return count if count > 0 else outcome(direct, count)
+
+
+cdef int direct_feed(Direct *direct, const char *memory, Py_ssize_t size) except -1:
+    """Give ciphertext to the connection; copied."""
+    cdef int count
+    while size > 0:
+        count = lib.bio_write(direct.rbio, memory, <int>min(size, LARGEST))
+        if count <= 0:
+            lib.err_clear_error()
+            raise MemoryError
+        memory += count
+        size -= count
+    return 0
+
+
+cdef Py_ssize_t direct_pending(Direct *direct) noexcept:
+    """How much ciphertext was given and not read yet."""
+    return <Py_ssize_t>lib.bio_ctrl_pending(direct.rbio)
+
+
+cdef object direct_drain(Direct *direct):
+    """The ciphertext that is to go out, as bytes; None: there is none."""
+    cdef size_t size = lib.bio_ctrl_pending(direct.wbio)
+    cdef PyObject *raw
+    cdef object data
+    if not size:
+        return None
+    raw = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+    data = <object>raw
+    Py_DECREF(data)  # the new reference: `data` holds one
+    lib.bio_read(direct.wbio, PyBytes_AS_STRING(data), <int>size)
+    return data
