@@ -31,7 +31,8 @@ class Counter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.queued = self.busy = 0
+        self.queued: int = 0
+        self.busy: int = 0
 
     def submit(self) -> None:
         """A call has been queued."""

@@ -56,7 +56,7 @@ class SelectorPoller:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self.close = self._selector.close
+        self.close: Callable[[], None] = self._selector.close
 
     def register(self, fd: int, mask: int) -> None:
         """Wait for the events of `mask` on `fd`."""

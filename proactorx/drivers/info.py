@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-logger = logging.getLogger("proactorx")
+logger: logging.Logger = logging.getLogger("proactorx")
 
 
 class BackendError(RuntimeError):

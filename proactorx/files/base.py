@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeAlias
 
 from proactorx.files.access import access_for
 from proactorx.files.thread_call import in_thread
 
+#: A blocking function as a coroutine function.
+Wrapped: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 
-def wrap(func: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+
+def wrap(func: Callable[..., Any]) -> Wrapped:
     """A coroutine function that runs the blocking `func` on an IO thread.
 
     It takes the arguments of `func`, and ``loop`` and ``executor``: run it there instead.

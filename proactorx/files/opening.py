@@ -440,13 +440,21 @@ def _binary(name: str) -> IO[bytes]:
     return stream
 
 
-stdin = AsyncTextIndirectIOWrapper("sys.stdin", None, None, indirect=lambda: sys.stdin)
-stdout = AsyncTextIndirectIOWrapper("sys.stdout", None, None, indirect=lambda: sys.stdout)
-stderr = AsyncTextIndirectIOWrapper("sys.stderr", None, None, indirect=lambda: sys.stderr)
-stdin_bytes = AsyncIndirectBufferedIOBase("sys.stdin.buffer", None, None, indirect=partial(_binary, "stdin"))
-stdout_bytes = AsyncIndirectBufferedIOBase(
+stdin: AsyncTextIndirectIOWrapper = AsyncTextIndirectIOWrapper(
+    "sys.stdin", None, None, indirect=lambda: sys.stdin
+)
+stdout: AsyncTextIndirectIOWrapper = AsyncTextIndirectIOWrapper(
+    "sys.stdout", None, None, indirect=lambda: sys.stdout
+)
+stderr: AsyncTextIndirectIOWrapper = AsyncTextIndirectIOWrapper(
+    "sys.stderr", None, None, indirect=lambda: sys.stderr
+)
+stdin_bytes: AsyncIndirectBufferedIOBase = AsyncIndirectBufferedIOBase(
+    "sys.stdin.buffer", None, None, indirect=partial(_binary, "stdin")
+)
+stdout_bytes: AsyncIndirectBufferedIOBase = AsyncIndirectBufferedIOBase(
     "sys.stdout.buffer", None, None, indirect=partial(_binary, "stdout")
 )
-stderr_bytes = AsyncIndirectBufferedIOBase(
+stderr_bytes: AsyncIndirectBufferedIOBase = AsyncIndirectBufferedIOBase(
     "sys.stderr.buffer", None, None, indirect=partial(_binary, "stderr")
 )

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import wraps
 from typing import Any
 
 from proactorx.files import ospath as path
 from proactorx.files.access import access_for
-from proactorx.files.base import wrap
+from proactorx.files.base import Wrapped, wrap
 
 if sys.platform == "linux":
     from proactorx.files import path_ops
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-def _by_ring(func: Callable[..., Any], word: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _by_ring(func: Callable[..., Any], word: str) -> Wrapped:
     """`func` as an op of the ring; on an IO thread where that will not do."""
     on_thread = wrap(func)
     if sys.platform == "linux":
@@ -63,29 +63,29 @@ def _by_ring(func: Callable[..., Any], word: str) -> Callable[..., Coroutine[Any
     return on_thread
 
 
-access = wrap(os.access)
-getcwd = wrap(os.getcwd)
-listdir = wrap(os.listdir)
-makedirs = wrap(os.makedirs)
-mkdir = wrap(os.mkdir)
-readlink = wrap(os.readlink)
-remove = _by_ring(os.remove, "unlink")
-removedirs = wrap(os.removedirs)
-rename = _by_ring(os.rename, "rename")
-renames = wrap(os.renames)
-replace = _by_ring(os.replace, "rename")
-rmdir = _by_ring(os.rmdir, "rmdir")
-scandir = wrap(os.scandir)
-stat = wrap(os.stat)
-symlink = wrap(os.symlink)
-unlink = _by_ring(os.unlink, "unlink")
+access: Wrapped = wrap(os.access)
+getcwd: Wrapped = wrap(os.getcwd)
+listdir: Wrapped = wrap(os.listdir)
+makedirs: Wrapped = wrap(os.makedirs)
+mkdir: Wrapped = wrap(os.mkdir)
+readlink: Wrapped = wrap(os.readlink)
+remove: Wrapped = _by_ring(os.remove, "unlink")
+removedirs: Wrapped = wrap(os.removedirs)
+rename: Wrapped = _by_ring(os.rename, "rename")
+renames: Wrapped = wrap(os.renames)
+replace: Wrapped = _by_ring(os.replace, "rename")
+rmdir: Wrapped = _by_ring(os.rmdir, "rmdir")
+scandir: Wrapped = wrap(os.scandir)
+stat: Wrapped = wrap(os.stat)
+symlink: Wrapped = wrap(os.symlink)
+unlink: Wrapped = _by_ring(os.unlink, "unlink")
 
 if hasattr(os, "link"):
     __all__ += ["link"]
-    link = wrap(os.link)
+    link: Wrapped = wrap(os.link)
 if hasattr(os, "sendfile"):
     __all__ += ["sendfile"]
-    sendfile = wrap(os.sendfile)
+    sendfile: Wrapped = wrap(os.sendfile)
 if hasattr(os, "statvfs"):
     __all__ += ["statvfs"]
-    statvfs = wrap(os.statvfs)
+    statvfs: Wrapped = wrap(os.statvfs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import path
 
-from proactorx.files.base import wrap
+from proactorx.files.base import Wrapped, wrap
 
 __all__ = [
     "abspath",
@@ -21,15 +21,15 @@ __all__ = [
     "sameopenfile",
 ]
 
-abspath = wrap(path.abspath)
-exists = wrap(path.exists)
-getatime = wrap(path.getatime)
-getctime = wrap(path.getctime)
-getmtime = wrap(path.getmtime)
-getsize = wrap(path.getsize)
-isdir = wrap(path.isdir)
-isfile = wrap(path.isfile)
-islink = wrap(path.islink)
-ismount = wrap(path.ismount)
-samefile = wrap(path.samefile)
-sameopenfile = wrap(path.sameopenfile)
+abspath: Wrapped = wrap(path.abspath)
+exists: Wrapped = wrap(path.exists)
+getatime: Wrapped = wrap(path.getatime)
+getctime: Wrapped = wrap(path.getctime)
+getmtime: Wrapped = wrap(path.getmtime)
+getsize: Wrapped = wrap(path.getsize)
+isdir: Wrapped = wrap(path.isdir)
+isfile: Wrapped = wrap(path.isfile)
+islink: Wrapped = wrap(path.islink)
+ismount: Wrapped = wrap(path.ismount)
+samefile: Wrapped = wrap(path.samefile)
+sameopenfile: Wrapped = wrap(path.sameopenfile)

@@ -29,7 +29,7 @@ else:
     # Not os: tools that look for a user's blocking calls put their own functions there (blockbuster).
     import posix as system
 
-logger = logging.getLogger("asyncio")
+logger: logging.Logger = logging.getLogger("asyncio")
 
 _NO_UNIX = "this Python has no Unix sockets; on Windows see start_serving_pipe() and create_pipe_connection()"
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)

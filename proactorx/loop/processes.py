@@ -32,7 +32,7 @@ from proactorx.transports.registry import Registry
 
 assert sys.platform != "win32"
 
-logger = logging.getLogger("asyncio")
+logger: logging.Logger = logging.getLogger("asyncio")
 
 # What stock asyncio reports for a child whose status somebody else has taken.
 UNKNOWN = 255
@@ -79,9 +79,9 @@ class Child:
         self.loop = loop
         self.transport = transport
         self.pid: int = transport.get_pid()  # type: ignore[assignment]  # it has one by now
-        self.pidfd = -1
-        self.posted = False  # its thread has heard of its end
-        self.native = False  # an op waits for it
+        self.pidfd: int = -1
+        self.posted: bool = False  # its thread has heard of its end
+        self.native: bool = False  # an op waits for it
 
     def watch(self) -> None:
         """Hear of its end, by whatever means there are."""

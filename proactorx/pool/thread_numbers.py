@@ -36,7 +36,7 @@ class Numbers:
         self.__init__()  # type: ignore[misc]
 
 
-io_threads = Numbers()
+io_threads: Numbers = Numbers()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=io_threads.after_fork_in_child)

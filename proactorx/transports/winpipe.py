@@ -23,7 +23,7 @@ from proactorx.ops.op import Overlapped
 from proactorx.port.loop_port import LoopPort
 from proactorx.sys.errors import strerror
 
-logger = logging.getLogger("asyncio")
+logger: logging.Logger = logging.getLogger("asyncio")
 
 READ_SIZE = 65536
 #: What a transport that only writes reads at most: nothing is expected.
