@@ -160,16 +160,15 @@ def _undocumented(path: Path) -> Iterator[str]:
                 yield node.name
 
 
-#: Documented where they are declared: what a protocol or a build step is told, and the interface of a driver.
+#: Documented where they are declared: what a protocol or a build step is told.
 OVERRIDES = {
     name for name in dir(asyncio.BufferedProtocol) + dir(asyncio.Protocol) if not name.startswith("_")
 }
-OVERRIDES |= {"finalize_options", "after_fork_in_child"}
-DRIVER_INTERFACE = {"close"}
+OVERRIDES |= {"finalize_options"}
 
 
 def _needs_words(path: Path, name: str) -> bool:
-    return name not in OVERRIDES and not (path.parents[1].name == "drivers" and name in DRIVER_INTERFACE)
+    return name not in OVERRIDES
 
 
 PUBLIC_DEF = re.compile(r"^(?: {4})?(?:async )?def ([a-z]\w*)\(", re.MULTILINE)

@@ -1,12 +1,32 @@
 from libc.stdint cimport int64_t, uint32_t
-from proactorx.ops.op cimport Op, PacketQueue, RawPacket
+from proactorx.ops.op cimport BufferPool, IN_FLIGHT, Op, PacketQueue, RawPacket
 
 cdef enum:
     MOST_CHECKED = 256  # ops, and packets, that check_counters looks at in one turn
+    ASK_ANYWAY = -1     # Driver.wait, `callbacks`
+
+cdef enum Closing:
+    FOR_THIS_THREAD     # which stops driving the loop; another one may go on
+    FOR_GOOD
+    IN_FORKED_CHILD     # it is the parent's: tell the kernel nothing on its behalf
+
+cdef enum Change:
+    FD_OPENED           # it is the number of a file that was opened a moment ago
+    FD_FOR_FILE_OPS     # reads and writes of its file are to be submitted
+    FD_CLOSING          # it is about to be closed, and has no op in flight
+    CREDENTIALS         # this thread has others now
+
+
+cdef inline int check_resumed(Op op) except -1:
+    """What `submit` may be asked of an op that is not new."""
+    if op.state != IN_FLIGHT or op.paused or not (op.suspended or op.pending_ready):
+        raise RuntimeError("an operation is submitted once")
+    return 0
 
 
 cdef class Driver:
     cdef PacketQueue queue
+    cdef BufferPool buffers          # what packets with PACKET_BUFFER have their bytes in
     cdef readonly list inflight      # the driver's references: one for each op that is not done
     cdef bint opened                 # the facility of the operating system has been made
     cdef public bint closed
@@ -22,33 +42,21 @@ cdef class Driver:
     cdef int64_t turn_began          # ns; 0: no loop has said so
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
-    cdef double waited               # seconds that `stop` has waited for ops which are in flight still
+    cdef double waited               # seconds that `close` has waited for ops which are in flight still
     cdef object __weakref__
 
-    # What every driver does, and close().  docs/pages/design/drivers.md has the same list.
+    # What a driver does.  docs/pages/design/drivers.md has the same list.
     cdef int open(self) except -1
     cdef int submit(self, Op op) except -1
-    cdef int cancel(self, Op op) except -1
-    cdef int wait(self, int64_t timeout_ns) except -1
+    cdef int cancel(self, Op op, bint now) except -1
+    cdef int wait(self, int64_t timeout_ns, int callbacks) except -1
+    cdef int perform(self, Op op, RawPacket *packet) except -1
+    cdef bint note(self, int fd, Change change) except -1
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil
     cdef int wake(self) noexcept nogil
-    cdef int start(self) except -1
-    cdef int stop(self) except -1
+    cdef int close(self, Closing closing) except -1
 
-    # What has a default, which says that there is nothing to do.
-    cdef bint may_have_packets(self, uint32_t callbacks) noexcept
-    cdef int flush_submissions(self) except -1
-    cdef int perform(self, Op op, RawPacket *packet) except -1
-    cdef int continues(self, Op op, RawPacket *packet) except -1
-    cdef void give_back(self, RawPacket *packet) noexcept
-    cdef int quiesce(self, Op op) except -1
-    cdef int resume(self, Op op) except -1
-    cdef int forget(self, int fd) except -1
-    cdef int new_file(self, int fd) except -1
-    cdef int credentials_changed(self) except -1
-    cdef bint adopt_file(self, int fd) except -1
-
-    # Shared.
+    # What all drivers share.
     cdef bint may_spin(self) noexcept
     cdef void spun(self, bint hit) noexcept
     cdef int push(self, Op op, int res, uint32_t flags, char *data=*) except -1

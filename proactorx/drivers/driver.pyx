@@ -11,7 +11,8 @@ from libc.stdint cimport uint32_t
 from proactorx.sys.errnos cimport ENOSYS
 from proactorx.ops.checks cimport px_check
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, ORPHANED, PACKET_READY, queue_count, queue_free, queue_grow, queue_init, set_state,
+    CANCELLING, IN_FLIGHT, ORPHANED, PACKET_READY, buffers_free, queue_count, queue_free, queue_grow,
+    queue_init, set_state,
 )
 
 import os
@@ -27,9 +28,7 @@ cdef object _drivers = weakref.WeakSet()
 
 
 cdef class Driver:
-    """The interface of ``architecture``: submit, cancel, wait, wake, close;
-    and how ready packets are finished.
-    """
+    """The interface that a port knows, and what all drivers share."""
 
     def __cinit__(self, *args, **kwargs):
         queue_init(&self.queue)
@@ -38,11 +37,12 @@ cdef class Driver:
 
     def __dealloc__(self):
         queue_free(&self.queue)
+        buffers_free(&self.buffers)
 
     cdef int open(self) except -1:
-        """Make the facility, at the first op or the first wait.
+        """Make the facility, or take over the one there is: this thread drives it from now on.
 
-        A loop that never needs I/O costs no descriptor.
+        It is made at the first op or the first wait: a loop that never needs I/O costs no descriptor.
 
         Raises OSError where the system refuses; the port may then go on with another driver.
         """
@@ -50,16 +50,45 @@ cdef class Driver:
         return 0
 
     cdef int submit(self, Op op) except -1:
-        """Start `op`.  Its packets come through the queue, also when it could be done at once."""
+        """Start `op`, or go on with one that was paused.
+
+        Its packets come through the queue, also when it could be done at once.
+        """
         raise NotImplementedError("Driver.submit")
 
-    cdef int cancel(self, Op op) except -1:
-        """Ask that `op` end soon.  Its last packet still comes, and may report success."""
+    cdef int cancel(self, Op op, bint now) except -1:
+        """Ask that `op` end soon.
+
+        Its last packet still comes, and may report success.  `now`: have the kernel let go of its file
+        before this returns.
+        """
         raise NotImplementedError("Driver.cancel")
 
-    cdef int wait(self, int64_t timeout_ns) except -1:
-        """Queue the packets there are, waiting for the first one at most `timeout_ns` (-1: without limit)."""
+    cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
+        """Queue the packets there are, waiting for the first one at most `timeout_ns` (-1: without limit).
+
+        `callbacks`: so many more have run since the last wait, and no system call need be made if none is
+        due; ASK_ANYWAY otherwise.
+        """
         raise NotImplementedError("Driver.wait")
+
+    cdef int perform(self, Op op, RawPacket *packet) except -1:
+        """Finish a packet that is READY, or the last of an op in flight: make the system call, or go on.
+
+        The call fills the packet.  Of a paused op nothing is received, and the driver stops listening for it.
+        0: there is nothing to tell the op.
+        """
+        raise NotImplementedError("Driver.perform")
+
+    cdef bint note(self, int fd, Change change) except -1:
+        """Take note of what becomes of `fd`, or of new credentials, so that each op meets its own file with
+        them.
+
+        FD_OPENED: ops that still wait on the number end with EBADF.  FD_FOR_FILE_OPS: asked once, before the
+        first; False where they cannot be submitted.  CREDENTIALS: what is in flight acts with those that this
+        thread has now.
+        """
+        return True
 
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
         """Wait until `wait(0)` would find something, `wake` was called, or the time is over (-1: no limit).
@@ -70,80 +99,19 @@ cdef class Driver:
         return ENOSYS
 
     cdef int wake(self) noexcept nogil:
-        """End a `wait` in another thread.  Any thread may call this; 0, or -1 where the wake-up failed.
+        """End a `wait` in another thread.
 
-        Before `open` and after `close` nobody waits, and nothing happens.
+        Any thread may call this; 0, or -1 where the wake-up failed.  Before `open` and after `close` nobody
+        waits, and nothing happens.
         """
         return -1
 
-    cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
-        """Say whether `wait(0)` may find something,
-        after `callbacks` more have run since it was last asked.
-        """
-        return True
+    cdef int close(self, Closing closing) except -1:
+        """Let go of the facility: for this thread, for good, or in a forked child.
 
-    cdef int start(self) except -1:
-        """Take over: this thread drives the loop from now on."""
-        return 0
-
-    cdef int stop(self) except -1:
-        """Leave off: this thread does not drive the loop any more."""
-        return 0
-
-    cdef int perform(self, Op op, RawPacket *packet) except -1:
-        """Finish a PACKET_READY: make the system call.  0: there is nothing to tell the op."""
-        raise NotImplementedError("Driver.perform")
-
-    cdef int continues(self, Op op, RawPacket *packet) except -1:
-        """Say whether an op that nobody cancelled goes on after a packet without MORE.
-
-        0: the op is done.  1: it goes on, tell it what the packet says.  2: it goes on,
-        the packet says nothing.
+        For good: free what the driver holds.  Ops must have ended; those that have not are leaked.
         """
         return 0
-
-    cdef void give_back(self, RawPacket *packet) noexcept:
-        """Take back the memory of a PACKET_BUFFER, whose bytes have been used."""
-
-    cdef int quiesce(self, Op op) except -1:
-        """Stop listening on behalf of a paused op that got a packet."""
-        return 0
-
-    cdef int resume(self, Op op) except -1:
-        """Listen again: the owner of the op wants packets."""
-        return 0
-
-    cdef int forget(self, int fd) except -1:
-        """Drop what is known of `fd`, which is about to be closed and has no op in flight."""
-        return 0
-
-    cdef int new_file(self, int fd) except -1:
-        """End ops that still wait on the number of `fd`, a file that was opened a moment ago, with EBADF."""
-        return 0
-
-    cdef int credentials_changed(self) except -1:
-        """Have what is in flight act with the credentials that this thread has now."""
-        return 0
-
-    cdef bint adopt_file(self, int fd) except -1:
-        """Say whether reads and writes of this file may be submitted; asked once, before the first."""
-        return True
-
-    cdef int flush_submissions(self) except -1:
-        """Have the kernel act now on what was asked of it,
-        without waiting and without dispatching anything.
-        """
-        return 0
-
-    def close(self):
-        """Free what the driver holds.  Ops must have ended; those that have not are leaked,
-        with a log line.
-        """
-        raise NotImplementedError("Driver.close")
-
-    def after_fork_in_child(self):
-        """Drop what is shared with the parent without telling the kernel anything on its behalf."""
-        self.forked = True
 
     cdef bint may_spin(self) noexcept:
         if self.spin_pause:
@@ -246,8 +214,10 @@ cdef int _traverse(Driver self, visitproc visit, void *arg) noexcept:
 
 
 def _after_fork_in_child():
+    cdef Driver driver
     for driver in list(_drivers):
-        driver.after_fork_in_child()
+        driver.forked = True
+        driver.close(IN_FORKED_CHILD)
 
 
 if hasattr(os, "register_at_fork"):

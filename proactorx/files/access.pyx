@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from proactorx.drivers.driver cimport FD_FOR_FILE_OPS
 from proactorx.ops.op cimport (
     FILE_STEP, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, READ, RawPacket, WRITE, px_call, px_kinds,
 )
@@ -299,7 +300,7 @@ cdef class Access:
 
     cdef bint takes(self, int fd) except -1:
         """Whether the driver reads and writes this file.  Called once for each file and loop."""
-        return self.has_ring() and self.port.driver.adopt_file(fd)
+        return self.has_ring() and self.port.driver.note(fd, FD_FOR_FILE_OPS)
 
     cdef object call(self, fn, tuple args):
         """A future of the blocking ``fn(*args)``, on an IO thread."""

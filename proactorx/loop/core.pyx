@@ -8,6 +8,7 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t
+from proactorx.drivers.driver cimport ASK_ANYWAY
 from proactorx.observe.census cimport figures_of
 from proactorx.observe.meter cimport (
     Meter, SAMPLE_EVERY, goes_to_sleep, record, run_begins, run_ends, turn_begins, wakes_up,
@@ -280,11 +281,10 @@ cdef class LoopCore(TimerQueue):
         if timeout == 0:
             now = 0
             # Also with packets queued: some streams never end.
-            if not self.polled or port.driver.may_have_packets(count):
-                self.polled = True
-                port.driver.woke_at = 0
-                port.wait(0)
-                now = port.driver.woke_at
+            port.driver.woke_at = 0
+            port.wait(0, <int>count if self.polled else ASK_ANYWAY)
+            self.polled = True
+            now = port.driver.woke_at
             if not now:
                 now = px_now_ns()
             if count:  # since some time in the turn that ends here

@@ -17,6 +17,7 @@ from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
+from proactorx.drivers.driver cimport FD_OPENED
 from proactorx.ops.op cimport (
     ACCEPT_ONE, DONE, PACKET_MORE, POLL, RECV, RECV_FROM, RECV_INTO, RawPacket, SEND, SEND_TO, client_of,
 )
@@ -423,7 +424,7 @@ cdef class SocketTable:
             return None
         if accepted < 0:
             raise OSError(-accepted, strerror(-accepted))
-        self.port.driver.new_file(accepted)
+        self.port.driver.note(accepted, FD_OPENED)
         return accepted, (<char *>&client.name)[:min(client.size, sizeof(client.name))]
 
     cdef Py_ssize_t send_now(self, int fd, data, Py_ssize_t *size) except -1:

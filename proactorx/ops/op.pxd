@@ -38,6 +38,19 @@ cdef struct PacketQueue:
     uint32_t tail
     uint32_t mask
 
+cdef struct BufferPool:    # memory for what the kernel receives before anybody asks (iocp)
+    void *free             # a list, linked through the first bytes of each buffer
+    int lent               # how many are in use
+
+cdef char *buffer_take(BufferPool *pool, size_t size) except NULL
+cdef void buffers_free(BufferPool *pool) noexcept
+
+cdef inline void buffer_give_back(BufferPool *pool, char *buffer) noexcept:
+    (<void **>buffer)[0] = pool.free
+    pool.free = buffer
+    pool.lent -= 1
+
+
 cdef int queue_init(PacketQueue *queue) except -1
 cdef void queue_free(PacketQueue *queue) noexcept
 cdef int queue_grow(PacketQueue *queue) except -1
@@ -75,7 +88,7 @@ cdef class Op:
     cdef bint found_nothing  # RECV_STREAM: the last receive
     # RECV_STREAM: the owner makes the recv(2) itself, at PACKET_READY; POLL: never ends
     cdef bint direct
-    cdef bint again          # direct: the owner left bytes behind
+    cdef bint again          # direct: the owner left bytes behind; READ, WRITE: there is more to be moved
     cdef bint owned          # RECV_STREAM: the loop alone has the socket, so the driver may keep its file
     cdef bint unix_stream    # RECV_STREAM: a Unix socket, on which a receive may stop short
     cdef bint same_file      # that the last op on `fd` was for, its owner knows

@@ -95,6 +95,27 @@ cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1:
     return 0
 
 
+cdef char *buffer_take(BufferPool *pool, size_t size) except NULL:
+    """A free buffer, or a new one; all of a pool have the same size."""
+    cdef void *buffer = pool.free
+    if buffer != NULL:
+        pool.free = (<void **>buffer)[0]
+    else:
+        buffer = PyMem_Malloc(size)
+        if buffer == NULL:
+            raise MemoryError
+    pool.lent += 1
+    return <char *>buffer
+
+
+cdef void buffers_free(BufferPool *pool) noexcept:
+    """Free those that are not in use."""
+    cdef void *buffer
+    while pool.free != NULL:
+        buffer = pool.free
+        pool.free = (<void **>buffer)[0]
+        PyMem_Free(buffer)
+
 
 cdef bytes client_of(RawPacket *packet):
     """The ``struct sockaddr`` of the client that a packet of ACCEPT or ACCEPT_ONE has brought; None:

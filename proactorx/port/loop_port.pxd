@@ -22,7 +22,7 @@ cdef class LoopPort:
     cdef int resume(self, Op op) except -1
     cdef int begin_run(self) except -1
     cdef int end_run(self) except -1
-    cdef int wait(self, int64_t timeout_ns) except -1
+    cdef int wait(self, int64_t timeout_ns, int callbacks=*) except -1
     cdef int dispatch(self, uint32_t budget) except -1
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1
     cdef bint finish(self, Driver driver, Op op, RawPacket *packet) except -1

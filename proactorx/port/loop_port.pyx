@@ -8,9 +8,10 @@ that a stream which never stops cannot starve timers and callbacks.
 from cpython.ref cimport Py_DECREF
 from proactorx.sys.errnos cimport ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
-from proactorx.drivers.driver cimport Driver
+from proactorx.drivers.driver cimport ASK_ANYWAY, CREDENTIALS, Driver, FD_CLOSING, FOR_GOOD, FOR_THIS_THREAD
 from proactorx.ops.op cimport (
-    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, RawPacket, Watch, queue_count, set_state,
+    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, RawPacket, Watch, buffer_give_back,
+    queue_count, set_state,
 )
 from proactorx.sys.atomic cimport load_pointer, store_pointer
 
@@ -104,7 +105,7 @@ cdef class LoopPort:
         if isinstance(op, Watch):
             (<Watch>op).callback = None  # also for packets that are queued already
         self.changed()
-        return self.driver.cancel(op)
+        return self.driver.cancel(op, False)
 
     cdef bint end_now(self, Op op) except -1:
         """Cancel `op`, and have the kernel let go of its file at once;
@@ -115,31 +116,32 @@ cdef class LoopPort:
         if self.thread and self.thread != PyThread_get_thread_ident():
             return False
         try:
-            self.driver.cancel(op)
-            self.driver.flush_submissions()
+            self.driver.cancel(op, True)
         except RuntimeError:
             return False  # a ring, which belongs to the thread that drove it last
         return True
 
     cdef int resume(self, Op op) except -1:
         op.paused = False
-        if op.suspended or op.pending_ready:
+        if op.state == IN_FLIGHT and (op.suspended or op.pending_ready):
             self.changed()
-            self.driver.resume(op)
+            self.driver.submit(op)
         return 0
 
     cdef int begin_run(self) except -1:
-        self.driver.start()
+        if self.driver.opened and not self.driver.closed and not self.driver.forked:
+            self.driver.open()
         self.thread = PyThread_get_thread_ident()
         return 0
 
     cdef int end_run(self) except -1:
         """The loop stops turning, perhaps because of an exception."""
         self.thread = 0
-        self.driver.stop()
+        if not self.driver.closed and not self.driver.forked:
+            self.driver.close(FOR_THIS_THREAD)
         return 0
 
-    cdef int wait(self, int64_t timeout_ns) except -1:
+    cdef int wait(self, int64_t timeout_ns, int callbacks=ASK_ANYWAY) except -1:
         if self.driver.closed or self.driver.forked:
             self._refuse()
         if not self.driver.opened:
@@ -150,9 +152,9 @@ cdef class LoopPort:
             self.open()
             return 0
         if timeout_ns == 0:
-            return self.driver.wait(0)
+            return self.driver.wait(0, callbacks)
         self.waits = True
-        self.driver.wait(timeout_ns)
+        self.driver.wait(timeout_ns, ASK_ANYWAY)
         self.waits = False
         return 0
 
@@ -182,17 +184,16 @@ cdef class LoopPort:
                     op.on_packet(&packet)
             finally:
                 if packet.flags & PACKET_BUFFER:
-                    driver.give_back(&packet)
-                if op.again:
+                    buffer_give_back(&driver.buffers, packet.data)
+                if op.edge and op.again:
                     op.again = False
-                    if op.edge and op.state == IN_FLIGHT and not op.ready:
+                    if op.state == IN_FLIGHT and not op.ready:
                         driver.push(op, packet.res, PACKET_READY | PACKET_MORE)
         self.current = outer
         return 0
 
     cdef bint finish(self, Driver driver, Op op, RawPacket *packet) except -1:
         """Apply `packet` to the state of `op`.  Returns whether to tell its owner."""
-        cdef int going
         if packet.flags & PACKET_READY:
             op.ready -= 1
             if not packet.flags & PACKET_MORE:
@@ -202,23 +203,17 @@ cdef class LoopPort:
                     return False
                 packet.res = -ECANCELED
                 packet.flags = 0
-            elif op.paused:
-                op.pending_ready = True
-                driver.quiesce(op)
-                return False
             elif not driver.perform(op, packet):
                 return False
-        elif op.state == IN_FLIGHT and packet.flags & PACKET_BUFFER and op.paused and not op.suspended:
-            driver.quiesce(op)
+        elif not packet.flags & PACKET_MORE and op.state == IN_FLIGHT:
+            op.armed = False
+            if not driver.perform(op, packet):
+                packet.flags |= PACKET_MORE
+                return False
         if not packet.flags & PACKET_MORE:
             op.armed = False
-            going = driver.continues(op, packet) if op.state == IN_FLIGHT else 0
-            if going == 0:
-                set_state(op, DONE)
-                driver.untrack(op)
-            else:
-                packet.flags |= PACKET_MORE
-                return going == 1
+            set_state(op, DONE)
+            driver.untrack(op)
         return True
 
     cdef int failed(self, exc) except -1:
@@ -264,13 +259,13 @@ cdef class LoopPort:
         if driver.closed or driver.forked:
             return
         if driver.inflight:
-            driver.start()
+            driver.open()
         self.closing = True
         # What has been waited for already is only given the time to be cancelled.
         deadline = time.monotonic() + max(CLOSE_DEADLINE - driver.waited, CANCEL_DEADLINE)
         for op in list(driver.inflight):
             op.paused = False
-            driver.cancel(op)
+            driver.cancel(op, False)
         while driver.inflight or self.queued():
             if not self.queued():
                 left = deadline - time.monotonic()
@@ -278,9 +273,9 @@ cdef class LoopPort:
                     logger.error("closing %s: %d operations did not end within %.0f s; "
                                  "their memory is leaked", driver.name, len(driver.inflight), CLOSE_DEADLINE)
                     break
-                driver.wait(<int64_t>(left * 1e9))
+                driver.wait(<int64_t>(left * 1e9), ASK_ANYWAY)
             self.dispatch(self.queued())
-        driver.close()
+        driver.close(FOR_GOOD)
 
     # For code that is not compiled: tests, and operations that are started once in a while.
 
@@ -328,8 +323,9 @@ cdef class LoopPort:
 
     def credentials_changed(self):
         """Have what is in flight act with the credentials that this thread has now."""
-        self.driver.credentials_changed()
+        if self.driver.opened and not self.driver.closed and not self.driver.forked:
+            self.driver.note(-1, CREDENTIALS)
 
     def forget(self, int fd):
         """`fd` is about to be closed."""
-        self.driver.forget(fd)
+        self.driver.note(fd, FD_CLOSING)

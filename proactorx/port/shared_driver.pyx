@@ -14,9 +14,9 @@ from cpython.pythread cimport (
 )
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
-from proactorx.drivers.driver cimport Driver
+from proactorx.drivers.driver cimport ASK_ANYWAY, Driver
 from proactorx.sys.errnos cimport ECANCELED, ENOMEM
-from proactorx.ops.op cimport IN_FLIGHT, queue_count
+from proactorx.ops.op cimport IN_FLIGHT
 from proactorx.port.operations cimport Operations, Overlapped, most_running
 from proactorx.sys.atomic cimport load_relaxed_ulong, store_relaxed_ulong, store_release
 
@@ -115,16 +115,10 @@ cdef class SharedDriver(Operations):
         return 0
 
     cdef int _drain(self) except -1:
-        """Have the kernel take what is prepared, and queue all packets there are."""
-        cdef Driver driver = self.inner.driver
-        while True:
-            while queue_count(&driver.queue):
-                self.inner.dispatch(queue_count(&driver.queue))
-            if not driver.opened:
-                return 0
-            driver.flush_submissions()
-            if not queue_count(&driver.queue):
-                return 0
+        """Queue all packets there are."""
+        while self.inner.queued():
+            self.inner.dispatch(self.inner.queued())
+        return 0
 
     cdef int _ask_driver(self) except -1:
         """Queue the packets of what has been done."""
@@ -132,7 +126,7 @@ cdef class SharedDriver(Operations):
             return 0
         try:
             if self.inner.driver.opened and not self.inner.driver.closed:
-                self.inner.driver.wait(0)
+                self.inner.driver.wait(0, ASK_ANYWAY)
                 self._drain()
         finally:
             self._leave_driver()

@@ -5,6 +5,7 @@ user, or a socket made for ``get_extra_info("socket")``); then that object, and 
 it.  The descriptor is closed when its last op has ended, never before.
 """
 
+from proactorx.drivers.driver cimport FD_CLOSING
 from proactorx.ops.op cimport IN_FLIGHT, Op, PACKET_MORE, RawPacket
 from proactorx.sys.socket cimport px_close
 from proactorx.transports.registry cimport Flushable, Registry
@@ -234,7 +235,7 @@ cdef class BaseTransport(Flushable):
         if self.user_owned and not holds(self.sock, fd):
             self.registry.disown(fd, <void *>self)
             return 0  # closed by its other owner: the number is not ours any more
-        self.port.driver.forget(fd)
+        self.port.driver.note(fd, FD_CLOSING)
         self.registry.disown(fd, <void *>self)
         if self.sock is not None:
             self.sock.close()

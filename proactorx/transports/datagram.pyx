@@ -16,6 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from proactorx.drivers.driver cimport FD_OPENED
 from proactorx.sys.errnos cimport (
     EAGAIN, EBADF, ECANCELED, EINVAL, EIO, EMSGSIZE, EOPNOTSUPP, EWOULDBLOCK,
 )
@@ -111,7 +112,7 @@ cdef class DatagramTransport(SendingTransport):
                 self.fixed.size = out.size
                 memcpy(self.fixed.name, out.name, PX_NAME)
         fd = sock.fileno()
-        self.port.driver.new_file(fd)
+        self.port.driver.note(fd, FD_OPENED)
         registry.own(fd, self)
         self.shown = lent
         if self.family in (AF_INET, AF_INET6) and "gso" in udp_features() and px_may_train(fd):

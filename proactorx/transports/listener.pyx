@@ -1,5 +1,6 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
+from proactorx.drivers.driver cimport FD_CLOSING, FD_OPENED
 from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
 from proactorx.ops.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, RawPacket, client_of, set_state
 from proactorx.port.loop_port cimport LoopPort
@@ -51,7 +52,7 @@ cdef class Listener(Op):
         self.make_tls = make_tls
         self.context = PyContext_CopyCurrent() if context is None else context
         self.fd = sock.fileno()
-        self.port.driver.new_file(self.fd)
+        self.port.driver.note(self.fd, FD_OPENED)
 
     def start(self):
         """Accept from now on."""
@@ -71,15 +72,15 @@ cdef class Listener(Op):
             self.retry.cancel()
             self.retry = None
         if self.state == IN_FLIGHT:
-            self.port.cancel(self)
             # From now on clients are to be refused: have the kernel let go at once.
-            self.port.driver.flush_submissions()
+            if not self.port.end_now(self):
+                self.port.cancel(self)
         if not self.kernel.in_kernel:
             self._release()
 
     def _release(self):
         if not self.kept and holds(self.sock, self.fd):
-            self.port.driver.forget(self.fd)
+            self.port.driver.note(self.fd, FD_CLOSING)
             self.sock.close()
 
     cdef object subject(self):

@@ -12,6 +12,7 @@ The descriptor belongs to the file object that was given, and is closed through 
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
+from proactorx.drivers.driver cimport FD_OPENED
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EPERM, EWOULDBLOCK
 from proactorx.ops.op cimport Op, PACKET_READY, POLL, RECV_STREAM, RawPacket
 from proactorx.transports.base cimport BaseTransport, holds
@@ -105,7 +106,7 @@ cdef class ReadPipeTransport(BaseTransport):
         self.extra["pipe"] = pipe
         self.character = stat.S_ISCHR(mode)
         self.fd = fd
-        self.port.driver.new_file(fd)
+        self.port.driver.note(fd, FD_OPENED)
 
     @property
     def __class__(self):

@@ -10,6 +10,7 @@ Writing and closing: see ``sending``.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
+from proactorx.drivers.driver cimport FD_OPENED
 from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
@@ -79,7 +80,7 @@ cdef class StreamTransport(SendingTransport):
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.set_protocol(protocol)
-        self.port.driver.new_file(fd)
+        self.port.driver.note(fd, FD_OPENED)
         registry.own(fd, self)
         self.fd = fd
         try:

@@ -267,7 +267,7 @@ def test_a_loop_is_initialized_once(loop: asyncio.AbstractEventLoop) -> None:
     info = loop.backend_info()  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="once"):
         loop.__init__("select")  # type: ignore[misc]
-    assert loop.backend_info() is info  # type: ignore[attr-defined]
+    assert loop.backend_info() == info  # type: ignore[attr-defined]
     loop.run_until_complete(nothing())
 
 

@@ -37,8 +37,12 @@ from cpython.ref cimport Py_INCREF
 from proactorx.sys.errnos cimport EAGAIN, EBUSY, ECANCELED, EEXIST, EINTR, ENOMEM, ETIME
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.drivers.readiness.epollset cimport EpollSet
-from proactorx.drivers.driver cimport MOST_CHECKED
-from proactorx.drivers.io_uring.encode cimport encode, has_cell, moves_file, on_file
+from proactorx.drivers.driver cimport (
+    ASK_ANYWAY, CREDENTIALS, Change, Closing, FOR_THIS_THREAD, IN_FORKED_CHILD, MOST_CHECKED, check_resumed,
+)
+from proactorx.drivers.io_uring.encode cimport (
+    encode, encode_cancel, encode_poll, has_cell, moves_file, on_file,
+)
 from proactorx.sys.ring cimport *
 from proactorx.ops.checks cimport PX_CHECKS, px_check
 from proactorx.ops.kinds cimport PX_ON_PATH, px_kinds
@@ -48,7 +52,7 @@ from proactorx.ops.op cimport (
 )
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
-from proactorx.sys.event cimport px_waker_close, px_waker_forget
+from proactorx.sys.event cimport px_waker_forget
 from proactorx.sys.socket cimport (
     POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDBAND, POLLRDHUP, PX_SCRATCH_SIZE, px_has_position, px_recv,
     px_recv_cut,
@@ -103,11 +107,12 @@ cdef class UringDriver(EpollSet):
                  bint shared=False, bint restricted=False):
         self.entries = entries
         self.cq_entries = cq_entries or 4 * entries
-        self.multishot = multishot
-        self.streams = streams
+        self.multishot, self.streams = multishot, streams
         self.shared, self.restricted = shared, restricted
 
     cdef int open(self) except -1:
+        if self.opened:
+            return self._take_over()
         self._open_ring()
         try:
             EpollSet.open(self)
@@ -141,8 +146,8 @@ cdef class UringDriver(EpollSet):
 
     # ------------------------------------------------------------------------------------------------ threads
 
-    cdef int start(self) except -1:
-        if not self.opened or self.closed or self.forked or self.shared:
+    cdef int _take_over(self) except -1:
+        if self.shared:
             return 0
         if self.owner != px_this_thread() and self.ring.setup_flags & PX_SETUP_SINGLE_ISSUER:
             self._rebuild()  # SINGLE_ISSUER answers EEXIST to every thread but its owner
@@ -150,10 +155,10 @@ cdef class UringDriver(EpollSet):
         px_ring_register(&self.ring)
         return 0
 
-    cdef int stop(self) except -1:
+    cdef int _leave(self) except -1:
         # A registration would keep the ring alive until the thread ends.  (The ring is another thread's still
-        # where `start` has failed.)
-        if self.opened and not self.closed and not self.forked and self.owner == px_this_thread():
+        # where `open` has failed.)
+        if self.opened and self.owner == px_this_thread():
             if self.file_ops:
                 self._await_files()
             else:
@@ -178,10 +183,10 @@ cdef class UringDriver(EpollSet):
                            FILES_DEADLINE)
         self.waited = FILES_DEADLINE if self.file_ops else 0
 
-    cdef int credentials_changed(self) except -1:
+    cdef bint note(self, int fd, Change change) except -1:
         cdef bint registered
         # Requests keep the credentials of their submission: file ops end, all others are submitted again.
-        if self.opened and not self.closed and not self.forked and not self.shared:
+        if change == CREDENTIALS and not self.shared:
             if self.file_ops and self.owner == px_this_thread():
                 self._await_files()
             registered = self.ring.enter_fd != self.ring.fd
@@ -191,7 +196,7 @@ cdef class UringDriver(EpollSet):
             finally:
                 if registered:
                     px_ring_register(&self.ring)
-        return 0
+        return EpollSet.note(self, fd, change)
 
     cdef _rebuild(self):
         """Move to a new ring, for another thread or with other credentials.  Nothing is lost.
@@ -272,11 +277,7 @@ cdef class UringDriver(EpollSet):
         return 0
 
     cdef int _poll_set(self) except -1:
-        cdef px_sqe *entry = self.sqe()
-        entry.opcode = PX_OP_POLL_ADD
-        entry.fd = self.epfd
-        entry.op_flags = POLLIN
-        entry.user_data = SET
+        encode_poll(self.sqe(), self.epfd, SET)
         self.set_polled = True
         return 0
 
@@ -292,6 +293,16 @@ cdef class UringDriver(EpollSet):
         op.ring.entry = px_ring_last(&self.ring)
         op.armed = op.ring.in_kernel = True
         op.cancel_sent = False
+        if self.shared:
+            self._send()
+        return 0
+
+    cdef int _send(self) except -1:
+        """Submit to a ring that threads share: they may be asleep in the set, and prepare nothing more."""
+        try:
+            self._enter(0, 0)
+        except OSError:
+            return 0  # the next wait tries again, and raises
         return 0
 
     cdef void _out(self, Op op) noexcept:
@@ -302,13 +313,13 @@ cdef class UringDriver(EpollSet):
             self.file_ops -= 1
 
     cdef int submit(self, Op op) except -1:
+        if op.state != NEW:
+            return self._go_on(op)
         if not self.streams:
             op.owned = False
         op.ring.used = has_cell(op.kind) and (op.kind != RECV_STREAM or op.owned)
         if not op.ring.used:
             return EpollSet.submit(self, op)
-        if op.state != NEW:
-            raise RuntimeError("an operation is submitted once")
         if op.fd < 0 and px_kinds[op.kind].on != PX_ON_PATH:
             raise ValueError(f"Invalid file descriptor: {op.fd}")
         if moves_file(op) and op.position < 0 and px_has_position(op.fd):
@@ -330,41 +341,38 @@ cdef class UringDriver(EpollSet):
             op.cancel_sent = op.ring.withdrawn = True
             return 0
         entry = self.sqe()
-        entry.opcode = PX_OP_ASYNC_CANCEL
-        entry.addr = <uint64_t><uintptr_t><void *>op
+        encode_cancel(entry, <uint64_t><uintptr_t><void *>op)
         if self.ring.features & PX_FEAT_CQE_SKIP:
             entry.flags = PX_SQE_CQE_SKIP_SUCCESS
         op.cancel_sent = True
+        if self.shared:
+            self._send()
         return 0
 
-    cdef int cancel(self, Op op) except -1:
+    cdef int cancel(self, Op op, bint now) except -1:
         if not op.ring.used:
-            return EpollSet.cancel(self, op)
-        if op.state != IN_FLIGHT:
-            return 0
-        set_state(op, CANCELLING)
-        if op.ring.in_kernel:
-            self._send_cancel(op)
-        elif not op.armed:
-            self.push(op, -ECANCELED, 0)
-        return 0
-
-    cdef int flush_submissions(self) except -1:
-        if self.opened and not self.closed and not self.forked and px_ring_unsent(&self.ring):
+            return EpollSet.cancel(self, op, now)
+        if op.state == IN_FLIGHT:
+            set_state(op, CANCELLING)
+            if op.ring.in_kernel:
+                self._send_cancel(op)
+            elif not op.armed:
+                self.push(op, -ECANCELED, 0)
+        if now and px_ring_unsent(&self.ring):
             self._enter(0, 0)
         return 0
 
     # ------------------------------------------------------------------------------------------------ waiting
 
-    cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
-        if not self.opened:
-            return False
+    cdef bint is_due(self, uint32_t callbacks) noexcept:
         if px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
             return True
-        return not self.set_polled and EpollSet.may_have_packets(self, callbacks)
+        return not self.set_polled and EpollSet.is_due(self, callbacks)
 
-    cdef int wait(self, int64_t timeout_ns) except -1:
+    cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
         cdef uint32_t before = queue_count(&self.queue)
+        if callbacks >= 0 and not self.is_due(callbacks):
+            return 0
         self._wait(timeout_ns)
         if before and queue_count(&self.queue) != before:
             queue_postpone(&self.queue, before)
@@ -378,12 +386,12 @@ cdef class UringDriver(EpollSet):
         if self.shared:
             if px_ring_unsent(&self.ring) or px_ring_pending(&self.ring):
                 self._enter(0, 0)
-            EpollSet.wait(self, timeout_ns if not queue_count(&self.queue) else 0)
+            EpollSet.wait(self, timeout_ns if not queue_count(&self.queue) else 0, ASK_ANYWAY)
             return self._reap()
         if not self.in_flight and not self.set_polled:
             if px_ring_unsent(&self.ring) or px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
                 self._enter(0, 0)
-            return EpollSet.wait(self, timeout_ns if not queue_count(&self.queue) else 0)
+            return EpollSet.wait(self, timeout_ns if not queue_count(&self.queue) else 0, ASK_ANYWAY)
         if not self.set_polled:
             self._poll_set()
         if queue_count(&self.queue):
@@ -403,7 +411,7 @@ cdef class UringDriver(EpollSet):
         # A busy loop asks the set itself: through the ring's poll it would hear of it a turn later.
         if self.set_ready or busy:
             self.set_ready = False
-            EpollSet.wait(self, 0)
+            EpollSet.wait(self, 0, ASK_ANYWAY)
         return 0
 
     cdef bint _spin_ring(self) except -1:
@@ -473,6 +481,10 @@ cdef class UringDriver(EpollSet):
         cdef int cut = 0
         if not op.ring.used:
             return EpollSet.perform(self, op, packet)
+        if not packet.flags & PACKET_READY:
+            return self._ended(op, packet)
+        if op.paused:
+            return self._pause(op)
         # What was reported since the packet was queued counts too: a shutdown, for one.
         mask |= op.events
         op.events = 0
@@ -514,38 +526,29 @@ cdef class UringDriver(EpollSet):
         packet.flags = PACKET_MORE
         return 1
 
-    cdef int continues(self, Op op, RawPacket *packet) except -1:
+    cdef int _ended(self, Op op, RawPacket *packet) except -1:
+        """The kernel has done with the entry of `op`.  0: the op goes on."""
         cdef int res = packet.res
-        if not op.ring.used:
-            return 0
-        # Not cancelled by its owner: a pause, or the end of the thread that submitted it.
-        if res == -ECANCELED or (res == -EINTR and on_file(op)):
-            return self._again(op)
         if op.again and moves_file(op):
             op.again = False
-            return self._again(op)
-        return 0
-
-    cdef int _again(self, Op op) except -1:
+        elif res != -ECANCELED and (res != -EINTR or not on_file(op)):
+            return 1
+        # Else it was not cancelled by its owner: a pause, or the end of the thread that submitted it.
         if not op.suspended:
             self.arm(op)
-        return 2
+        return 0
 
-    cdef int quiesce(self, Op op) except -1:
-        if not op.ring.used:
-            return EpollSet.quiesce(self, op)
-        op.suspended = True
+    cdef int _pause(self, Op op) except -1:
+        op.pending_ready = op.suspended = True
         if op.ring.in_kernel:
             self._send_cancel(op)
         return 0
 
-    cdef int resume(self, Op op) except -1:
+    cdef int _go_on(self, Op op) except -1:
         if not op.ring.used:
-            return EpollSet.resume(self, op)
+            return self.resume(op)
+        check_resumed(op)
         op.suspended = False
-        if op.state != IN_FLIGHT:
-            op.pending_ready = False
-            return 0
         if op.pending_ready and op.armed and not op.cancel_sent and not op.ready:
             self.push(op, READ_ON, PACKET_READY | PACKET_MORE)  # the edge was reported, and not acted on
         op.pending_ready = False
@@ -557,29 +560,26 @@ cdef class UringDriver(EpollSet):
 
     cdef int renew(self) except -1:
         # The ring's poll stays with the old set, to which nothing happens any more.
-        cdef px_sqe *entry
         EpollSet.renew(self)
         if self.shared:
             self.set_interest(self.ring.fd, 0, POLLIN)
         elif self.set_polled:
-            entry = self.sqe()
-            entry.opcode = PX_OP_ASYNC_CANCEL
-            entry.addr = SET
+            encode_cancel(self.sqe(), SET)
             self.set_polled = False
         return 0
 
-    def close(self):
-        self.closed = True
-        if self.opened:
+    cdef int close(self, Closing closing) except -1:
+        if closing == FOR_THIS_THREAD:
+            return self._leave()
+        EpollSet.close(self, closing)
+        if closing == IN_FORKED_CHILD:
+            # The mappings were not inherited (MADV_DONTFORK); the descriptors are shared with the parent, and
+            # closing ours submits nothing.
+            px_ring_free(&self.ring, 0)
+        elif self.opened:
             px_ring_unregister(&self.ring)
             px_ring_free(&self.ring, 1)
-        self._drop(px_waker_close(&self.waker))
-
-    def after_fork_in_child(self):
-        # The mappings were not inherited (MADV_DONTFORK); the descriptors are shared with the parent, and
-        # closing ours submits nothing.
-        EpollSet.after_fork_in_child(self)
-        px_ring_free(&self.ring, 0)
+        return 0
 
     def __dealloc__(self):
         if not self.forked:

@@ -95,6 +95,20 @@ cdef void encode(Op op, px_sqe *entry) noexcept:
     encoders[op.kind](op, entry)
 
 
+cdef void encode_poll(px_sqe *entry, int fd, uint64_t user_data) noexcept:
+    """Fill an entry of the driver's own: `fd` is readable."""
+    entry.opcode = PX_OP_POLL_ADD
+    entry.fd = fd
+    entry.op_flags = POLLIN
+    entry.user_data = user_data
+
+
+cdef void encode_cancel(px_sqe *entry, uint64_t user_data) noexcept:
+    """Fill an entry of the driver's own: end the one with this `user_data`."""
+    entry.opcode = PX_OP_ASYNC_CANCEL
+    entry.addr = user_data
+
+
 def cells():
     """The kinds of op that the ring does, by their numbers in ``constants``."""
     return [kind for kind in range(KINDS) if has_cell(kind)]

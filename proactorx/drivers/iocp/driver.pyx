@@ -28,12 +28,13 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
+from proactorx.drivers.driver cimport Change, Closing, FD_CLOSING, FD_FOR_FILE_OPS, FOR_GOOD, check_resumed
 from proactorx.drivers.iocp.encode cimport OverlappedCalls, flight_of, has_cells
 from proactorx.drivers.readiness.driver cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
 from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, POLL, READ, RawPacket, SEND,
-    TRANSMIT, WRITE, queue_count, set_state,
+    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, READ,
+    RawPacket, SEND, TRANSMIT, WRITE, queue_count, set_state,
 )
 from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
 from proactorx.sys.clock cimport px_now_ns
@@ -81,7 +82,10 @@ cdef class IocpDriver(OverlappedCalls):
 
     cdef int open(self) except -1:
         cdef HANDLE port
-        cdef int error = px_load_calls(&self.calls)
+        cdef int error
+        if self.opened:
+            return 0
+        error = px_load_calls(&self.calls)
         if error:
             raise OSError(-error, ctypes.FormatError(-error))
         # One thread drives it; posts come from any.
@@ -128,7 +132,7 @@ cdef class IocpDriver(OverlappedCalls):
 
     cdef int submit(self, Op op) except -1:
         if op.state != NEW:
-            raise RuntimeError("an operation is submitted once")
+            return self.go_on(op)
         op.kernel.mode = BY_READINESS
         if px_kinds[op.kind].on == PX_ON_FILE and has_cells(op.kind):
             return self.start_packet(op)
@@ -152,9 +156,6 @@ cdef class IocpDriver(OverlappedCalls):
             return ReadinessDriver.submit(self, op)
         return self.start_packet(op)
 
-    cdef bint adopt_file(self, int fd) except -1:
-        return self.binds and px_adopt(self.port, fd, self.skip)
-
     cdef int start_packet(self, Op op) except -1:
         op.kernel.mode = BY_PACKET
         op.suspended = op.pending_ready = False
@@ -163,9 +164,14 @@ cdef class IocpDriver(OverlappedCalls):
 
     # --------------------------------------------------------------------------------------------- cancelling
 
-    cdef int cancel(self, Op op) except -1:
+    cdef int cancel(self, Op op, bint now) except -1:
         if op.kernel.mode == BY_READINESS:
-            return ReadinessDriver.cancel(self, op)
+            ReadinessDriver.cancel(self, op, now)
+        else:
+            self.cancel_call(op)
+        return self.reap(0) if now else 0
+
+    cdef int cancel_call(self, Op op) except -1:
         if op.state != IN_FLIGHT:
             return 0
         set_state(op, CANCELLING)
@@ -182,18 +188,10 @@ cdef class IocpDriver(OverlappedCalls):
             CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped)
         return 0
 
-    cdef int flush_submissions(self) except -1:
-        return self.reap(0)
-
-    cdef int quiesce(self, Op op) except -1:
+    cdef int go_on(self, Op op) except -1:
         if op.kernel.mode == BY_READINESS:
-            return ReadinessDriver.quiesce(self, op)
-        op.suspended = True
-        return 0
-
-    cdef int resume(self, Op op) except -1:
-        if op.kernel.mode == BY_READINESS:
-            return ReadinessDriver.resume(self, op)
+            return self.resume(op)
+        check_resumed(op)
         op.suspended = op.pending_ready = False
         self.waiting.append(op)
         return 0
@@ -202,6 +200,11 @@ cdef class IocpDriver(OverlappedCalls):
         cdef int told
         if op.kernel.mode == BY_READINESS:
             return ReadinessDriver.perform(self, op, packet)
+        if not packet.flags & PACKET_READY:
+            return 1  # it is over
+        if op.paused:
+            op.pending_ready = op.suspended = True
+            return 0
         told = perform_call(op, &px_kinds[op.kind], packet, self.scratch)
         if not told or packet.flags & PACKET_MORE:
             self.waiting.append(op)
@@ -209,7 +212,7 @@ cdef class IocpDriver(OverlappedCalls):
 
     # ------------------------------------------------------------------------------------------------ waiting
 
-    cdef int wait(self, int64_t timeout_ns) except -1:
+    cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
         if self.waiting:
             self.begin_waiting()
         if self.asking:
@@ -224,7 +227,7 @@ cdef class IocpDriver(OverlappedCalls):
             if op.state != IN_FLIGHT or op.armed:
                 continue
             if op.paused:
-                op.suspended = True  # resume() comes back here
+                op.suspended = True  # `go_on` comes back here
             elif not op.suspended:
                 self.begin(op)
         return 0
@@ -391,10 +394,12 @@ cdef class IocpDriver(OverlappedCalls):
         free(poll)
         return 0
 
-    cdef int forget(self, int fd) except -1:
+    cdef bint note(self, int fd, Change change) except -1:
         cdef px_poll *poll
-        ReadinessDriver.forget(self, fd)
-        if fd < self.handle_count:
+        if change == FD_FOR_FILE_OPS:
+            return self.binds and px_adopt(self.port, fd, self.skip)
+        ReadinessDriver.note(self, fd, change)
+        if change == FD_CLOSING and fd < self.handle_count:
             self.bound[fd] = PX_UNBOUND
             poll = self.polls[fd]
             self.polls[fd] = NULL
@@ -403,17 +408,17 @@ cdef class IocpDriver(OverlappedCalls):
             elif poll != NULL:
                 poll.fd = -1
                 self.drop_poll(poll)
-        return 0
+        return True
 
     # ------------------------------------------------------------------------------------------------ closing
 
-    def close(self):
+    cdef int close(self, Closing closing) except -1:
         cdef int fd
-        if self.closed:
-            return
+        if self.closed or closing != FOR_GOOD:
+            return 0
         self.closed = True
         if not self.opened:
-            return
+            return 0
         self.waiting.clear()
         for fd in range(self.handle_count):
             if self.polls[fd] != NULL:
@@ -426,6 +431,7 @@ cdef class IocpDriver(OverlappedCalls):
         while self.polls_in_kernel and time.monotonic() < deadline:
             self.reap(100_000_000)
         self._drop()
+        return 0
 
     cdef _drop(self):
         cdef HANDLE port = px_hide_port(&self.port, &self.wakers)
@@ -437,9 +443,6 @@ cdef class IocpDriver(OverlappedCalls):
         self.afds.clear()
         if port != NULL:
             CloseHandle(port)
-        for buffer in self.buffers:
-            PyMem_Free(<void *><uintptr_t>buffer)
-        self.buffers.clear()
 
     def __del__(self):
         # A loop that nobody has closed.  The memory of ops in flight and of polls may still be written, and

@@ -9,13 +9,10 @@ cdef class OverlappedCalls(ReadinessDriver):
     cdef unsigned char *bound    # of each handle: PX_BOUND and so on
     cdef int handle_count        # how many that table is for
     cdef list waiting            # ops that are to be given to the kernel before the next wait
-    cdef list buffers            # free ones of PX_BUFFER bytes
-    cdef int lent                # buffers that are in use
-    cdef int most                # so many may be lent to streams that wait
+    cdef int most                # so many buffers may be lent to streams that wait
     cdef bint skip               # packets of what succeeds at once, where the kernel grants that
 
     cdef bint is_file(self, int fd) noexcept
-    cdef char *take_buffer(self) except NULL
     cdef void put_buffer(self, char *buffer) noexcept
     cdef bint skips(self, Op op) noexcept
     cdef int begin(self, Op op) except -1

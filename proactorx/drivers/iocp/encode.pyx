@@ -4,9 +4,8 @@ Kinds without cells (DISCONNECT, RECV_DGRAMS, and what is not Windows') wait for
 or are blocking bodies.
 """
 
-from cpython.mem cimport PyMem_Malloc
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint32_t, uintptr_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 from proactorx.drivers.readiness.driver cimport ReadinessDriver
 from proactorx.ops.kinds cimport PX_ON_FILE, px_kinds
@@ -42,7 +41,7 @@ cdef bint has_cells(int kind) noexcept:
 # -------------------------------------------------------------------------------------------------- receiving
 
 cdef int begin_recv_stream(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
-    if (op.direct or driver.lent >= driver.most) and not driver.is_file(op.fd):
+    if (op.direct or driver.buffers.lent >= driver.most) and not driver.is_file(op.fd):
         # Nothing is received: it ends when there is something to receive.
         return px_begin_recv(op.fd, flight, NULL, 0)
     return into_buffer(driver, op, flight, PX_BUFFER)
@@ -70,7 +69,7 @@ cdef int begin_recv(OverlappedCalls driver, Op op, px_overlapped *flight) except
 
 
 cdef int into_buffer(OverlappedCalls driver, Op op, px_overlapped *flight, ssize_t size) except? -1:
-    flight.buffer = driver.take_buffer()
+    flight.buffer = buffer_take(&driver.buffers, PX_BUFFER)
     if driver.is_file(op.fd):
         return px_begin_read(op.fd, flight, flight.buffer, size)
     return px_begin_recv(op.fd, flight, flight.buffer, size)
@@ -94,7 +93,7 @@ cdef int begin_recv_into(OverlappedCalls driver, Op op, px_overlapped *flight) e
 cdef int begin_recv_from(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
     # Always with room for the largest: a datagram that is cut off ends in an error on some paths and posts a
     # packet all the same on others.
-    flight.buffer = driver.take_buffer()
+    flight.buffer = buffer_take(&driver.buffers, PX_BUFFER)
     return px_begin_recvfrom(op.fd, flight, flight.buffer, PX_BUFFER, <px_message *>op.message())
 
 
@@ -141,7 +140,7 @@ cdef int end_transmit(OverlappedCalls driver, Op op, char *buffer, uint32_t coun
 # ------------------------------------------------------------------------------------------------ connections
 
 cdef int begin_accept(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
-    flight.buffer = driver.take_buffer()
+    flight.buffer = buffer_take(&driver.buffers, PX_BUFFER)
     return px_begin_accept(&driver.calls, op.fd, flight, flight.buffer)
 
 
@@ -230,30 +229,14 @@ cdef class OverlappedCalls(ReadinessDriver):
 
     def __cinit__(self, *args, **kwargs):
         self.waiting = []
-        self.buffers = []
 
     cdef bint is_file(self, int fd) noexcept:
         """Whether it is a pipe or another handle that is no socket."""
         return self.handle_count > fd and self.bound[fd] & PX_FILE
 
-    cdef char *take_buffer(self) except NULL:
-        cdef char *buffer
-        self.lent += 1
-        if self.buffers:
-            return <char *><uintptr_t>self.buffers.pop()
-        buffer = <char *>PyMem_Malloc(PX_BUFFER)
-        if buffer == NULL:
-            self.lent -= 1
-            raise MemoryError
-        return buffer
-
     cdef void put_buffer(self, char *buffer) noexcept:
         if buffer != NULL:
-            self.lent -= 1
-            self.buffers.append(<uintptr_t>buffer)
-
-    cdef void give_back(self, RawPacket *packet) noexcept:
-        self.put_buffer(packet.data)
+            buffer_give_back(&self.buffers, buffer)
 
     cdef bint skips(self, Op op) noexcept:
         """Whether no packet comes when it succeeds at once."""

@@ -29,6 +29,8 @@ cdef class ReadinessDriver(Driver):
     cdef int match(self, int fd) except -1
     cdef int end_stale(self, int fd, void *fresh) except -1
     cdef int enqueue(self, Op op) except -1
+    cdef int pause(self, Op op) except -1
+    cdef int resume(self, Op op) except -1
     cdef int unlink(self, Op op, bint lazily=*) except -1
 
 cdef int perform_call(Op op, const px_kind *row, RawPacket *packet, char *scratch) except -1

@@ -11,7 +11,7 @@ however often it is reported.
 
 A descriptor may be closed by its owner while ops wait on it, and its number given to another file.  These ops
 must get nothing of that file: they end with EBADF when the facility turns out to know nothing of the number
-(``set_interest``), when somebody knows the file to be new (``new_file``),
+(``set_interest``), when somebody knows the file to be new (``note``),
 or when the op finds that its socket is gone (``Op.stale``).
 """
 
@@ -21,6 +21,9 @@ from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDB
 from libc.string cimport memset
 from proactorx.ops.kinds cimport (
     PX_ENDS, PX_IN, PX_ON_FILE, PX_OUT, px_call, px_done_when_ready, px_kind, px_kinds,
+)
+from proactorx.drivers.driver cimport (
+    Change, Closing, FD_CLOSING, FD_OPENED, FOR_GOOD, FOR_THIS_THREAD, check_resumed,
 )
 from proactorx.ops.op cimport (
     CANCELLING, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, RECV_STREAM, set_state,
@@ -126,10 +129,16 @@ cdef class ReadinessDriver(Driver):
             self.slots[fd].registered = mask
         return 0
 
-    cdef int new_file(self, int fd) except -1:
-        if fd < self.slot_count and (self.slots[fd].readers != NULL or self.slots[fd].writers != NULL):
+    cdef bint note(self, int fd, Change change) except -1:
+        if not 0 <= fd < self.slot_count:
+            return True
+        if change == FD_OPENED and (self.slots[fd].readers != NULL or self.slots[fd].writers != NULL):
             self.end_stale(fd, NULL)
-        return 0
+        elif change == FD_CLOSING and self.slots[fd].registered:
+            # A duplicate of the descriptor would keep the registration alive after close(2), epoll(7).
+            self.set_interest(fd, self.slots[fd].registered, 0)
+            self.slots[fd].registered = 0
+        return True
 
     cdef int end_stale(self, int fd, void *fresh) except -1:
         """The file that the ops on `fd` were for is gone: end all but `fresh`, which is for the new one."""
@@ -209,7 +218,7 @@ cdef class ReadinessDriver(Driver):
         cdef bint first
         cdef ssize_t n
         if op.state != NEW:
-            raise RuntimeError("an operation is submitted once")
+            return self.resume(op)
         if not px_done_when_ready(row):
             # A file, for one, is always ready, poll(2), and its read waits for the disk all the same.
             what = "no file operations" if row.on == PX_ON_FILE else f"no operation {row.name.decode()}"
@@ -258,7 +267,7 @@ cdef class ReadinessDriver(Driver):
         self.track(op)
         return self.push(op, -error, PACKET_LATE)
 
-    cdef int cancel(self, Op op) except -1:
+    cdef int cancel(self, Op op, bint now) except -1:
         if op.state != IN_FLIGHT:
             return 0
         set_state(op, CANCELLING)
@@ -297,6 +306,10 @@ cdef class ReadinessDriver(Driver):
     cdef int perform(self, Op op, RawPacket *packet) except -1:
         cdef const px_kind *row = &px_kinds[op.kind]
         cdef int told
+        if not packet.flags & PACKET_READY:
+            return 1  # it is over
+        if op.paused:
+            return self.pause(op)
         if not op.armed:
             return 0
         told = perform_call(op, row, packet, self.scratch)
@@ -313,29 +326,24 @@ cdef class ReadinessDriver(Driver):
             self.unlink(op, self.lazy and row.direction == PX_IN and op.kind != RECV_STREAM)
         return 1
 
-    cdef int quiesce(self, Op op) except -1:
-        op.suspended = True
+    cdef int pause(self, Op op) except -1:
+        """Stop listening for a paused op that is ready.  0: there is nothing to tell it."""
+        op.pending_ready = op.suspended = True
         if op.armed:
             self.update(op.fd)
         return 0
 
     cdef int resume(self, Op op) except -1:
+        check_resumed(op)
         op.suspended = op.pending_ready = False
         if op.armed:
             self.update(op.fd)
         return 0
 
-    cdef int forget(self, int fd) except -1:
-        # A duplicate of the descriptor would keep the registration alive after close(2), epoll(7).
-        if fd < self.slot_count and self.slots[fd].registered:
-            self.set_interest(fd, self.slots[fd].registered, 0)
-            self.slots[fd].registered = 0
-        return 0
-
 
 cdef class PythonReadinessDriver(ReadinessDriver):
     """A readiness driver written in Python: subclasses give ``_open``, ``_interest``,
-    ``_poll`` and ``_sleep``.
+    ``_poll``, ``_sleep`` and ``_close``.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -347,10 +355,18 @@ cdef class PythonReadinessDriver(ReadinessDriver):
         return 0
 
     cdef int open(self) except -1:
-        self._open()
+        if not self.opened:
+            self._open()
         return ReadinessDriver.open(self)
 
-    cdef int wait(self, int64_t timeout_ns) except -1:
+    cdef int close(self, Closing closing) except -1:
+        if closing == FOR_GOOD:
+            self.closed = True
+        if closing != FOR_THIS_THREAD:
+            self._close()
+        return 0
+
+    cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
         for fd, mask in self._poll(None if timeout_ns < 0 else timeout_ns / 1e9):
             self.ready(fd, mask)
         return 0

@@ -11,6 +11,7 @@ cdef class EpollSet(ReadinessDriver):
     cdef uint32_t callbacks  # in those turns
     cdef int64_t polled_at
 
+    cdef bint is_due(self, uint32_t callbacks) noexcept
     cdef int collect(self, int n) except -1
     cdef int renew(self) except -1
     cdef int _spin(self)

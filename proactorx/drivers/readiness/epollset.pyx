@@ -10,6 +10,7 @@ before it time-outs are rounded up to milliseconds).
 
 from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from proactorx.drivers.driver cimport Closing, FOR_GOOD, IN_FORKED_CHILD
 from proactorx.drivers.readiness.driver cimport FdSlot, ReadinessDriver
 from proactorx.ops.checks cimport PX_CHECKS
 from proactorx.sys.atomic cimport load_acquire, store_release
@@ -42,7 +43,10 @@ cdef class EpollSet(ReadinessDriver):
         self.lazy = True
 
     cdef int open(self) except -1:
-        cdef int epfd = px_epoll_create(), wake_fd
+        cdef int epfd, wake_fd
+        if self.opened:
+            return 0
+        epfd = px_epoll_create()
         if epfd < 0:
             raise OSError(-epfd, os.strerror(-epfd))
         wake_fd = px_eventfd()
@@ -96,7 +100,8 @@ cdef class EpollSet(ReadinessDriver):
         self.wake()  # a thread that sleeps on the old set
         return 0
 
-    cdef bint may_have_packets(self, uint32_t callbacks) noexcept:
+    cdef bint is_due(self, uint32_t callbacks) noexcept:
+        """Whether the set is to be asked, after `callbacks` more have run."""
         if not self.inflight:
             return False  # nothing is watched; posts of other threads are seen without asking the kernel
         self.turns += 1
@@ -104,9 +109,11 @@ cdef class EpollSet(ReadinessDriver):
         return (self.turns >= TURNS_BETWEEN_POLLS or self.callbacks >= CALLBACKS_BETWEEN_POLLS
                 or px_now_ns() - self.polled_at >= NS_BETWEEN_POLLS)
 
-    cdef int wait(self, int64_t timeout_ns) except -1:
+    cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
         cdef int n
         cdef int64_t woke_at = 0
+        if callbacks >= 0 and not self.is_due(callbacks):
+            return 0
         if timeout_ns == 0:
             n = px_epoll_wait(self.epfd, self.events, 0)
         elif self.spin_ns and self.may_spin():
@@ -165,15 +172,14 @@ cdef class EpollSet(ReadinessDriver):
     cdef int wake(self) noexcept nogil:
         return px_wake(&self.waker)
 
-    def close(self):
-        """Close the set and the eventfd."""
-        self.closed = True
-        self._drop(px_waker_close(&self.waker))
-
-    def after_fork_in_child(self):
-        # The epoll set is shared with the parent: close our descriptors of it and change nothing in it.
-        self.forked = True
-        self._drop(px_waker_forget(&self.waker))
+    cdef int close(self, Closing closing) except -1:
+        if closing == FOR_GOOD:
+            self.closed = True
+            self._drop(px_waker_close(&self.waker))
+        elif closing == IN_FORKED_CHILD:
+            # The epoll set is shared with the parent: close our descriptors of it and change nothing in it.
+            self._drop(px_waker_forget(&self.waker))
+        return 0
 
     cdef _drop(self, int wake_fd):
         cdef int epfd = self.epfd

@@ -129,17 +129,8 @@ class SelectDriver(PythonReadinessDriver):
         assert self._selector is not None
         self._selector.select(timeout)
 
-    def close(self) -> None:
-        """Free the selector and the wake-up pair."""
-        self.closed = True
-        self._drop()
-
-    def after_fork_in_child(self) -> None:
-        """Close this process's descriptors; the parent's selector does not notice."""
-        self.forked = True
-        self._drop()
-
-    def _drop(self) -> None:
+    def _close(self) -> None:
+        """Free the selector and the wake-up pair; in a forked child the parent's do not notice."""
         if self._selector is None:
             return
         self._wake_through(-1)
