@@ -1,7 +1,8 @@
 """Write the page on the public names, ``pages/reference.md``, from the sources; nothing is imported.
 
-    python docs/reference.py            write it
-    python docs/reference.py --check    exit code 1 if it is not what this would write
+MkDocs calls this before it builds the site, so the page is not in the repository.  By hand:
+
+    python docs/reference.py
 
 Signatures come from the ``.py`` and ``.pyi`` files, docstrings from the ``.py`` and ``.pyx`` files.
 """
@@ -13,7 +14,6 @@ import asyncio
 import functools
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,18 +28,11 @@ The public names, with the types that a checker sees. `EventLoop` has all method
 [Python documentation](https://docs.python.org/3/library/asyncio-eventloop.html). Below are those that it
 has beside them. This page is written by `docs/reference.py` from the sources.
 """
-#: What the page has, by the module that offers it.
-NAMES = {
-    "proactorx": (
-        *("run", "new_event_loop", "EventLoop", "install", "loops", "LoopStats", "DatagramInfo"),
-        *("BackendInfo", "BackendError", "CompletionPort", "Overlapped", "Packet", "PortClosed"),
-        "IOThreadPool",
-    ),
-    "proactorx.files": (
-        *("open", "wrap", "read_bytes", "read_text", "write_bytes", "copy", "Copied", "copy_tree"),
-        *("CopiedTree", "scandir", "stat_many", "walk", "watch", "Change", "aligned", "AsyncFileIO"),
-        *("AsyncBufferedIOBase", "AsyncBufferedReader", "AsyncTextIOWrapper"),
-    ),
+#: The modules whose public names the page has, and those that it has elsewhere or not at all.
+MODULES = {
+    "proactorx": {"open"},
+    "proactorx.files": {"os", "tempfile", *(f"std{name}" for name in ("in", "out", "err"))}
+    | {f"std{name}_bytes" for name in ("in", "out", "err")},
 }
 ASYNCIO = {*dir(asyncio.AbstractEventLoop), *dir(asyncio.BaseEventLoop)}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -234,12 +227,23 @@ def class_lines(here: Module, node: ast.ClassDef) -> Iterator[str]:
         yield text(next(filter(None, docs), ""))
 
 
+def public(home: str) -> list[str]:
+    """The names in a module's ``__all__``."""
+    for node in module(home).tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            found: list[str] = ast.literal_eval(node.value)
+            return found
+    raise LookupError(f"{home} has no __all__")
+
+
 def page() -> str:
     """The page."""
     out = [HEAD]
-    for home, names in NAMES.items():
+    for home, others in MODULES.items():
         out.append(f"## {home}\n")
-        for name in names:
+        for name in public(home):
+            if name in others:
+                continue
             here, found = find(name, home)
             out.append(f"### {home}.{name}\n")
             if isinstance(found, ast.ClassDef):
@@ -253,8 +257,12 @@ def page() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip() + "\n"
 
 
-if __name__ == "__main__":
+def on_pre_build(config: object) -> None:
+    """What MkDocs calls: see ``hooks`` in ``mkdocs.yml``."""
     made = page()
-    if "--check" in sys.argv[1:]:
-        sys.exit(PAGE.read_text() != made)
-    PAGE.write_text(made)
+    if not PAGE.exists() or PAGE.read_text() != made:
+        PAGE.write_text(made)
+
+
+if __name__ == "__main__":
+    on_pre_build(None)

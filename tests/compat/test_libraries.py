@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the sessions are of Linux", allow_module_level=True)
 
+import dask_hosts
 from libraries import DATA, LOOPS, PAGE, installed, page, run
 from sessions import SESSIONS
 
@@ -38,6 +41,19 @@ def test_a_session(package: str, backend: str) -> None:
         pytest.skip(f"{found['missing']} is not here")
     assert "error" not in found, found
     assert found["passed"] > 0
+
+
+@pytest.mark.exhaustive
+@pytest.mark.programs
+@pytest.mark.timeout(150)
+def test_three_hosts_lose_two_and_no_task_of_2000() -> None:
+    pytest.importorskip("distributed")
+    if os.geteuid() != 0 or shutil.which("ip") is None or not dask_hosts.namespaces_can_be_made():
+        pytest.skip("needs root, iproute2, and a kernel that lets namespaces be made")
+    found = dask_hosts.run("proactorx")
+    assert (found["tasks"], found["right"], found["workers"]) == (dask_hosts.TASKS, True, 1)
+    if drivers.Choice(None).info.name == "io_uring":
+        assert found["rings"] == 5  # the scheduler, three workers and a nanny: all are on this loop
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the docs are not here")
