@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t
+from proactorx.drivers.convoy cimport px_convoy
 from proactorx.ops.op cimport BufferPool, IN_FLIGHT, Op, PacketQueue, RawPacket
 
 cdef enum:
@@ -42,6 +43,7 @@ cdef class Driver:
     cdef int64_t turn_began          # ns; 0: no loop has said so
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
+    cdef px_convoy convoy            # the loop beside threads that compute
     cdef double waited               # seconds that `close` has waited for ops which are in flight still
     cdef object __weakref__
 
@@ -59,6 +61,9 @@ cdef class Driver:
     # What all drivers share.
     cdef bint may_spin(self) noexcept
     cdef void spun(self, bint hit) noexcept
+    cdef int woke(self) except -1
+    cdef int64_t looked(self, bint hit) noexcept
+    cdef int64_t look_until(self, int64_t timeout_ns) noexcept
     cdef int push(self, Op op, int res, uint32_t flags, char *data=*) except -1
     cdef int push_next(self, Op op, int res, uint32_t flags) except -1
     cdef int track(self, Op op) except -1

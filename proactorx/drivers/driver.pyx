@@ -7,7 +7,9 @@ and finishes each packet when its turn comes.
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from proactorx.drivers.convoy cimport px_convoy_begin, px_convoy_looked, px_convoy_until, px_convoy_woke
+from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.errnos cimport ENOSYS
 from proactorx.ops.checks cimport px_check
 from proactorx.ops.op cimport (
@@ -16,15 +18,25 @@ from proactorx.ops.op cimport (
 )
 
 import os
+import sys
 import weakref
 
 cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState:
+        pass
+    ctypedef struct PyThreadState:
+        pass
+    PyInterpreterState *PyInterpreterState_Get()
+    PyThreadState *PyInterpreterState_ThreadHead(PyInterpreterState *interpreter)
+    PyThreadState *PyThreadState_Next(PyThreadState *thread)
     ctypedef int (*visitproc)(PyObject *, void *) noexcept
     ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
     ctypedef struct PyTypeObject:
         traverseproc tp_traverse
 
 cdef object _drivers = weakref.WeakSet()
+# Free-threaded builds have nothing that a thread which computes could keep from others.
+cdef bint has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 cdef class Driver:
@@ -128,6 +140,28 @@ cdef class Driver:
             self.spin_penalty = min(2 * self.spin_penalty + 1, 64)
             self.spin_pause = self.spin_penalty
 
+    cdef int woke(self) except -1:
+        """A wait that gave up the GIL ended at `woke_at`, and has it back now: see ``convoy.h``."""
+        cdef int64_t now = px_now_ns()
+        if px_convoy_woke(&self.convoy, self.woke_at, now) and has_gil and _has_others():
+            px_convoy_begin(&self.convoy, <int64_t>(sys.getswitchinterval() * 1e9), now)
+        return 0
+
+    cdef int64_t looked(self, bint hit) noexcept:
+        """A look has ended; what time it is."""
+        self.woke_at = px_now_ns()
+        px_convoy_looked(&self.convoy, hit, self.woke_at)
+        return self.woke_at
+
+    cdef int64_t look_until(self, int64_t timeout_ns) noexcept:
+        """Until when to look for packets with the GIL; 0: not at all."""
+        cdef int64_t now, until
+        if not self.convoy.trust:
+            return 0
+        now = px_now_ns()
+        until = px_convoy_until(&self.convoy, now)
+        return min(until, now + timeout_ns) if timeout_ns > 0 else until
+
     cdef int push(self, Op op, int res, uint32_t flags, char *data=NULL) except -1:
         cdef RawPacket *packet
         if queue_count(&self.queue) > self.queue.mask:
@@ -193,6 +227,12 @@ cdef class Driver:
             self.inflight[op.slot] = last
         op.slot = -1
         return op.let_go()
+
+
+cdef bint _has_others() noexcept:
+    """Whether there are other threads that run Python code."""
+    cdef PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get())
+    return first != NULL and PyThreadState_Next(first) != NULL
 
 
 # The garbage collector must see the ops of queued packets, as in LoopCore:

@@ -270,5 +270,12 @@ static int px_ring_enter(px_ring *r, int wait, int64_t timeout_ns) {
     return 0;
 }
 
+/* Look at the rings, without system calls, until something is there (1) or the time is over (0). */
+static int px_ring_watch(px_ring *r, int64_t until) {
+    do {
+        if (px_ring_ready(r) || px_ring_pending(r)) return 1;
+    } while (px_now_ns() < until);
+    return 0;
+}
 
 #endif

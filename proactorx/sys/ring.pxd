@@ -40,6 +40,7 @@ cdef extern from "proactorx/sys/ring.h":
     uint32_t px_ring_last(px_ring *ring) nogil
     int px_ring_withdraw(px_ring *ring, uint32_t place, uint64_t user_data) nogil
     int px_ring_enter(px_ring *ring, int wait, int64_t timeout_ns) nogil
+    bint px_ring_watch(px_ring *ring, int64_t until) nogil
     uint32_t px_ring_unsent(px_ring *ring) nogil
     uint32_t px_ring_ready(px_ring *ring) nogil
     int px_ring_pending(px_ring *ring) nogil

@@ -12,8 +12,7 @@ sleep, because a poll that is armed looks first.  A ring that threads share is t
 the set, on which any thread may sleep.
 
 How the kernel sees an op: the address of the ``Op`` is the ``user_data`` of at most one entry in flight.
-Completions of the driver's own entries (cancel requests, the poll of the set) carry small values,
-which no address can be.
+Completions of the driver's own entries (cancels, the poll of the set) carry small values, no addresses.
 
 How a stream is received: a multishot poll, and recv(2) into one hot buffer.  The bytes stay in the socket
 until then, so a paused connection takes none.  A multishot poll reports edges, not levels: after a READY
@@ -137,8 +136,7 @@ cdef class UringDriver(EpollSet):
             self.cq_entries = 4 * self.entries
         if error < 0:
             raise OSError(-error, os.strerror(-error))
-        # Each file op that must wait keeps one of the kernel's threads busy: without a limit there are
-        # hundreds. (EINVAL before Linux 5.15: as many as the kernel likes.)
+        # A file op that waits keeps a thread of the kernel's: hundreds, without a limit (Linux 5.15).
         workers[0] = workers[1] = FILE_WORKERS
         px_register(self.ring.fd, PX_REGISTER_IOWQ_MAX_WORKERS, workers, 2)
         self.owner = px_this_thread()
@@ -156,8 +154,7 @@ cdef class UringDriver(EpollSet):
         return 0
 
     cdef int _leave(self) except -1:
-        # A registration would keep the ring alive until the thread ends.  (The ring is another thread's still
-        # where `open` has failed.)
+        # A registration keeps the ring until the thread ends.  (Where `open` has failed it is another's.)
         if self.opened and self.owner == px_this_thread():
             if self.file_ops:
                 self._await_files()
@@ -169,8 +166,7 @@ cdef class UringDriver(EpollSet):
     cdef _await_files(self):
         """Have file ops end in the thread that submitted them.
 
-        The kernel's threads are at them, so what _rebuild says of others does not hold: they happen whoever
-        drives the ring next, and only this thread can ask how they ended.
+        The kernel's threads are at them: unlike others (see _rebuild) they happen whoever drives the ring.
         """
         cdef double left = FILES_DEADLINE - self.waited, deadline = time.monotonic() + left
         if left <= 0:
@@ -210,8 +206,7 @@ cdef class UringDriver(EpollSet):
         cdef set ended = set()
         cdef px_ring old = self.ring
         self._reap()
-        # First: where it fails, for want of descriptors, this one is still there.
-        px_ring_clear(&self.ring)
+        px_ring_clear(&self.ring)  # first: where opening fails, for want of descriptors, this one is there
         try:
             self._open_ring()
         except BaseException:
@@ -265,11 +260,11 @@ cdef class UringDriver(EpollSet):
             with nogil:
                 error = px_ring_enter(&self.ring, wait, timeout_ns)
                 self.woke_at = px_now_ns()
+            self.woke()
         else:
             error = px_ring_enter(&self.ring, 0, 0)
         self._reap()
-        # EBUSY, EAGAIN: completions waited outside the full ring (CQ overflow), or memory is short: what was
-        # not submitted is tried again by the next enter.
+        # EBUSY, EAGAIN: CQ overflow, or memory is short: the next enter tries what was not submitted again.
         if error and error != -ETIME and error != -EINTR and error != -EBUSY and error != -EAGAIN:
             if error == -EEXIST:
                 raise RuntimeError("the ring is driven by another thread")
@@ -381,6 +376,7 @@ cdef class UringDriver(EpollSet):
         return 0
 
     cdef int _wait(self, int64_t timeout_ns) except -1:
+        cdef int64_t until
         cdef bint busy = timeout_ns == 0
         cdef int rounds
         if self.shared:
@@ -397,10 +393,9 @@ cdef class UringDriver(EpollSet):
         if queue_count(&self.queue):
             timeout_ns = 0
         if timeout_ns != 0 and not px_ring_ready(&self.ring):
-            if self.spin_ns and self.may_spin():
-                self.spun(self._spin_ring())
-                if px_ring_ready(&self.ring) or px_ring_pending(&self.ring):
-                    timeout_ns = 0
+            until = self.look_until(timeout_ns)
+            if (until or (self.spin_ns and self.may_spin())) and self._watch(until):
+                timeout_ns = 0
             self._enter(timeout_ns != 0, timeout_ns)
         else:
             self._reap()
@@ -414,15 +409,19 @@ cdef class UringDriver(EpollSet):
             EpollSet.wait(self, 0, ASK_ANYWAY)
         return 0
 
-    cdef bint _spin_ring(self) except -1:
-        """Look at the rings, without system calls, until something comes or the time is over."""
-        cdef int64_t until = px_now_ns() + self.spin_ns
+    cdef bint _watch(self, int64_t until) except -1:
+        """Look at the rings until then; 0: for a spin, without the GIL.  Say whether to go on."""
         cdef bint hit
         if px_ring_unsent(&self.ring):
             self._enter(0, 0)
-        with nogil:
-            hit = px_ring_spin(&self.ring, until)
-        return hit
+        if until:
+            hit = px_ring_watch(&self.ring, until)
+            self.looked(hit)
+        else:
+            with nogil:
+                hit = px_ring_watch(&self.ring, px_now_ns() + self.spin_ns)
+            self.spun(hit)
+        return hit or self.set_ready or queue_count(&self.queue) != 0
 
     cdef int _reap(self) except -1:
         cdef uint32_t head = self.ring.k_cq_head[0], tail = load_acquire_u32(self.ring.k_cq_tail)

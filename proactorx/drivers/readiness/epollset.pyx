@@ -111,24 +111,14 @@ cdef class EpollSet(ReadinessDriver):
 
     cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
         cdef int n
-        cdef int64_t woke_at = 0
         if callbacks >= 0 and not self.is_due(callbacks):
             return 0
         if timeout_ns == 0:
             n = px_epoll_wait(self.epfd, self.events, 0)
-        elif self.spin_ns and self.may_spin():
-            n = self._spin()
-            self.spun(n != 0)
-            if n == 0:
-                with nogil:
-                    n = px_epoll_wait(self.epfd, self.events, timeout_ns)
-                    woke_at = px_now_ns()
+            self.polled_at = px_now_ns()
         else:
-            with nogil:
-                n = px_epoll_wait(self.epfd, self.events, timeout_ns)
-                woke_at = px_now_ns()
+            n = self._sleep_in_set(timeout_ns)
         self.turns = self.callbacks = 0
-        self.polled_at = woke_at if woke_at else px_now_ns()
         if not self.woke_at:
             self.woke_at = self.polled_at
         if n < 0:
@@ -160,6 +150,30 @@ cdef class EpollSet(ReadinessDriver):
         cdef px_event found[PX_EVENTS]
         cdef int epfd = load_acquire(&self.epfd), n = px_epoll_wait(epfd, found, timeout_ns)
         return -n if n < 0 and epfd == load_acquire(&self.epfd) else 0
+
+    cdef int _sleep_in_set(self, int64_t timeout_ns) except? -1:
+        cdef int64_t until = self.look_until(timeout_ns)
+        cdef int n = 0
+        if until:
+            n = self._look(until)
+        elif self.spin_ns and self.may_spin():
+            n = self._spin()
+            self.spun(n != 0)
+        if n == 0:
+            with nogil:
+                n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+                self.polled_at = self.woke_at = px_now_ns()
+            self.woke()
+        return n
+
+    cdef int _look(self, int64_t until) noexcept:
+        """Look without giving up the GIL, see ``convoy.h``."""
+        cdef int n
+        while True:
+            n = px_epoll_wait(self.epfd, self.events, 0)
+            if n or px_now_ns() >= until:
+                self.polled_at = self.looked(n != 0)
+                return n
 
     cdef int _spin(self):
         cdef int64_t until = px_now_ns() + self.spin_ns
