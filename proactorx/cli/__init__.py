@@ -68,7 +68,13 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
         return probe(as_json=options.json)
     from proactorx.cli.run import run
 
-    return run(program, as_module=options.module is not None, backend=options.backend)
+    return run(
+        program,
+        as_module=options.module is not None,
+        backend=options.backend,
+        watchdog=options.watchdog,
+        metrics=options.metrics,
+    )
 
 
 def _split_run(args: list[str]) -> tuple[list[str], list[str]]:
@@ -80,7 +86,7 @@ def _split_run(args: list[str]) -> tuple[list[str], list[str]]:
     at = 1
     while at < len(args):
         word = args[at]
-        if word == "--backend":
+        if word in ("--backend", "--watchdog", "--metrics"):
             at += 2
         elif word == "-m":
             return args[: at + 2], args[at + 1 :]
@@ -160,7 +166,8 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "run",
-        usage=f"{PROG} run [-h] [--backend B] (SCRIPT | -m MODULE) [ARG ...]",
+        usage=f"{PROG} run [-h] [--backend B] [--watchdog AFTER] [--metrics HOST:PORT] "
+        "(SCRIPT | -m MODULE) [ARG ...]",
         help="run an unchanged asyncio program on this loop",
         description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, "
         "except that asyncio's default loop is this package's. It does not override a loop that the program "
@@ -169,6 +176,18 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         allow_abbrev=False,
     )
     parser.add_argument("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
+    parser.add_argument(
+        "--watchdog",
+        type=_duration,
+        metavar="AFTER",
+        help="report turns of the loop that last longer, with the stack: 100ms, 0.5s",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=_host_and_port,
+        metavar="HOST:PORT",
+        help="serve counters for Prometheus at http://HOST:PORT/metrics, on a thread of its own",
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("-m", dest="module", metavar="MODULE", help="run a module, found on sys.path")
     what.add_argument(
@@ -187,6 +206,23 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def _duration(text: str) -> float:
+    from proactorx.observe.watchdog import seconds_of
+
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in 127.0.0.1:9100")
+    return host, int(port)
 
 
 def _seconds(text: str) -> float:

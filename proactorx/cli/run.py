@@ -28,13 +28,21 @@ from typing import Any
 import proactorx
 from proactorx.cli.errors import CliError
 from proactorx.drivers import probe
+from proactorx.observe.watchdog import watch_all
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
+def run(
+    program: list[str],
+    *,
+    as_module: bool,
+    backend: str | None,
+    watchdog: float | None = None,
+    metrics: tuple[str, int] | None = None,
+) -> int:
     """Run ``program`` (its name, then its arguments) to its end, and return the exit code."""
     if backend not in (None, "auto"):
         found = probe(backend)
@@ -42,6 +50,7 @@ def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
             raise CliError(f"backend {backend} (--backend) cannot run here: {found.reason}")
     name = program[0]
     code = None if as_module else _read(name)
+    _observe(watchdog, metrics)
     make_default(functools.partial(proactorx.new_event_loop, backend=backend))
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _show
@@ -66,6 +75,19 @@ def run(program: list[str], *, as_module: bool, backend: str | None) -> int:
         main.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
         exec(compile(code, path, "exec", dont_inherit=True), main.__dict__)
     return 0
+
+
+def _observe(watchdog: float | None, metrics: tuple[str, int] | None) -> None:
+    if watchdog is not None:
+        watch_all(watchdog)
+    if metrics is not None:
+        from proactorx.metrics import serve
+
+        try:
+            endpoint = serve(*metrics)
+        except OSError as error:
+            raise CliError(f"cannot serve metrics at {metrics[0]}:{metrics[1]}: {error.strerror}") from None
+        print("proactorx: metrics at http://{}:{}/metrics".format(*endpoint.address), file=sys.stderr)
 
 
 def make_default(factory: Factory) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Inspection(asyncio.BaseEventLoop):
     """What other threads may ask a loop that runs."""
 
+    _number = 0  # of the loops of this process; 0: it has not run yet
     _native_id: int | None = None  # of the thread that runs the loop, as the system numbers it
 
     def stats(self) -> LoopStats:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
 
+_numbers = itertools.count(1)
 _running: dict[int, Seen] = {}  # by id; each operation on it is atomic, with and without the GIL
 
 
 def begins(loop: Seen) -> None:
-    """`loop` runs from now on."""
+    """`loop` runs from now on. It gets a number, by which others name it."""
+    if not loop._number:
+        loop._number = next(_numbers)
     _running[id(loop)] = loop
 
 

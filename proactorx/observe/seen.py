@@ -17,6 +17,7 @@ class Seen(Protocol):
     """An event loop of this package."""
 
     _thread_id: int | None
+    _number: int
     _io_pool: IOThreadPool | None
     _default_executor: Executor | None
 

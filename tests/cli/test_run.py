@@ -303,3 +303,50 @@ def test_main_can_be_pickled_and_imported_by_a_process_pool(cli: Cli, tmp_path: 
     write(tmp_path, "script.py", POOL)
     done = cli("run", "script.py")
     assert (done.returncode, done.stdout, done.stderr) == (0, "42\n", "")
+
+
+class TestObserving:
+    """``run --watchdog`` and ``run --metrics``."""
+
+    def test_the_watchdog(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "slow.py").write_text(
+            "import asyncio, sys, time\n"
+            "async def main():\n"
+            "    time.sleep(0.5)\n"
+            "    await asyncio.sleep(0.2)\n"
+            "asyncio.run(main())\n"
+            "print(sys.argv[1:])\n"
+        )
+        done = cli("run", "--watchdog", "50ms", "slow.py", "--watchdog")
+        assert done.returncode == 0
+        assert done.stdout == "['--watchdog']\n"
+        assert "the loop goes on after 0." in done.stderr
+
+    def test_metrics(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "asks.py").write_text(
+            "import asyncio, threading\n"
+            "async def main():\n"
+            "    await asyncio.sleep(0)\n"
+            "    names = [thread.name for thread in threading.enumerate()]\n"
+            "    print('proactorx-metrics' in names)\n"
+            "asyncio.run(main())\n"
+        )
+        done = cli("run", "--metrics", "127.0.0.1:0", "asks.py")
+        assert (done.returncode, done.stdout) == (0, "True\n")
+        assert re.fullmatch(r"proactorx: metrics at http://127\.0\.0\.1:\d+/metrics\n", done.stderr)
+
+    def test_where_nothing_can_be_served(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "never.py").write_text("raise SystemExit('it ran')")
+        done = cli("run", "--metrics", "192.0.2.1:80", "never.py")
+        assert done.returncode == 1
+        assert "proactorx: cannot serve metrics at 192.0.2.1:80: " in done.stderr
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("--watchdog", "soon"), ("--watchdog", "0"), ("--metrics", "80"), ("--metrics", ":80"),
+         ("--metrics", "host:99999")],
+    )  # fmt: skip
+    def test_values_that_mean_nothing(self, cli: Cli, option: str, value: str) -> None:
+        done = cli("run", option, value, "never.py")
+        assert done.returncode == 2
+        assert value in done.stderr
