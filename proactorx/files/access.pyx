@@ -10,6 +10,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from proactorx.drivers.driver cimport FD_FOR_FILE_OPS
+from proactorx.ops.kinds cimport PX_FD, PX_IN, PX_ON_FILE, px_kind
 from proactorx.ops.op cimport (
     FILE_STEP, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, READ, RawPacket, WRITE, px_call, px_kinds,
 )
@@ -99,26 +100,27 @@ cdef class FileOp(Overlapped):
         self.close_opened()  # its loop was closed meanwhile
 
     cdef int on_packet(self, RawPacket *packet) except -1:
+        cdef const px_kind *row = &px_kinds[self.kind]
         cdef int res = packet.res
         if packet.flags & PACKET_MORE:
             return 0
-        if self.kind == OPEN and res >= 0:
+        if row.brings == PX_FD and res >= 0:
             self.opened = res
             return self.finish()
-        if (res == -EAGAIN or res == -EOPNOTSUPP) and self.kind < OPEN and not self.abandoned:
+        if (res == -EAGAIN or res == -EOPNOTSUPP) and row.on == PX_ON_FILE and not self.abandoned:
             # Opened with O_NONBLOCK, or its driver in the kernel supports only reads by a waiting thread.
             self.access.call(self.run, ()).add_done_callback(self._ran)
             return 0
         if res < 0:
             self.error = ECANCELED if res == -EINTR else -res
-        elif res == 0 and self.kind == READ:
+        elif res == 0 and row.direction == PX_IN:
             self.at_end = True
-        elif self.kind == WRITE and 0 < res and self.offset < self.size:
+        elif row.whole and 0 < res and self.offset < self.size:
             self.error = ECANCELED  # half-way
         return self.finish()
 
     cdef int took(self, Py_ssize_t nbytes) except -1:
-        if self.kind != READ:
+        if px_kinds[self.kind].direction != PX_IN:
             return Overlapped.took(self, nbytes)
         self.offset += nbytes
         self.position += nbytes
@@ -129,6 +131,7 @@ cdef class FileOp(Overlapped):
 
     def run(self):
         """The blocking body, for an IO thread."""
+        cdef const px_kind *row = &px_kinds[self.kind]
         cdef px_call call
         cdef ssize_t n = 0
         cdef size_t step
@@ -137,7 +140,7 @@ cdef class FileOp(Overlapped):
         if self.abandoned:
             self.error = ECANCELED  # abandoned before it began
             return
-        if px_kinds[self.kind].blocking == NULL:
+        if row.blocking == NULL:
             raise RuntimeError("not an operation on a file")
         with nogil:
             while True:
@@ -145,21 +148,21 @@ cdef class FileOp(Overlapped):
                 call.buffer = self.memory + self.offset
                 call.size = step
                 call.position = self.position
-                n = px_kinds[self.kind].blocking(&call)
-                if n >= 0 and self.kind == OPEN:
+                n = row.blocking(&call)
+                if n >= 0 and row.brings == PX_FD:
                     self.opened = <int>n
                     break
                 if n == -EINTR:
                     continue
                 if n <= 0:
-                    self.at_end = n == 0 and self.kind == READ
+                    self.at_end = n == 0 and row.direction == PX_IN
                     break
                 self.offset = self.offset + n
                 if self.position >= 0:
                     self.position = self.position + n
                 if self.offset >= self.size:
                     break
-                if self.kind == WRITE:
+                if row.whole:
                     continue
                 # The next bytes may be far away.
                 if self.until == ONCE or self.abandoned:

@@ -18,9 +18,10 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from proactorx.drivers.driver cimport FD_OPENED
-from proactorx.ops.op cimport (
-    ACCEPT_ONE, DONE, PACKET_MORE, POLL, RECV, RECV_FROM, RECV_INTO, RawPacket, SEND, SEND_TO, client_of,
+from proactorx.ops.kinds cimport (
+    PX_ACCEPTORS, PX_BYTES, PX_COUNT, PX_FD, PX_IN, PX_RECEIVERS, PX_SENDERS, px_kind, px_kinds,
 )
+from proactorx.ops.op cimport DONE, PACKET_MORE, POLL, RECV_FROM, RawPacket, client_of
 from proactorx.transports.base cimport holds
 from proactorx.transports.sending cimport UNLOCKED_SEND
 from proactorx.sys.socket cimport POLLIN, px_accept, px_client, px_close, px_recv, px_send
@@ -53,23 +54,23 @@ cdef class SocketOp(Overlapped):
         return not holds(self.sock, self.fd)
 
     cdef int on_packet(self, RawPacket *packet) except -1:
-        cdef int res = packet.res, kind = self.kind
+        cdef const px_kind *row = &px_kinds[self.kind]
+        cdef int res = packet.res
         if packet.flags & PACKET_MORE:
             return 0
         if res < 0:
             self.error = -res
-        elif kind == RECV or (kind == RECV_FROM and self.memory == NULL):
-            self.value = PyBytes_FromStringAndSize(packet.data, res)
-            if kind == RECV:
-                self.table.received_less(self, res)
-        elif kind == SEND and self.offset < self.size:
-            self.error = ECANCELED  # half-way
-        elif kind == ACCEPT_ONE or kind == RECV_FROM or kind == SEND_TO:
+        elif row.brings == PX_FD:
             self.value = res
-            self.client = client_of(packet) if kind == ACCEPT_ONE else None
-        elif kind == RECV_INTO:
-            self.value = self.offset
-            self.table.received_less(self, self.offset)
+            self.client = client_of(packet)
+        elif row.whole and self.offset < self.size:
+            self.error = ECANCELED  # half-way
+        elif row.brings == PX_BYTES and self.memory == NULL:
+            self.value = PyBytes_FromStringAndSize(packet.data, res)
+        elif row.brings == PX_COUNT or row.brings == PX_BYTES:
+            self.value = self.offset if row.moves else res
+        if res >= 0 and row.line == PX_RECEIVERS and not row.addressed:
+            self.table.received_less(self, self.offset if row.moves else res)
         if self.future.done() or self.table.loop._closed:
             self.unwanted()  # (a future of a closed loop is never awaited again)
             self.table.ended(self)
@@ -84,9 +85,9 @@ cdef class SocketOp(Overlapped):
         value, self.value = self.value, None
         if value is None:
             return 0
-        if self.kind == ACCEPT_ONE:
+        if px_kinds[self.kind].brings == PX_FD:
             self.table.keep_connection(self.sock, self.fd, <int>value, self.client)
-        elif self.kind == RECV or self.kind == RECV_INTO or self.kind == RECV_FROM:
+        elif px_kinds[self.kind].line == PX_RECEIVERS:
             if self.memory != NULL:
                 value = bytes(self.view.cast("B")[:value])
             self.table.keep(self.sock, value, self.address)
@@ -239,8 +240,8 @@ cdef class SocketTable:
         op.size = size
         op.events = events
         if data is not None:
-            op.set_buffer(data, kind == RECV_INTO or kind == RECV_FROM)
-        if kind == RECV_FROM or kind == SEND_TO:
+            op.set_buffer(data, px_kinds[kind].direction == PX_IN)
+        if px_kinds[kind].addressed:
             op._set_envelope(address)
         op.future = self.loop.new_future()
         self.port.submit(op)
@@ -264,9 +265,10 @@ cdef class SocketTable:
 
     cdef dict line_of(self, int kind):
         """The ops of which one at a time is in flight on a descriptor, where `kind` is such."""
-        if kind == RECV or kind == RECV_INTO or kind == RECV_FROM:
+        cdef unsigned char line = px_kinds[kind].line
+        if line == PX_RECEIVERS:
             return self.receiving
-        return self.sending if kind == SEND else self.accepting if kind == ACCEPT_ONE else None
+        return self.sending if line == PX_SENDERS else self.accepting if line == PX_ACCEPTORS else None
 
     cdef int ended(self, SocketOp op) except -1:
         """The kernel has let go of `op`, and its result is where it belongs."""

@@ -8,7 +8,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.observe.meter cimport BUCKETS, Meter, Times
-from proactorx.ops.kinds cimport ACCEPT, ACCEPT_ONE, px_kinds
+from proactorx.ops.kinds cimport PX_FD, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport Op
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.watch cimport px_listen_queue, px_thread_cpu_ns
@@ -68,7 +68,7 @@ def ops_of(Driver driver not None):
 
 def is_listener(Op op not None):
     """Whether it accepts connections."""
-    return op.kind == ACCEPT or op.kind == ACCEPT_ONE
+    return px_kinds[op.kind].on == PX_ON_SOCKET and px_kinds[op.kind].brings == PX_FD
 
 
 def listen_queue(int fd):

@@ -2,7 +2,7 @@
    which says everything that does not depend on a driver.
  *
  * To add a kind: a name in the enum, a row in the table, its name in kinds.pxd and constants.py, and a cell
- * in each driver that has more to offer than the row: `encoders` of io_uring, `calls` of iocp. */
+ * in each driver that has more to offer than the row: `encoders` of io_uring, `cells` of iocp. */
 #ifndef PROACTORX_OPS_KINDS_H
 #define PROACTORX_OPS_KINDS_H
 
@@ -50,18 +50,33 @@ typedef struct {
     char *data;          /* set by the call: what was received, where that is not in `buffer` */
 } px_call;
 
-enum { PX_NEITHER, PX_IN, PX_OUT };                     /* px_kind.direction */
+enum { PX_NEITHER, PX_IN, PX_OUT, PX_AS_EVENTS };       /* px_kind.direction */
+enum {                                                  /* px_kind.brings: what a result is */
+    PX_NOTHING,
+    PX_VALUE,   /* the number that the call returns */
+    PX_COUNT,   /* how many bytes were moved */
+    PX_BYTES,   /* what was received; a count where the op has a buffer of its user's */
+    PX_FD,      /* a descriptor, which is closed where nobody wants it */
+    PX_PACKETS  /* there is no end to it: each packet is for the owner */
+};
+/* px_kind.line: in which the ops of sock_* stand, of which one at a time is in flight on a socket.  What a
+ * cancelled one has brought is kept for the next of its line. */
+enum { PX_NO_LINE, PX_RECEIVERS, PX_SENDERS, PX_ACCEPTORS };
 enum { PX_ON_SOCKET, PX_ON_CHILD, PX_ON_FILE, PX_ON_PATH }; /* px_kind.on */
 enum { PX_ENDS = 0x7fffffff };                          /* px_kind.goes_on */
 
 typedef struct {
     const char *name;
-    unsigned char direction; /* which readiness lets it go on; POLL: as its events say */
+    unsigned char direction; /* which readiness lets it go on */
     unsigned char on;
     unsigned char serial;    /* of those on one descriptor and direction, only the first is served */
     unsigned char eager;     /* tried when it is submitted; the others wait for readiness first */
     unsigned char buffered;  /* the call reads `buffer` and `size` (and `message`) */
     unsigned char moves;     /* Op.took counts the bytes of each call; a short one may go on */
+    unsigned char whole;     /* all of its buffer, or an error that says how far it came */
+    unsigned char addressed; /* it has a px_message: an address goes with the bytes */
+    unsigned char brings;
+    unsigned char line;
     unsigned char burst;     /* a call that succeeds is made again in the same turn, so often at most */
     int goes_on;             /* a result of at least this leaves the op in flight: multishot */
     ssize_t (*attempt)(px_call *);  /* made when ready, never waits; NULL: the owner makes it */
@@ -122,32 +137,46 @@ static ssize_t px_block_path(px_call *c) {
 
 /* clang-format off */
 static const px_kind px_kinds[PX_KINDS] = {
-    /* kind, name, direction, on, serial, eager, buffered, moves, burst, goes_on, attempt, blocking, start */
-    PX_ROW(POLL,        "poll",        NEITHER, SOCKET, 0, 0, 0, 0, 0, PX_ENDS, px_try_poll,        NULL),
-    PX_ROW(RECV_STREAM, "recv_stream", IN,      SOCKET, 1, 0, 0, 0, 0, 1,       px_try_recv_stream, NULL),
-    PX_ROW(RECV,        "recv",        IN,      SOCKET, 1, 1, 1, 0, 0, PX_ENDS, px_try_recv,        NULL),
-    PX_ROW(RECV_INTO,   "recv_into",   IN,      SOCKET, 1, 1, 1, 1, 0, PX_ENDS, px_try_recv_into,   NULL),
-    PX_ROW(SEND,        "send",        OUT,     SOCKET, 1, 1, 1, 1, 0, PX_ENDS, px_try_send,        NULL),
-    PX_ROW(ACCEPT,      "accept",      IN,      SOCKET, 1, 1, 0, 0, 8, 0,       px_try_accept,      NULL),
-    PX_ROW(ACCEPT_ONE,  "accept",      IN,      SOCKET, 1, 1, 0, 0, 0, PX_ENDS, px_try_accept,      NULL),
-    PX_ROW(CONNECT,     "connect",     OUT,     SOCKET, 1, 0, 1, 0, 0, PX_ENDS, px_try_connected,   NULL,
-           px_start_connect),
-    PX_ROW(RECV_DGRAMS, "recv_dgrams", IN,      SOCKET, 1, 0, 0, 0, 0, 0,       NULL,               NULL),
-    PX_ROW(RECV_FROM,   "recvfrom",    IN,      SOCKET, 1, 1, 1, 0, 0, PX_ENDS, px_try_recv_from,   NULL),
-    PX_ROW(SEND_TO,     "sendto",      OUT,     SOCKET, 1, 1, 1, 0, 0, PX_ENDS, px_try_send_to,     NULL),
-    PX_ROW(DISCONNECT,  "disconnect",  OUT,     SOCKET, 1, 1, 0, 0, 0, PX_ENDS, px_try_disconnect,  NULL),
-    PX_ROW(WAIT_CHILD,  "wait_child",  NEITHER, CHILD,  0, 0, 0, 0, 0, PX_ENDS, NULL,               NULL),
-    PX_ROW(READ,        "read",        IN,      FILE,   0, 0, 1, 1, 0, PX_ENDS, NULL,
-           px_block_read),
-    PX_ROW(WRITE,       "write",       OUT,     FILE,   0, 0, 1, 1, 0, PX_ENDS, NULL,
-           px_block_write),
-    PX_ROW(FSYNC,       "fsync",       NEITHER, FILE,   0, 0, 0, 0, 0, PX_ENDS, NULL,
-           px_block_fsync),
-    PX_ROW(OPEN,        "open",        NEITHER, PATH,   0, 0, 1, 0, 0, PX_ENDS, NULL,
-           px_block_open),
-    PX_ROW(TRANSMIT,    "transmit",    OUT,     SOCKET, 1, 0, 1, 0, 0, PX_ENDS, NULL,               NULL),
-    PX_ROW(PATH_CHANGE, "path_change", NEITHER, PATH,   0, 0, 1, 0, 0, PX_ENDS, NULL,
-           px_block_path),
+    /* kind, name, direction, on, serial, eager, buffered, moves, whole, addressed, brings, line,
+       burst, goes_on, attempt, blocking, start */
+    PX_ROW(POLL,        "poll",        AS_EVENTS, SOCKET, 0, 0, 0, 0, 0, 0, PX_VALUE,   PX_NO_LINE,  
+           0, PX_ENDS, px_try_poll, NULL),
+    PX_ROW(RECV_STREAM, "recv_stream", IN,        SOCKET, 1, 0, 0, 0, 0, 0, PX_PACKETS, PX_NO_LINE,  
+           0, 1, px_try_recv_stream, NULL),
+    PX_ROW(RECV,        "recv",        IN,        SOCKET, 1, 1, 1, 0, 0, 0, PX_BYTES,   PX_RECEIVERS,
+           0, PX_ENDS, px_try_recv, NULL),
+    PX_ROW(RECV_INTO,   "recv_into",   IN,        SOCKET, 1, 1, 1, 1, 0, 0, PX_COUNT,   PX_RECEIVERS,
+           0, PX_ENDS, px_try_recv_into, NULL),
+    PX_ROW(SEND,        "send",        OUT,       SOCKET, 1, 1, 1, 1, 1, 0, PX_COUNT,   PX_SENDERS,  
+           0, PX_ENDS, px_try_send, NULL),
+    PX_ROW(ACCEPT,      "accept",      IN,        SOCKET, 1, 1, 0, 0, 0, 0, PX_FD,      PX_NO_LINE,  
+           8, 0, px_try_accept, NULL),
+    PX_ROW(ACCEPT_ONE,  "accept",      IN,        SOCKET, 1, 1, 0, 0, 0, 0, PX_FD,      PX_ACCEPTORS,
+           0, PX_ENDS, px_try_accept, NULL),
+    PX_ROW(CONNECT,     "connect",     OUT,       SOCKET, 1, 0, 1, 0, 0, 0, PX_NOTHING, PX_NO_LINE,  
+           0, PX_ENDS, px_try_connected, NULL, px_start_connect),
+    PX_ROW(RECV_DGRAMS, "recv_dgrams", IN,        SOCKET, 1, 0, 0, 0, 0, 0, PX_PACKETS, PX_NO_LINE,  
+           0, 0, NULL, NULL),
+    PX_ROW(RECV_FROM,   "recvfrom",    IN,        SOCKET, 1, 1, 1, 0, 0, 1, PX_BYTES,   PX_RECEIVERS,
+           0, PX_ENDS, px_try_recv_from, NULL),
+    PX_ROW(SEND_TO,     "sendto",      OUT,       SOCKET, 1, 1, 1, 0, 0, 1, PX_COUNT,   PX_NO_LINE,  
+           0, PX_ENDS, px_try_send_to, NULL),
+    PX_ROW(DISCONNECT,  "disconnect",  OUT,       SOCKET, 1, 1, 0, 0, 0, 0, PX_NOTHING, PX_NO_LINE,  
+           0, PX_ENDS, px_try_disconnect, NULL),
+    PX_ROW(WAIT_CHILD,  "wait_child",  NEITHER,   CHILD,  0, 0, 0, 0, 0, 0, PX_VALUE,   PX_NO_LINE,  
+           0, PX_ENDS, NULL, NULL),
+    PX_ROW(READ,        "read",        IN,        FILE,   0, 0, 1, 1, 0, 0, PX_BYTES,   PX_NO_LINE,  
+           0, PX_ENDS, NULL, px_block_read),
+    PX_ROW(WRITE,       "write",       OUT,       FILE,   0, 0, 1, 1, 1, 0, PX_COUNT,   PX_NO_LINE,  
+           0, PX_ENDS, NULL, px_block_write),
+    PX_ROW(FSYNC,       "fsync",       NEITHER,   FILE,   0, 0, 0, 0, 0, 0, PX_NOTHING, PX_NO_LINE,  
+           0, PX_ENDS, NULL, px_block_fsync),
+    PX_ROW(OPEN,        "open",        NEITHER,   PATH,   0, 0, 1, 0, 0, 0, PX_FD,      PX_NO_LINE,  
+           0, PX_ENDS, NULL, px_block_open),
+    PX_ROW(TRANSMIT,    "transmit",    OUT,       SOCKET, 1, 0, 1, 0, 0, 0, PX_COUNT,   PX_NO_LINE,  
+           0, PX_ENDS, NULL, NULL),
+    PX_ROW(PATH_CHANGE, "path_change", NEITHER,   PATH,   0, 0, 1, 0, 0, 0, PX_NOTHING, PX_NO_LINE,  
+           0, PX_ENDS, NULL, px_block_path),
 };
 /* clang-format on */
 

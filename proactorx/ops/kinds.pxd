@@ -27,7 +27,9 @@ cdef extern from "proactorx/ops/kinds.h" nogil:
         CHANGE_UNLINK "PX_CHANGE_UNLINK"
         CHANGE_RMDIR "PX_CHANGE_RMDIR"
         CHANGE_RENAME "PX_CHANGE_RENAME"
-    enum: PX_NEITHER, PX_IN, PX_OUT
+    enum: PX_NEITHER, PX_IN, PX_OUT, PX_AS_EVENTS
+    enum: PX_NOTHING, PX_VALUE, PX_COUNT, PX_BYTES, PX_FD, PX_PACKETS
+    enum: PX_NO_LINE, PX_RECEIVERS, PX_SENDERS, PX_ACCEPTORS
     enum: PX_ON_SOCKET, PX_ON_CHILD, PX_ON_FILE, PX_ON_PATH
     enum: PX_ENDS
 
@@ -43,7 +45,7 @@ cdef extern from "proactorx/ops/kinds.h" nogil:
 
     ctypedef struct px_kind:
         const char *name
-        unsigned char direction, on, serial, eager, buffered, moves, burst
+        unsigned char direction, on, serial, eager, buffered, moves, whole, addressed, brings, line, burst
         int goes_on
         ssize_t (*attempt)(px_call *call) noexcept nogil
         ssize_t (*blocking)(px_call *call) noexcept nogil

@@ -156,6 +156,7 @@ cdef class Overlapped(Op):
     cdef void *envelope      # RECV_FROM, SEND_TO: a px_message
     cdef object __weakref__
     cdef int _set_envelope(self, bytes address) except -1
+    cdef _moved(self, const px_kind *row, RawPacket *packet)
     cdef _descriptor(self, int fd)
     cdef int set_buffer(self, object data, bint writable) except -1
     cdef int make_buffer(self) except -1

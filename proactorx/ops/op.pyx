@@ -23,7 +23,10 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.sys.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
-from proactorx.ops.kinds cimport PX_ENDS, PX_ON_SOCKET, px_done_when_ready
+from proactorx.ops.kinds cimport (
+    PX_BYTES, PX_ENDS, PX_FD, PX_IN, PX_NOTHING, PX_ON_FILE, PX_ON_SOCKET, PX_PACKETS, PX_VALUE,
+    px_done_when_ready,
+)
 from proactorx.sys.socket cimport (
     px_client, px_close, px_has_bytes, px_message, px_message_set, sockaddr_storage,
 )
@@ -229,7 +232,7 @@ cdef class Overlapped(Op):
                  on_done=None, int64_t position=-1, bint datasync=False):
         if self.state != NEW:
             raise RuntimeError("an operation that has been submitted stays what it is")
-        if not POLL <= kind <= last_kind or kind == RECV_STREAM or kind == RECV_DGRAMS:
+        if not 0 <= kind <= last_kind or px_kinds[kind].brings == PX_PACKETS:
             raise ValueError(f"unknown kind of operation: {kind}")
         if size < 0:
             raise ValueError(f"a size cannot be negative: {size}")
@@ -242,10 +245,10 @@ cdef class Overlapped(Op):
             raise ValueError(f"a position cannot be negative: {position}")
         self.position = position
         if data is not None:
-            self.set_buffer(data, kind == RECV_INTO or kind == RECV_FROM or kind == READ)
-        elif kind == READ:
+            self.set_buffer(data, px_kinds[kind].direction == PX_IN)
+        elif px_kinds[kind].brings == PX_BYTES and px_kinds[kind].moves:
             self.make_buffer()
-        if kind == RECV_FROM or kind == SEND_TO:
+        if px_kinds[kind].addressed:
             self._set_envelope(address)
 
     cdef int set_buffer(self, object data, bint writable) except -1:
@@ -288,7 +291,7 @@ cdef class Overlapped(Op):
         empty where there is none.
         """
         cdef px_message *envelope = <px_message *>self.envelope
-        if envelope == NULL or (self.kind == RECV_FROM and self.state != DONE):
+        if envelope == NULL or (px_kinds[self.kind].direction == PX_IN and self.state != DONE):
             return b""
         return (<char *>&envelope.name)[:min(envelope.header.msg_namelen, sizeof(sockaddr_storage))]
 
@@ -346,39 +349,29 @@ cdef class Overlapped(Op):
             self.position += nbytes
         if self.offset >= self.size:
             return 0
-        if self.kind == READ:
+        if px_kinds[self.kind].direction == PX_IN and px_kinds[self.kind].on == PX_ON_FILE:
             # Only a read of nothing is the end of a file; short ones come in its midst.  What has no
             # positions, or nothing more for now, has given what there is.
             return nbytes > 0 and self.position >= 0 and (nbytes == FILE_STEP or px_has_bytes(self.fd))
-        return self.kind == SEND or self.kind == WRITE
+        return px_kinds[self.kind].whole
 
     cdef int on_packet(self, RawPacket *packet) except -1:
+        cdef const px_kind *row = &px_kinds[self.kind]
         cdef int res = packet.res
-        if self.kind == ACCEPT and res >= 0:
+        # EINTR: the cancel met a file op that was being executed.
+        cdef bint cancelled = res == -ECANCELED or (res == -EINTR and row.on != PX_ON_SOCKET)
+        if res < 0 and (cancelled or not (row.moves and row.brings == PX_BYTES and self.offset)):
+            self.error = ECANCELED if cancelled else -res
+        elif row.brings == PX_FD:
             self._descriptor(res)
             if packet.flags & PACKET_MORE:
                 return 0
-        elif res < 0 and not (self.kind == READ and self.offset and res != -ECANCELED and res != -EINTR):
-            # EINTR: the cancel met a file op that was being executed.
-            self.error = ECANCELED if res == -EINTR and px_kinds[self.kind].on != PX_ON_SOCKET else -res
-        elif self.kind == RECV:
-            self.value = PyBytes_FromStringAndSize(packet.data, res)
-            self.offset = res
-        elif self.kind == RECV_FROM and self.memory == NULL:
-            self.value = PyBytes_FromStringAndSize(packet.data, res)
-            self.offset = res
-        elif self.kind == RECV_FROM or self.kind == SEND_TO:
-            self.value = self.offset = res
-        elif self.kind == ACCEPT_ONE:
-            self._descriptor(res)
-        elif self.kind == POLL or self.kind == CONNECT or self.kind == WAIT_CHILD:
-            self.value = res
-        elif self.offset < self.size and (self.kind == SEND or (self.kind == WRITE and res > 0)):
+        elif row.whole and self.offset < self.size and (res > 0 or row.on == PX_ON_SOCKET):
             self.error = ECANCELED  # half-way; nbytes tells how far
-        elif self.kind == READ and type(self.view) is bytes:
-            self.value = self.view if self.offset == self.size else (<bytes>self.view)[:self.offset]
+        elif row.brings == PX_VALUE or row.brings == PX_NOTHING:
+            self.value = res
         else:
-            self.value = self.offset
+            self._moved(row, packet)
         if not packet.flags & PACKET_MORE:
             try:
                 if self.on_done is not None:
@@ -389,12 +382,23 @@ cdef class Overlapped(Op):
                 self.memory = NULL
         return 0
 
+    cdef _moved(self, const px_kind *row, RawPacket *packet):
+        """Note the bytes that it has brought, or how many there were."""
+        if not row.moves:
+            self.offset = packet.res
+        if row.brings != PX_BYTES or (self.memory != NULL and type(self.view) is not bytes):
+            self.value = self.offset
+        elif not row.moves:
+            self.value = PyBytes_FromStringAndSize(packet.data, packet.res)
+        else:
+            self.value = self.view if self.offset == self.size else (<bytes>self.view)[:self.offset]
+
     cdef _descriptor(self, int fd):
         # Success after all: nobody waits for this descriptor any more, so nobody else will close it.
         if self.on_done is None or self.state == ORPHANED:
             px_close(fd)
             self.error = ECANCELED
-        elif self.kind == ACCEPT:
+        elif px_kinds[self.kind].goes_on != PX_ENDS:
             self.on_done(fd)
         else:
             self.value = fd
@@ -410,7 +414,9 @@ cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
 
 
-cdef tuple DIRECTIONS = ("neither", "in", "out")
+cdef tuple DIRECTIONS = ("neither", "in", "out", "as events")
+cdef tuple BRINGS = ("nothing", "value", "count", "bytes", "fd", "packets")
+cdef tuple LINES = ("none", "receivers", "senders", "acceptors")
 cdef tuple ON = ("socket", "child", "file", "path")
 
 
@@ -427,6 +433,12 @@ def table():
             "on": ON[row.on],
             "serial": bool(row.serial),
             "eager": bool(row.eager),
+            "buffered": bool(row.buffered),
+            "moves": bool(row.moves),
+            "whole": bool(row.whole),
+            "addressed": bool(row.addressed),
+            "brings": BRINGS[row.brings],
+            "line": LINES[row.line],
             "multishot": row.goes_on != PX_ENDS,
             "when_ready": bool(px_done_when_ready(row)),
             "blocking": row.blocking != NULL,

@@ -16,7 +16,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.sys.errnos cimport EINTR, EPIPE, ETIMEDOUT
-from proactorx.ops.op cimport FILE_STEP, FSYNC, px_call, px_kinds
+from proactorx.ops.op cimport FILE_STEP, px_call, px_kinds
 from proactorx.port.binding_posix cimport FileBinding, bind, binding_of, let_go, rebind, unbind
 from proactorx.port.operations cimport Binding, Overlapped, nanoseconds
 from proactorx.port.packet cimport Packet
@@ -345,7 +345,7 @@ cdef class CompletionPort(SharedDriver):
         # held. At "the file's own" position the kernel repeats a short write where it began (seen on 6.18):
         # not for it.
         if (<FileBinding>op.binding).at_once and self.has_native_files() and (
-                op.kind == FSYNC or op.position >= 0 or not px_has_position(op.fd)):
+                not px_kinds[op.kind].moves or op.position >= 0 or not px_has_position(op.fd)):
             return self.submit(op)
         return self.queue_body(op)
 

@@ -14,9 +14,10 @@ from libc.stdint cimport int64_t, intptr_t, uint32_t
 from proactorx.sys.atomic cimport store_release
 from proactorx.sys.iocp cimport *
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, ENOMEM
+from proactorx.ops.kinds cimport KINDS, PX_BYTES, PX_FD, px_call, px_kind, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, FSYNC, IN_FLIGHT, READ, RECV, RECV_FROM,
-    RECV_INTO, RawPacket, SEND, SEND_TO, WRITE, set_state,
+    ACCEPT_ONE, CANCELLING, CONNECT, DISCONNECT, DONE, FILE_STEP, IN_FLIGHT, READ, RECV, RECV_FROM, RECV_INTO,
+    RawPacket, SEND, SEND_TO, WRITE, set_state,
 )
 from proactorx.port.binding_windows cimport HandleBinding, family_of, is_disk
 from proactorx.sys.file cimport px_fsync_blocking
@@ -55,6 +56,66 @@ cdef inline px_overlapped *flight_of(Overlapped op) noexcept:
     return <px_overlapped *>&op.flight
 
 
+# The overlapped call of each kind: PX_PENDING and so on, or -errno.
+
+ctypedef int (*Begin)(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil
+
+
+cdef int begin_recv(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_recv(call.fd, flight, flight.buffer, call.size)
+
+
+cdef int begin_recv_into(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_recv(call.fd, flight, call.buffer, call.size)
+
+
+cdef int begin_recv_from(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    if not datagram:
+        return begin_recv(flight, call, datagram)
+    return px_begin_recvfrom(call.fd, flight, flight.buffer, PX_BUFFER, call.message)
+
+
+cdef int begin_send(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_send(call.fd, flight, call.buffer, call.size)
+
+
+cdef int begin_send_to(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_sendto(call.fd, flight, call.message)
+
+
+cdef int begin_read(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_read_at(call.fd, flight, call.buffer, call.size, call.position)
+
+
+cdef int begin_write(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_write_at(call.fd, flight, call.buffer, call.size, call.position)
+
+
+cdef int begin_connect(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_connect(&calls, call.fd, flight, <const sockaddr *>call.buffer, <int>call.size)
+
+
+cdef int begin_disconnect(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_disconnect(&calls, call.fd, flight)
+
+
+cdef int begin_accept(px_overlapped *flight, const px_call *call, bint datagram) noexcept nogil:
+    return px_begin_accept(&calls, call.fd, flight, flight.buffer)
+
+
+cdef Begin begins[KINDS]
+begins[RECV] = begin_recv
+begins[RECV_INTO] = begin_recv_into
+begins[RECV_FROM] = begin_recv_from
+begins[SEND] = begin_send
+begins[SEND_TO] = begin_send_to
+begins[READ] = begin_read
+begins[WRITE] = begin_write
+begins[CONNECT] = begin_connect
+begins[DISCONNECT] = begin_disconnect
+begins[ACCEPT_ONE] = begin_accept
+
+
 cdef class KernelOperations(Operations):
     """Operations on files that are bound to a port of the kernel's."""
 
@@ -74,14 +135,13 @@ cdef class KernelOperations(Operations):
     cdef int submit(self, Overlapped op) except -1:
         cdef HandleBinding binding = <HandleBinding>op.binding
         cdef px_overlapped *flight = flight_of(op)
+        cdef const px_kind *row = &px_kinds[op.kind]
         cdef Py_ssize_t room = 0
-        if op.kind == RECV:
-            op.make_buffer()
-        elif op.kind == RECV_FROM:
+        if row.brings == PX_BYTES and not row.moves:
             # Datagrams always find room: one that is cut off ends in an error on some paths and posts a
             # packet all the same on others.  A stream gives no more than is asked for.
-            room = PX_BUFFER if binding.is_datagram else op.want()
-        elif op.kind == ACCEPT_ONE:
+            room = PX_BUFFER if row.addressed and binding.is_datagram else op.want()
+        elif row.brings == PX_FD:
             room = 2 * PX_ADDRESS
         flight.buffer = <char *>PyMem_Malloc(room) if room else NULL
         if room and flight.buffer == NULL:
@@ -105,41 +165,22 @@ cdef class KernelOperations(Operations):
     cdef int begin(self, Overlapped op) except -1:
         """Give `op` to the kernel.  Another thread may have its packet before this returns."""
         cdef px_overlapped *flight = flight_of(op)
-        cdef char *place = op.buffer()
-        cdef Py_ssize_t size = op.want()
-        cdef px_message *message = <px_message *>op.message()
+        cdef Begin cell = begins[op.kind]
         cdef bint datagram = (<HandleBinding>op.binding).is_datagram
-        cdef int fd = op.fd, kind = op.kind, started
-        cdef int64_t position = op.position
+        cdef px_call call
+        cdef int started
         cdef uint32_t error
         flight.op = <void *>op
         flight.posted = 0
+        call.fd = op.fd
+        op.fill(&call)
         with nogil:
-            if kind == RECV or kind == RECV_INTO:
-                started = px_begin_recv(fd, flight, place, size)
-            elif kind == RECV_FROM and datagram:
-                started = px_begin_recvfrom(fd, flight, flight.buffer, PX_BUFFER, message)
-            elif kind == RECV_FROM:
-                started = px_begin_recv(fd, flight, flight.buffer, size)
-            elif kind == SEND:
-                started = px_begin_send(fd, flight, place, size)
-            elif kind == SEND_TO:
-                started = px_begin_sendto(fd, flight, message)
-            elif kind == READ:
-                started = px_begin_read_at(fd, flight, place, size, position)
-            elif kind == WRITE:
-                started = px_begin_write_at(fd, flight, place, size, position)
-            elif kind == CONNECT:
-                started = px_begin_connect(&calls, fd, flight, <const sockaddr *>place, <int>size)
-            elif kind == DISCONNECT:
-                started = px_begin_disconnect(&calls, fd, flight)
-            else:
-                started = px_begin_accept(&calls, fd, flight, flight.buffer)
+            started = cell(flight, &call, datagram)
         if started == PX_PENDING or started == PX_AT_ONCE:
             if op.state == CANCELLING:
                 # By another thread, while this one was on its way to the kernel:
                 # CancelIoEx has found nothing then.
-                CancelIoEx(<HANDLE>PX_SOCKET(fd), &flight.overlapped)
+                CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight.overlapped)
             return 0
         error = px_answer_it(self.port, flight, 0 if started == PX_NO_PACKET else started)
         if error:
@@ -151,7 +192,8 @@ cdef class KernelOperations(Operations):
         cdef HandleBinding binding = <HandleBinding>op.binding
         cdef px_overlapped *flight = flight_of(op)
         cdef RawPacket packet
-        cdef int kind = op.kind, error = px_outcome(flight, not binding.is_socket)
+        cdef const px_kind *row = &px_kinds[op.kind]
+        cdef int error = px_outcome(flight, not binding.is_socket)
         cdef bint again
         if error == -ECANCELED and op.state == IN_FLIGHT:
             error = -ECONNABORTED  # not by us: the handle was closed
@@ -159,19 +201,17 @@ cdef class KernelOperations(Operations):
         packet.data = NULL
         packet.flags = 0
         packet.res = error
-        if kind == RECV:
-            packet.data = op.buffer()
-        elif kind == RECV_FROM:
+        if row.brings == PX_BYTES and not row.moves:
             packet.data = flight.buffer
             count = <uint32_t>min(<Py_ssize_t>count, op.want())
-            if binding.is_datagram:
+            if row.addressed and binding.is_datagram:
                 (<px_message *>op.message()).header.msg_namelen = flight.name_size
-        elif kind == ACCEPT_ONE:
+        elif row.brings == PX_FD:
             if not error:
                 packet.res = error = px_accepted(op.fd, flight)
             elif not flight.posted:
                 closesocket(<size_t>flight.other)
-        elif kind == CONNECT:
+        elif row.start != NULL:
             packet.res = error = error or (0 if flight.posted else px_connected(op.fd))
         else:
             again = op.took(count)
@@ -216,7 +256,7 @@ cdef class KernelOperations(Operations):
 
     cdef int submit_file(self, Overlapped op) except -1:
         cdef HandleBinding binding = <HandleBinding>op.binding
-        if op.kind == FSYNC or not binding.overlapped or (op.position < 0 and binding.crt >= 0):
+        if not px_kinds[op.kind].moves or not binding.overlapped or (op.position < 0 and binding.crt >= 0):
             return self.queue_body(op)
         if op.position < 0 and is_disk(op.fd):
             raise ValueError("a handle that was opened for overlapped use has no position of its own: "
@@ -230,21 +270,22 @@ cdef class KernelOperations(Operations):
         return 0
 
     cdef Py_ssize_t blocking_call(self, Overlapped op) except? -1:
+        cdef const px_kind *row = &px_kinds[op.kind]
         cdef intptr_t handle = (<HandleBinding>op.binding).handle
         cdef int crt = (<HandleBinding>op.binding).crt
         cdef char *place = op.buffer()
         cdef Py_ssize_t size = min(op.want(), FILE_STEP)
         cdef int n
-        if op.kind == WRITE and op.position < 0 and crt >= 0:
+        if row.whole and op.position < 0 and crt >= 0:
             # By the C library, which knows of files that are opened to be appended to.
             try:
                 return os.write(crt, memoryview(op.view).cast("B")[op.offset : op.offset + size])
             except OSError as exc:
                 return -exc.errno
         with nogil:
-            if op.kind == FSYNC:
+            if not row.moves:
                 n = px_fsync_blocking(handle)
-            elif op.kind == READ:
+            elif not row.whole:
                 n = px_read_blocking(handle, place, size, op.position)
             else:
                 n = px_write_blocking(handle, place, size, op.position)

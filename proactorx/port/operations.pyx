@@ -6,6 +6,7 @@ system cannot do run as blocking bodies on IO threads, which ``run_bodies_on`` n
 
 from libc.stdint cimport int64_t
 from proactorx.sys.errnos cimport ECANCELED, EINTR, ENOMEM
+from proactorx.ops.kinds cimport PX_FD, PX_IN, PX_NOTHING, px_kinds
 from proactorx.ops.op cimport (
     ACCEPT_ONE, CONNECT, DISCONNECT, DONE, FSYNC, IN_FLIGHT, PACKET_MORE, READ, RECV, RECV_FROM, RECV_INTO,
     RawPacket, SEND, SEND_TO, WRITE, client_of, set_state,
@@ -122,7 +123,7 @@ cdef class Overlapped(Op):
 
     cdef int on_packet(self, RawPacket *packet) except -1:
         try:
-            if self.kind == ACCEPT_ONE:
+            if px_kinds[self.kind].brings == PX_FD:
                 self.client = client_of(packet)
             Op.on_packet(self, packet)
         except BaseException:  # no memory for the bytes
@@ -183,11 +184,11 @@ cdef class Overlapped(Op):
             raise RuntimeError("the operation is still in flight")
         if self.error:
             raise OSError(self.error, strerror(self.error))
-        if self.kind == ACCEPT_ONE:
+        if px_kinds[self.kind].brings == PX_FD:
             return self._connection()
-        if self.kind == RECV_FROM:
+        if px_kinds[self.kind].addressed and px_kinds[self.kind].direction == PX_IN:
             return self.value, self.address
-        return None if self.kind == CONNECT or self.kind == DISCONNECT or self.kind == FSYNC else self.value
+        return None if px_kinds[self.kind].brings == PX_NOTHING else self.value
 
     def _connection(self):
         with connection_lock:  # two threads may ask

@@ -82,11 +82,34 @@ def test_each_method_is_called_where_the_page_says() -> None:
 def test_every_kind_has_every_column() -> None:
     assert len({row["name"] for row in KINDS}) == len(KINDS) - 1  # both accepts are one word to users
     for row in KINDS:
-        assert row["direction"] in ("in", "out", "neither")
+        assert row["direction"] in ("in", "out", "neither", "as events")
+        assert row["brings"] in ("nothing", "value", "count", "bytes", "fd", "packets")
+        assert row["line"] in ("none", "receivers", "senders", "acceptors")
         assert row["on"] in ("socket", "child", "file", "path")
         ways = row["when_ready"] + row["blocking"] + (row["name"] in KERNEL_ONLY)
         assert ways == 1, f"{row['name']}: when ready, a blocking body, or by the kernel only"
         assert row["when_ready"] <= (row["on"] == "socket")
+        assert not row["whole"] or (row["direction"] == "out" and row["buffered"] and row["moves"])
+        assert row["addressed"] <= row["buffered"]
+        assert (row["brings"] == "packets") <= row["multishot"]
+        assert (row["line"] != "none") <= row["serial"]
+    assert {row["name"] for row in KINDS if row["brings"] == "fd"} == {"accept", "open"}
+    assert {row["name"] for row in KINDS if row["line"] == "receivers"} == {"recv", "recv_into", "recvfrom"}
+
+
+@needs_sources
+def test_no_code_asks_which_kind_an_op_is() -> None:
+    """What differs between kinds is a column of the table, or a cell of a driver's."""
+    compares = re.compile(r"(?<!state)(?<!facts)\.kind *(?:[=!]=|[<>]) *(\w+)|\bkind *(?:[=!]=) *(\w+)")
+    names = {name for name in vars(constants) if name.isupper()}
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in PACKAGE.rglob("*.pyx")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for match in compares.finditer(line)
+        if (match[1] or match[2]) in names
+    ]
+    assert found == []
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="io_uring is Linux's")

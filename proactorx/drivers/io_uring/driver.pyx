@@ -44,10 +44,10 @@ from proactorx.drivers.io_uring.encode cimport (
 )
 from proactorx.sys.ring cimport *
 from proactorx.ops.checks cimport PX_CHECKS, px_check
-from proactorx.ops.kinds cimport PX_ON_PATH, px_kinds
+from proactorx.ops.kinds cimport PX_ON_PATH, PX_PACKETS, px_kinds
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, RECV_STREAM, RawPacket, queue_count,
-    queue_postpone, set_state,
+    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, RawPacket, queue_count, queue_postpone,
+    set_state,
 )
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
@@ -280,7 +280,7 @@ cdef class UringDriver(EpollSet):
         """Prepare the entry of `op`."""
         cdef px_sqe *entry = self.sqe()
         encode(op, entry)
-        if op.kind == RECV_STREAM and not self.multishot:
+        if op.edge and not self.multishot:
             entry.len = 0
         if on_file(op):
             self.file_ops += 1
@@ -312,7 +312,7 @@ cdef class UringDriver(EpollSet):
             return self._go_on(op)
         if not self.streams:
             op.owned = False
-        op.ring.used = has_cell(op.kind) and (op.kind != RECV_STREAM or op.owned)
+        op.ring.used = has_cell(op.kind) and (px_kinds[op.kind].brings != PX_PACKETS or op.owned)
         if not op.ring.used:
             return EpollSet.submit(self, op)
         if op.fd < 0 and px_kinds[op.kind].on != PX_ON_PATH:
@@ -448,7 +448,7 @@ cdef class UringDriver(EpollSet):
         if op.ring.withdrawn:
             op.ring.withdrawn = False
             res = -ECANCELED
-        if op.kind == RECV_STREAM:
+        if op.edge:
             if res >= 0:
                 if flags and op.ready:
                     op.events |= <uint32_t>res  # one is in the queue already: see perform

@@ -31,10 +31,10 @@ from libc.string cimport memset
 from proactorx.drivers.driver cimport Change, Closing, FD_CLOSING, FD_FOR_FILE_OPS, FOR_GOOD, check_resumed
 from proactorx.drivers.iocp.encode cimport OverlappedCalls, flight_of, has_cells
 from proactorx.drivers.readiness.driver cimport FdSlot, LARGEST_FD, ReadinessDriver, perform_call
-from proactorx.ops.kinds cimport PX_ON_FILE, PX_ON_SOCKET, px_kinds
+from proactorx.ops.kinds cimport PX_AS_EVENTS, PX_FD, PX_ON_FILE, px_done_when_ready, px_kind, px_kinds
 from proactorx.ops.op cimport (
-    ACCEPT, CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, READ,
-    RawPacket, SEND, TRANSMIT, WRITE, queue_count, set_state,
+    CANCELLING, DISCONNECT, IN_FLIGHT, NEW, Op, PACKET_LATE, PACKET_MORE, PACKET_READY, READ, RawPacket, SEND,
+    WRITE, queue_count, set_state,
 )
 from proactorx.sys.afd cimport PX_AFD_SHARE, PX_POLL_CLOSED, px_afd_answer, px_afd_ask, px_afd_open, px_poll
 from proactorx.sys.clock cimport px_now_ns
@@ -131,27 +131,26 @@ cdef class IocpDriver(OverlappedCalls):
     # --------------------------------------------------------------------------------------------- submission
 
     cdef int submit(self, Op op) except -1:
+        cdef const px_kind *row = &px_kinds[op.kind]
         if op.state != NEW:
             return self.go_on(op)
         op.kernel.mode = BY_READINESS
-        if px_kinds[op.kind].on == PX_ON_FILE and has_cells(op.kind):
+        if row.on == PX_ON_FILE and has_cells(op.kind):
             return self.start_packet(op)
-        if op.fd < 0 or op.fd > LARGEST_FD or not (has_cells(op.kind) or op.kind == DISCONNECT) or (
-                op.kind == POLL and (op.direct or not px_is_file(op.fd))):
-            return ReadinessDriver.submit(self, op)
-        self.slot_of(op.fd)
-        if op.kind != POLL and not self.bind(op.fd):
-            if op.kind == TRANSMIT:
-                raise OSError(EOPNOTSUPP, "TransmitFile on a socket that belongs to another completion port")
-            return ReadinessDriver.submit(self, op)
-        if op.kind == DISCONNECT:
-            # Not by DisconnectEx: behind the sends, which are made here, shutdown() has nothing to wait for.
-            # And under Wine 8 that call says it is pending when it is done,
+        if op.fd < 0 or op.fd > LARGEST_FD or not has_cells(op.kind) or (
+                row.direction == PX_AS_EVENTS and (op.direct or not px_is_file(op.fd))):
+            # DISCONNECT has none: behind the sends, which are made here, shutdown() has nothing to wait for.
+            # And under Wine 8 DisconnectEx says it is pending when it is done,
             # so where packets are skipped its own never comes.
             return ReadinessDriver.submit(self, op)
-        if op.kind == SEND and not self.bound[op.fd] & PX_FILE:
-            # Not by WSASend: one that is cancelled half-way leaves the stream in an unknown state.  As
-            # transports do it, a send is made when there is room for it,
+        self.slot_of(op.fd)
+        if row.direction != PX_AS_EVENTS and not self.bind(op.fd):
+            if not px_done_when_ready(row):
+                raise OSError(EOPNOTSUPP, "TransmitFile on a socket that belongs to another completion port")
+            return ReadinessDriver.submit(self, op)
+        if row.whole and not self.bound[op.fd] & PX_FILE:
+            # SEND, and not by WSASend: one that is cancelled half-way leaves the stream in an unknown state.
+            # As transports do it, a send is made when there is room for it,
             # so that nbytes is right whatever happens.
             return ReadinessDriver.submit(self, op)
         return self.start_packet(op)
@@ -178,7 +177,7 @@ cdef class IocpDriver(OverlappedCalls):
         if not op.kernel.in_kernel:
             if not op.armed:
                 self.push(op, -ECANCELED, PACKET_LATE)
-        elif op.kind == POLL:
+        elif px_kinds[op.kind].direction == PX_AS_EVENTS:
             if not px_end_wait(flight_of(op)):
                 op.kernel.in_kernel = False
                 Py_DECREF(op)
@@ -255,7 +254,7 @@ cdef class IocpDriver(OverlappedCalls):
             op.kernel.in_kernel = False
             Py_DECREF(op)  # the kernel's; `op` holds one
             self.ended(op, entry.dwNumberOfBytesTransferred)
-            if op.kind == ACCEPT and not op.armed and op.state == IN_FLIGHT:
+            if px_kinds[op.kind].brings == PX_FD and not op.armed and op.state == IN_FLIGHT:
                 self.waiting.append(op)
         elif entry.lpCompletionKey == <size_t>PX_KEY_POLL:
             self.answered(<px_poll *>entry.lpOverlapped, px_afd_answer(<px_poll *>entry.lpOverlapped))
@@ -451,7 +450,7 @@ cdef class IocpDriver(OverlappedCalls):
         if self.closed or not self.opened:
             return
         for op in self.inflight:
-            if op.kernel.in_kernel and op.kind != POLL:
+            if op.kernel.in_kernel and px_kinds[op.kind].direction != PX_AS_EVENTS:
                 CancelIoEx(<HANDLE>PX_SOCKET(op.fd), &flight_of(op).overlapped)
         self._drop()
 

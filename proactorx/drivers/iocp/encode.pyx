@@ -8,11 +8,11 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 from proactorx.drivers.readiness.driver cimport ReadinessDriver
-from proactorx.ops.kinds cimport PX_ON_FILE, px_kinds
+from proactorx.ops.kinds cimport PX_ENDS, PX_FD, PX_ON_FILE, px_kinds
 from proactorx.ops.op cimport (
     ACCEPT, ACCEPT_ONE, CONNECT, FILE_STEP, IN_FLIGHT, KINDS, Op, PACKET_BUFFER, PACKET_LATE, PACKET_MORE,
-    PACKET_READY, POLL, READ, RECV, RECV_FROM, RECV_INTO, RECV_STREAM, RawPacket, SEND, SEND_TO, TRANSMIT,
-    WRITE,
+    PACKET_READY, POLL, READ, RECV, RECV_FROM, RECV_INTO, RECV_STREAM, SEND, SEND_TO, TRANSMIT, WRITE,
+    buffer_give_back, buffer_take,
 )
 from proactorx.sys.errnos cimport ECANCELED, ECONNABORTED, EWOULDBLOCK
 from proactorx.sys.iocp cimport *
@@ -36,6 +36,11 @@ cdef End ends[KINDS]
 cdef bint has_cells(int kind) noexcept:
     """Whether the kernel does this kind of op."""
     return begins[kind] != NULL
+
+
+cdef inline bint goes_on(Op op) noexcept:
+    """Whether a packet is not its last."""
+    return px_kinds[op.kind].goes_on != PX_ENDS
 
 
 # -------------------------------------------------------------------------------------------------- receiving
@@ -154,10 +159,10 @@ cdef int end_accept(OverlappedCalls driver, Op op, char *buffer, uint32_t count,
             return driver.end(op, error)
     else:
         fd = px_accepted(op.fd, flight)
-        if fd >= 0 and op.state == IN_FLIGHT and op.kind == ACCEPT:
+        if fd >= 0 and op.state == IN_FLIGHT and goes_on(op):
             op.armed = False
             return driver.push(op, fd, PACKET_MORE)
-        if fd >= 0 and op.kind == ACCEPT:
+        if fd >= 0 and goes_on(op):
             driver.push(op, fd, PACKET_MORE)  # it came before the cancel
             return driver.end(op, -ECANCELED)
         if fd >= 0 or op.state != IN_FLIGHT:
@@ -249,7 +254,7 @@ cdef class OverlappedCalls(ReadinessDriver):
         op.armed = True
         while started == PX_AT_ONCE and self.skips(op):
             self.ended(op, <uint32_t>_transferred(&flight.overlapped))
-            if op.armed or op.kind != ACCEPT:
+            if op.armed or not goes_on(op) or px_kinds[op.kind].brings != PX_FD:
                 return 0
             # Others are likely to be in the backlog.
             tries -= 1

@@ -20,19 +20,25 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EINPROGRESS, EWOULDBLOCK
 from libc.string cimport memset
 from proactorx.ops.kinds cimport (
-    PX_ENDS, PX_IN, PX_ON_FILE, PX_OUT, px_call, px_done_when_ready, px_kind, px_kinds,
+    PX_AS_EVENTS, PX_ENDS, PX_IN, PX_ON_FILE, PX_OUT, PX_PACKETS, px_call, px_done_when_ready, px_kind,
+    px_kinds,
 )
 from proactorx.drivers.driver cimport (
     Change, Closing, FD_CLOSING, FD_OPENED, FOR_GOOD, FOR_THIS_THREAD, check_resumed,
 )
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, RECV_STREAM, set_state,
+    CANCELLING, IN_FLIGHT, NEW, PACKET_LATE, PACKET_MORE, PACKET_READY, POLL, set_state,
 )
 from proactorx.sys.event cimport px_wake_socket, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set
 from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLIN, POLLOUT, PX_SCRATCH_SIZE, px_sleep_on
 
+cdef inline bint waits_for_events(Op op) noexcept:
+    """POLL: any number of them wait for the same, and each is told."""
+    return px_kinds[op.kind].direction == PX_AS_EVENTS
+
+
 cdef inline bint waits_to_write(Op op) noexcept:
-    if op.kind == POLL:
+    if waits_for_events(op):
         return not op.events & POLLIN
     return px_kinds[op.kind].direction == PX_OUT
 
@@ -122,7 +128,7 @@ cdef class ReadinessDriver(Driver):
         cdef void *item = slot.readers
         while item != NULL:
             if not (<Op>item).suspended:
-                mask |= (<Op>item).events & (POLLIN | POLLOUT) if (<Op>item).kind == POLL else POLLIN
+                mask |= (<Op>item).events & (POLLIN | POLLOUT) if waits_for_events(<Op>item) else POLLIN
             item = (<Op>item).line.next
         if mask != before:
             self.set_interest(fd, before, mask)
@@ -158,7 +164,7 @@ cdef class ReadinessDriver(Driver):
                     if op.state == IN_FLIGHT:
                         set_state(op, CANCELLING)
                     # A Watch calls back at any error, as readiness: not for a file that nobody has asked for.
-                    self.push(op, -ECANCELED if op.kind == POLL and op.direct else -EBADF, PACKET_LATE)
+                    self.push(op, -ECANCELED if waits_for_events(op) and op.direct else -EBADF, PACKET_LATE)
                 item = next
         slot.readers = slot.writers = NULL
         slot.renumbered = False
@@ -248,7 +254,7 @@ cdef class ReadinessDriver(Driver):
         try:
             self.enqueue(op)
         except OSError as exc:
-            if op.kind == POLL and op.direct:
+            if waits_for_events(op) and op.direct:
                 raise  # a Watch: its owner is told at once, as by a selector
             return self._refused(op, exc.errno)
         return self.track(op)
@@ -294,7 +300,7 @@ cdef class ReadinessDriver(Driver):
         while item != NULL:
             op = <Op>item
             item = op.line.next
-            if op.kind == POLL:
+            if waits_for_events(op):
                 if not op.ready and mask & (op.events | POLLERR | POLLHUP):
                     self.push(op, mask, PACKET_READY | PACKET_MORE)
             elif not served and mask & (direction | POLLERR | POLLHUP):
@@ -323,7 +329,7 @@ cdef class ReadinessDriver(Driver):
             return 0
         if not packet.flags & PACKET_MORE:
             # After a receive comes another one, most of the time: what the facility was asked for stays.
-            self.unlink(op, self.lazy and row.direction == PX_IN and op.kind != RECV_STREAM)
+            self.unlink(op, self.lazy and row.direction == PX_IN and row.brings != PX_PACKETS)
         return 1
 
     cdef int pause(self, Op op) except -1:
