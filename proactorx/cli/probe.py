@@ -109,7 +109,7 @@ def _choose() -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
     try:
         info = loop.backend_info()
-        return {"name": info.name, "reason": info.reason, "tier": info.tier}, ""
+        return {"name": info.name, "reason": info.reason, "tier": info.tier, "streams": info.streams}, ""
     finally:
         loop.close()
 

@@ -24,7 +24,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
     if chosen is None:
         choice = [("chosen", "none"), ("why", report["error"])]
     else:
-        choice = [("chosen", named(chosen)), ("why", chosen["reason"])]
+        choice = [("chosen", named(chosen)), ("why", chosen["reason"]), ("streams", chosen["streams"])]
     return [
         ("proactorx", report["proactorx"]),
         ("python", f"{report['implementation']} {report['python']}"),

@@ -49,3 +49,5 @@ class BackendInfo:
     datagrams: tuple[str, ...] = ()
     #: How TLS moves its bytes, in words: by libssl directly, or through the ``ssl`` module and why.
     tls: str = ""
+    #: ``compiled``, or ``stock`` and why: what ``asyncio.start_server`` makes on a loop; "" on a port.
+    streams: str = ""

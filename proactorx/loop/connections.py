@@ -20,6 +20,7 @@ from typing import Any, cast
 from proactorx.transports.listener import Listener
 from proactorx.transports.registry import Registry
 from proactorx.transports.stream import StreamTransport
+from proactorx.transports.streams import serving
 from proactorx.transports.tls import TLSProtocol
 from proactorx.transports.tls_transport import TLSTransport
 
@@ -313,7 +314,8 @@ class Connections(asyncio.BaseEventLoop):
         # Accepted sockets inherit the option on Linux, tcp(7); elsewhere it is set on each.
         no_delay(sock)
         # Python 3.15 gives the context that the server was made in.
-        listener = Listener(self, self._registry, sock, protocol_factory, server, make_tls, context)
+        factory = serving(protocol_factory)
+        listener = Listener(self, self._registry, sock, factory, server, make_tls, context)
         number = sock.fileno()
         before = self._listeners.pop(number, None)
         if before is not None:

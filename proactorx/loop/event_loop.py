@@ -22,7 +22,7 @@ from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
 from proactorx.port.loop_port import LoopPort
-from proactorx.transports import tls_direct
+from proactorx.transports import streams, tls_direct
 from proactorx.transports.udp import udp_features
 
 if sys.platform == "win32":
@@ -114,7 +114,9 @@ class EventLoop(
 
     def backend_info(self) -> drivers.BackendInfo:
         """Return the backend that runs, and why it was chosen: a ``BackendInfo``."""
-        return dataclasses.replace(self._choice.info, datagrams=udp_features(), tls=tls_direct.how())
+        return dataclasses.replace(
+            self._choice.info, datagrams=udp_features(), tls=tls_direct.how(), streams=streams.MODE
+        )
 
     def credentials_changed(self) -> None:
         """Have the operations in flight act with the credentials that this thread has now.

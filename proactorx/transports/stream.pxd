@@ -10,6 +10,7 @@ cdef class StreamTransport(SendingTransport):
     cdef object server
     cdef bint buffered_protocol
     cdef bint reader_protocol    # asyncio's own, see `reader`
+    cdef object reader_of_ours   # the weak reference to it, where it is one of `streams`; else None
     cdef bint raw_protocol       # a layer of this package, see RawProtocol
     cdef bint eof_seen
     cdef uint8_t name_sizes[2]   # sockname, peername: as the kernel gave them, see remember_name

@@ -15,6 +15,7 @@ from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.ops.op cimport PACKET_READY, RECV_STREAM, RawPacket
+from proactorx.transports.read_state cimport ReadState, is_compiled, state_of
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
 from proactorx.transports.registry cimport Flushable, Registry
 from proactorx.transports.sending cimport SendingTransport
@@ -185,7 +186,8 @@ cdef class StreamTransport(SendingTransport):
         """Give the bytes that come from now on to `protocol`."""
         cdef bint buffered = is_buffered(protocol)
         self._protocol = protocol
-        self.reader_protocol = is_plain(protocol)
+        self.reader_of_ours = protocol._stream_reader_wr if is_compiled(protocol) else None
+        self.reader_protocol = self.reader_of_ours is not None or is_plain(protocol)
         self.raw_protocol = isinstance(protocol, RawProtocol)
         if buffered == self.buffered_protocol:
             return
@@ -306,8 +308,14 @@ cdef class StreamTransport(SendingTransport):
 
     cdef int data_reader(self, char *data, Py_ssize_t size) except -1:
         """1: the bytes are in the protocol's ``StreamReader``; 0: it has to be called."""
+        cdef ReadState state
         try:
-            return feed(self._protocol, data, size)
+            if self.reader_of_ours is None:
+                return feed(self._protocol, data, size)
+            state = state_of(self.reader_of_ours)
+            if state is None:
+                return 0
+            state.add(data, size)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

@@ -19,6 +19,7 @@ and nothing again.
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
 from proactorx.transports.base cimport enter
+from proactorx.transports.read_state cimport ReadState, is_compiled, state_of
 from proactorx.transports.reader cimport grow, grown, is_buffered, is_plain, reader_of
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport StreamTransport
@@ -128,7 +129,7 @@ cdef class TLSProtocol(TLSRecords):
 
     cdef int set_app(self, protocol) except -1:
         self.app = protocol
-        if is_plain(protocol) and not self.own_read:
+        if (is_plain(protocol) or is_compiled(protocol)) and not self.own_read:
             self.kind = READER
         elif is_buffered(protocol):
             self.kind = BUFFERED
@@ -375,17 +376,26 @@ cdef class TLSProtocol(TLSRecords):
         """Decrypt straight into the buffer of a ``StreamReader``."""
         cdef Py_ssize_t room, count = 0
         cdef char *memory
-        reader = reader_of(self.app)
-        if reader is None:
+        cdef ReadState state = None
+        reader = None
+        if is_compiled(self.app):
+            if self.app._stream_reader_wr is not None:
+                state = state_of(self.app._stream_reader_wr)
+        else:
+            reader = reader_of(self.app)
+        if reader is None and state is None:
             return self.deliver_plain()
         if not self.ready():
             return 0
         room = self.room()
-        memory = grow(reader, room)
+        memory = grow(reader, room) if state is None else state.grow(room)
         try:
             count = self.take_into(memory, room)
         finally:
-            grown(reader, room, count)
+            if state is None:
+                grown(reader, room, count)
+            else:
+                state.grown(room, count)
         return count > 0 and self.waiting()
 
     cdef int deliver_buffered(self) except -1:

@@ -50,7 +50,7 @@ def test_json_says_what_can_run_and_why_the_rest_cannot(cli: Cli) -> None:
 def test_json_tells_the_choice(cli: Cli) -> None:
     found = report(cli("probe", "--json"))
     assert found["error"] == ""
-    assert found["chosen"].keys() == {"name", "reason", "tier"}
+    assert found["chosen"].keys() == {"name", "reason", "tier", "streams"}
     assert drivers(found)[found["chosen"]["name"]]["available"]
 
 
