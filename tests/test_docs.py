@@ -147,3 +147,12 @@ def test_the_reference_has_every_public_name_with_words() -> None:
         if not re.sub(r"```.*?```", "", body, flags=re.DOTALL).strip() and "(" in body
     ]
     assert silent == []
+
+
+def test_the_readme_counts_what_the_data_have() -> None:
+    readme = (ROOT / "README.md").read_text()
+    data = ROOT / "docs" / "data"
+    libraries = json.loads((data / "libraries.json").read_text())["rows"]
+    assert f"[{len(libraries)} libraries]" in readme
+    behaviours = json.loads((data / "behaviour.json").read_text())["rows"]
+    assert ("a hundred behaviours" in readme) == (95 <= len(behaviours) <= 110)

@@ -41,7 +41,7 @@ from proactorx.pool.core import name_this_thread
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
 
-logger = logging.getLogger("proactorx")
+logger: logging.Logger = logging.getLogger("proactorx")
 
 NAME = "proactorx-watchdog"
 SHORTEST = 0.001  # seconds: the least `after`
