@@ -1,4 +1,4 @@
-"""The command line: ``python -m proactorx demo``, ``probe`` and ``run``.
+"""The command line: ``python -m proactorx demo``, ``probe``, ``run``, ``top``, ``ps`` and ``pstree``.
 
 This file parses and dispatches. Each command is a module of the same name, imported only when it is used, so
 that ``run`` adds almost nothing to the program that it runs.
@@ -66,6 +66,18 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
         from proactorx.cli.probe import probe
 
         return probe(as_json=options.json)
+    if options.command == "top":
+        from proactorx.cli.top import top
+
+        return top(options.pid, once=options.once, as_json=options.json)
+    if options.command == "ps":
+        from proactorx.cli.top import ps
+
+        return ps(options.pid, as_json=options.json)
+    if options.command == "pstree":
+        from proactorx.cli.top import pstree
+
+        return pstree(options.pid)
     from proactorx.cli.run import run
 
     return run(
@@ -74,6 +86,7 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
         backend=options.backend,
         watchdog=options.watchdog,
         metrics=options.metrics,
+        top=options.top,
     )
 
 
@@ -112,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_probe(commands)
     _add_run(commands)
+    _add_top(commands)
     return parser
 
 
@@ -166,7 +180,7 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "run",
-        usage=f"{PROG} run [-h] [--backend B] [--watchdog AFTER] [--metrics HOST:PORT] "
+        usage=f"{PROG} run [-h] [--backend B] [--watchdog AFTER] [--metrics HOST:PORT] [--top] "
         "(SCRIPT | -m MODULE) [ARG ...]",
         help="run an unchanged asyncio program on this loop",
         description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, "
@@ -188,11 +202,41 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="HOST:PORT",
         help="serve counters for Prometheus at http://HOST:PORT/metrics, on a thread of its own",
     )
+    parser.add_argument("--top", action="store_true", help="let the commands top, ps and pstree look at it")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("-m", dest="module", metavar="MODULE", help="run a module, found on sys.path")
     what.add_argument(
         "script", nargs="?", metavar="SCRIPT", help="run a file, or a directory or zip with a __main__.py"
     )
+
+
+def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    number = _whole(1, 1 << 30)
+    parser = commands.add_parser(
+        "top",
+        help="watch the loops of another process",
+        description="Shows what the loops of another process of yours do, also while they are stuck. The "
+        "process has to ask for it: PROACTORX_TOP=1, loop.expose() or run --top. Without PID: lists them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("pid", nargs="?", type=number, metavar="PID")
+    parser.add_argument("--once", action="store_true", help="print one picture")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = commands.add_parser(
+        "ps",
+        help="list the tasks of another process, and where each one is",
+        description="Lists the tasks of another process, where each one is, and what it waits for. See top.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("pid", type=number, metavar="PID")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = commands.add_parser(
+        "pstree",
+        help="draw which tasks of another process wait for which",
+        description="Draws which tasks of another process wait for which. See top.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("pid", type=number, metavar="PID")
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -28,6 +28,7 @@ from typing import Any
 import proactorx
 from proactorx.cli.errors import CliError
 from proactorx.drivers import probe
+from proactorx.observe.expose import expose
 from proactorx.observe.watchdog import watch_all
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -42,6 +43,7 @@ def run(
     backend: str | None,
     watchdog: float | None = None,
     metrics: tuple[str, int] | None = None,
+    top: bool = False,
 ) -> int:
     """Run ``program`` (its name, then its arguments) to its end, and return the exit code."""
     if backend not in (None, "auto"):
@@ -50,7 +52,7 @@ def run(
             raise CliError(f"backend {backend} (--backend) cannot run here: {found.reason}")
     name = program[0]
     code = None if as_module else _read(name)
-    _observe(watchdog, metrics)
+    _observe(watchdog, metrics, top)
     make_default(functools.partial(proactorx.new_event_loop, backend=backend))
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _show
@@ -77,7 +79,12 @@ def run(
     return 0
 
 
-def _observe(watchdog: float | None, metrics: tuple[str, int] | None) -> None:
+def _observe(watchdog: float | None, metrics: tuple[str, int] | None, top: bool) -> None:
+    if top:
+        try:
+            expose()
+        except (OSError, RuntimeError) as error:
+            raise CliError(f"cannot let others look at this process: {error}") from None
     if watchdog is not None:
         watch_all(watchdog)
     if metrics is not None:

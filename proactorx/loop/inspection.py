@@ -1,4 +1,4 @@
-"""How a running loop is seen from outside: ``stats``, ``watch``."""
+"""How a running loop is seen from outside: ``stats``, ``watch``, ``expose``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from proactorx.observe import running, watchdog
+from proactorx.observe import expose, running, watchdog
 from proactorx.observe.stats import LoopStats, stats_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,21 @@ class Inspection(asyncio.BaseEventLoop):
             watchdog.checked(repeat)
         watchdog.watchdog().watch(cast("Seen", self), watchdog.checked(after), repeat, report or watchdog.log)
 
+    def expose(self) -> str:
+        """Let ``python -m proactorx top``, ``ps`` and ``pstree`` look at the loops of this process.
+
+        Returns:
+            The path of the Unix socket that answers, to processes of the same user only.
+
+        Raises:
+            RuntimeError: this Python has no Unix sockets, or the folder for them is not safe.
+            OSError: the socket cannot be made.
+        """
+        return str(expose.expose())
+
     def _init_inspection(self) -> None:
+        if expose.wanted():
+            expose.expose()
         after = watchdog.default_after()
         if after is not None:
             self.watch(after)

@@ -64,7 +64,9 @@ def test_the_parser_of_prometheus_reads_it(loop: Loop) -> None:
     assert {f"proactorx_loop_{name}" for name, _, _ in HISTOGRAMS} <= families.keys()
     own = {"loop": number, "backend": stats.backend}
     assert value(families, "proactorx_loop_turns_total", **own) == stats.turns
-    assert value(families, "proactorx_loop_timers", **own) == stats.timers == 2  # one is a time-out, cancelled
+    assert (
+        value(families, "proactorx_loop_timers", **own) == stats.timers == 2
+    )  # one is a time-out, cancelled
     assert value(families, "proactorx_loop_transports", kind="stream", **own) == 2
     assert value(families, "proactorx_loop_ops", kind="accept", **own) == 1
     assert value(families, "proactorx_loop_turn_length_seconds_count", **own) == stats.turn_length.count

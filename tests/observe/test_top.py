@@ -1,0 +1,295 @@
+"""``top``, ``ps`` and ``pstree``, and the socket that answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loop.helpers import BOUND, in_thread, run_script
+
+import proactorx
+from proactorx.cli import main as command
+from proactorx.observe import expose
+from proactorx.observe.tasks import TaskInfo, tasks_of, tree
+
+pytestmark = [
+    pytest.mark.ours,
+    pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets"),
+]
+
+Loop = proactorx.EventLoop
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of sockets of this test's own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    yield tmp_path / "proactorx"
+    if expose._exposed is not None:
+        expose._exposed.close()
+        expose._exposed = None
+
+
+def raw(question: bytes) -> bytes:
+    """What the socket answers to these bytes."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(BOUND)
+        sock.connect(str(expose.expose()))
+        sock.sendall(question)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := sock.recv(1 << 16):
+                data += piece
+        return data
+
+
+class TestSocket:
+    def test_nobody_else_may_enter(self, place: Path) -> None:
+        path = expose.expose()
+        assert path == place / f"{os.getpid()}.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        assert expose.expose() == path
+
+    def test_a_folder_that_others_can_enter_is_refused(self, place: Path) -> None:
+        place.mkdir()
+        place.chmod(0o755)
+        with pytest.raises(RuntimeError, match="nobody else can enter"):
+            expose.expose()
+
+    def test_a_link_in_its_place_is_refused(self, place: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        other.mkdir(mode=0o700)
+        place.symlink_to(other)
+        with pytest.raises(RuntimeError, match="nobody else can enter"):
+            expose.expose()
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs two users")
+    @pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="the kernel does not tell who asks")
+    def test_another_user_is_refused(self, place: Path) -> None:
+        """... also one that the folder would let in."""
+        path = expose.expose()
+        folders = [place.parent, *place.parent.parents][:-1]
+        modes = [folder.stat().st_mode for folder in folders]
+        script = (
+            "import os, socket, sys\n"
+            "os.setuid(65534)\n"
+            "sock = socket.socket(socket.AF_UNIX)\n"
+            "sock.connect(sys.argv[1])\n"
+            "try:\n    sock.sendall(b'stats\\n')\n    print(len(sock.recv(100)))\n"
+            "except (BrokenPipeError, ConnectionResetError):\n    print(0)\n"
+        )
+        try:
+            for folder in [place, *folders]:
+                folder.chmod(0o755)
+            path.chmod(0o666)
+            done = subprocess.run(
+                [sys.executable, "-S", "-c", script, str(path)], capture_output=True, text=True, timeout=BOUND
+            )
+        finally:
+            for folder, mode in zip(folders, modes, strict=True):
+                folder.chmod(stat.S_IMODE(mode))
+        if "Permission" in done.stderr:
+            pytest.skip("that user cannot run this Python")
+        assert done.stdout == "0\n", done.stderr
+
+    @pytest.mark.parametrize(
+        "question",
+        [b"", b"\n", b"stat\n", b"x" * 1000, b"\0\xff\n", b"stats", b"__class__\n", b"stats\nstats\n"],
+    )
+    def test_what_is_no_question(self, place: Path, question: bytes) -> None:
+        expose.expose()
+        assert raw(question) == b""
+        assert b"pid" in raw(b"stats\n")
+
+    def test_a_client_that_says_nothing_is_dropped(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(expose, "PATIENCE", 0.05)
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.connect(str(expose.expose()))
+            assert b"pid" in raw(b"stats\n")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+    def test_a_forked_child_does_not_answer_for_its_parent(self, place: Path) -> None:
+        script = """
+        import os, warnings
+        from proactorx.observe import expose
+        warnings.simplefilter("ignore")
+        path = expose.expose()
+        pid = os.fork()
+        if not pid:
+            print(expose.expose() != path, flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print(path.exists())
+        """
+        assert run_script(None, script).split() == ["True", "True"]
+
+    def test_the_end_leaves_nothing(self, place: Path) -> None:
+        script = "from proactorx.observe import expose\nprint(expose.expose())"
+        assert not Path(run_script(None, script).strip()).exists()
+
+
+class TestTasks:
+    def test_who_waits_for_whom(self, loop: Loop) -> None:
+        async def leaf() -> None:
+            await asyncio.sleep(100)
+
+        async def middle() -> None:
+            await leaf()
+
+        async def gathering() -> None:
+            await asyncio.gather(
+                asyncio.create_task(middle(), name="m1"), asyncio.create_task(middle(), name="m2")
+            )
+
+        async def grouping() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(middle(), name="g1")
+
+        async def main() -> list[TaskInfo]:
+            tasks = [
+                asyncio.create_task(gathering(), name="gathers"),
+                asyncio.create_task(grouping(), name="groups"),
+            ]
+            awaits = asyncio.create_task(waits_for(tasks[0]), name="awaits")
+            await asyncio.sleep(0.01)
+            found: list[TaskInfo] = in_thread(lambda: tasks_of(loop))
+            awaits.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(awaits, *tasks, return_exceptions=True)
+            return found
+
+        async def waits_for(task: asyncio.Task[None]) -> None:
+            await task
+
+        found = loop.run_until_complete(main())
+        names = {task.id: task.name for task in found}
+        waits = {task.name: [names[other] for other in task.waits_for] for task in found}
+        assert waits["gathers"] == ["m1", "m2"]
+        assert waits["groups"] == ["g1"]
+        assert waits["awaits"] == ["gathers"]
+        by_name = {task.name: task for task in found}
+        assert [line.split()[0].rpartition(".")[2] for line in by_name["m1"].stack][:2] == ["middle", "leaf"]
+        assert by_name["m1"].state == "waiting"
+        assert "Future" in by_name["m1"].what
+        drawn = [(depth, task.name) for depth, task in tree(found)]
+        assert drawn[drawn.index((0, "awaits")) :][:4] == [
+            (0, "awaits"),
+            (1, "gathers"),
+            (2, "m1"),
+            (2, "m2"),
+        ]
+        assert len(drawn) == len(found)
+
+    def test_a_circle_is_drawn_once(self) -> None:
+        one = TaskInfo(1, "one", "f", "waiting", (), (2,), "")
+        two = TaskInfo(2, "two", "f", "waiting", (), (1,), "")
+        assert [(depth, task.name) for depth, task in tree([one, two])] == [(0, "one"), (1, "two")]
+
+    def test_a_future_whose_repr_raises(self, loop: Loop) -> None:
+        class Broken(asyncio.Future[None]):
+            def __repr__(self) -> str:
+                raise ValueError("no")
+
+        async def main() -> list[TaskInfo]:
+            future = Broken()
+            task = asyncio.ensure_future(wait(future))
+            await asyncio.sleep(0.001)
+            found = tasks_of(loop)
+            future.set_result(None)
+            await task
+            return found
+
+        async def wait(future: asyncio.Future[None]) -> None:
+            await future
+
+        assert "<Broken>" in {task.what for task in loop.run_until_complete(main())}
+
+
+class TestCommands:
+    """The commands in this process, while a loop of it is stuck in another thread."""
+
+    @pytest.fixture
+    def stuck(self, place: Path) -> Iterator[Loop]:
+        async def main() -> None:
+            loops.append(asyncio.get_running_loop())
+            task = asyncio.create_task(asyncio.sleep(100), name="sleeper")
+            await asyncio.sleep(0.01)
+            inside.set()
+            done.wait(BOUND)
+            task.cancel()
+
+        loops: list[Any] = []
+        inside, done = threading.Event(), threading.Event()
+        thread = threading.Thread(target=lambda: proactorx.run(main()), name="stuck loop")
+        thread.start()
+        try:
+            assert inside.wait(BOUND)
+            time.sleep(0.01)
+            expose.expose()
+            yield loops[0]
+        finally:
+            done.set()
+            thread.join()
+
+    def test_the_processes(self, stuck: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command(["top"]) == 0
+        assert capsys.readouterr().out.startswith(f"{os.getpid()}  ")
+
+    def test_json(self, stuck: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command(["top", str(os.getpid()), "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        (loop,) = [each for each in answer["loops"] if each["number"] == stuck._number]
+        assert loop["current_turn"] >= 0.01
+        assert loop["thread_name"] == "stuck loop"
+        assert loop["timers"] == 1
+
+    def test_a_picture(self, stuck: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+        pytest.importorskip("rich")
+        assert command(["top", str(os.getpid()), "--once"]) == 0
+        picture = capsys.readouterr().out
+        assert picture.startswith(f"process {os.getpid()}: ")
+        assert "calls queued" in picture
+
+    def test_ps_and_pstree(self, stuck: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command(["ps", str(os.getpid())]) == 0
+        assert "sleeper  waiting  sleep" in capsys.readouterr().out
+        assert command(["pstree", str(os.getpid())]) == 0
+        assert "sleeper: sleep " in capsys.readouterr().out
+
+    def test_a_process_that_does_not_answer(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command(["top", "1"]) == 1
+        assert "process 1 does not answer" in capsys.readouterr().err
+        assert command(["top"]) == 0
+        assert "PROACTORX_TOP=1" in capsys.readouterr().out
+
+    def test_the_environment(self, place: Path) -> None:
+        script = """
+        import os
+        os.environ["PROACTORX_TOP"] = "1"
+        import asyncio, proactorx
+        from proactorx.observe import expose
+
+        async def main():
+            print(os.getpid() in await asyncio.to_thread(expose.processes))
+
+        proactorx.run(main())
+        """
+        assert run_script(None, script).strip() == "True"
