@@ -59,7 +59,12 @@ def new_event_loop(backend: str | None = None, *, spin: float = 0, restrict: boo
 
 
 def run(
-    main: Coroutine[Any, Any, _T], *, debug: bool | None = None, backend: str | None = None, spin: float = 0
+    main: Coroutine[Any, Any, _T],
+    *,
+    debug: bool | None = None,
+    backend: str | None = None,
+    spin: float = 0,
+    restrict: bool = False,
 ) -> _T:
     """Run a coroutine on a new proactorx loop, as ``asyncio.run`` does, and return its result.
 
@@ -68,13 +73,18 @@ def run(
         debug: whether the loop is in debug mode; None: as in ``asyncio.run``.
         backend: see ``EventLoop``.
         spin: see ``EventLoop``.
+        restrict: see ``EventLoop``.
 
     Raises:
         RuntimeError: this thread already runs a loop.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("proactorx.run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(backend, spin=spin)) as runner:
+
+    def factory() -> EventLoop:
+        return new_event_loop(backend, spin=spin, restrict=restrict)
+
+    with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)
 
 

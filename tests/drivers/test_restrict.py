@@ -83,6 +83,17 @@ def test_backend_info_says_what_is_restricted(driver_name: str) -> None:
             assert info.restriction.startswith("nothing to restrict")
 
 
+@ring_only
+def test_run_restricts_too() -> None:
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, proactorx.EventLoop)
+        return loop.backend_info().restriction
+
+    assert "refuses" in proactorx.run(main(), backend="io_uring", restrict=True)
+    assert proactorx.run(main(), backend="io_uring") == ""
+
+
 def _ring_of(loop: proactorx.EventLoop) -> int:
     """The descriptor of the only ring that the process has."""
     loop.run_until_complete(asyncio.sleep(0.001))
