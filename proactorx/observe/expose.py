@@ -123,7 +123,7 @@ class Exposed:
     """
 
     def __init__(self) -> None:
-        self.path = folder() / f"{os.getpid()}.sock"
+        self.path: Path = folder() / f"{os.getpid()}.sock"
         self.path.unlink(missing_ok=True)  # of a process that had our number
         self._socket = socket.socket(_unix())
         try:

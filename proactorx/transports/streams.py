@@ -274,9 +274,9 @@ class _Replaceable:
 class CompiledProtocol(Protocol):
     """asyncio's ``StreamReaderProtocol``, which makes a writer of ours."""
 
-    data_received = _Replaceable("data_received")
+    data_received: Any = _Replaceable("data_received")
     # asyncio's own, which makes a writer of ours.
-    connection_made = types.FunctionType(
+    connection_made: Any = types.FunctionType(
         Protocol.connection_made.__code__,
         {**vars(streams), "StreamWriter": CompiledWriter},
         "connection_made",
