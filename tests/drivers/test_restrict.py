@@ -241,6 +241,38 @@ def test_the_ring_is_a_new_one() -> None:
         loop.close()
 
 
+@ring_only
+def test_where_no_new_ring_can_be_made_the_old_one_goes_on(tmp_path: Path) -> None:
+    """No descriptor is left; or only privileged processes may, after a server has dropped root."""
+    import resource
+
+    loop = proactorx.new_event_loop("io_uring")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    try:
+        ring = _ring_of(loop)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                held.append(os.dup(ring))
+        with pytest.raises(OSError, match="Too many open files"):
+            loop.credentials_changed()
+
+        async def again() -> None:
+            with pytest.raises(OSError, match="Too many open files"):
+                loop.credentials_changed()
+            await asyncio.sleep(0.001)
+
+        loop.run_until_complete(again())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in held:
+            os.close(fd)
+    assert _ring_of(loop) == ring
+    assert loop.run_until_complete(_exchange(loop, tmp_path))[-1] == 0
+    loop.close()
+
+
 @pytest.mark.ours
 def test_who_may_call_it(driver_name: str) -> None:
     loop = _loop(driver_name)
