@@ -9,7 +9,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport ASK_ANYWAY
-from proactorx.observe.census cimport figures_of
+from proactorx.observe.census cimport figures_of, free_records, make_records, records_of
 from proactorx.observe.meter cimport (
     Meter, SAMPLE_EVERY, goes_to_sleep, record, run_begins, run_ends, turn_begins, wakes_up,
 )
@@ -72,6 +72,7 @@ cdef class LoopCore(TimerQueue):
         # While the rest of the loop is there: what the handles refer to may have finalizers.
         self.drop_ready()
         self.drop_timers()
+        free_records(&self.meter)
 
     def _drop_handles(self):
         """Forget every scheduled call, and free what they refer to."""
@@ -429,6 +430,7 @@ cdef class LoopCore(TimerQueue):
         self.polled = self.slept = False
         self.fresh = True
         self.only_loop = {"loop": self}
+        make_records(&self.meter)
         run_begins(&self.meter, px_now_ns())
         try:
             self._registry.begin_run()
@@ -462,6 +464,10 @@ cdef class LoopCore(TimerQueue):
         """
         cdef Meter *meter = &self.meter
         return meter.began, self._port.driver.woke_at, meter.slow, meter.slow_began, meter.slow_ended
+
+    def _records(self):
+        """The last turns, as ``observe.trace`` reads them."""
+        return records_of(&self.meter)
 
     def _note_turns(self, int64_t length):
         """Note turns that last so many ns; 0: none."""

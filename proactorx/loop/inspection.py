@@ -1,13 +1,14 @@
-"""How a running loop is seen from outside: ``stats``, ``watch``, ``expose``."""
+"""How a running loop is seen from outside: ``stats``, ``watch``, ``expose``, ``record_to``."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from proactorx.observe import expose, running, watchdog
+from proactorx.observe import expose, running, trace, watchdog
 from proactorx.observe.stats import LoopStats, stats_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,23 @@ class Inspection(asyncio.BaseEventLoop):
             OSError: the socket cannot be made.
         """
         return str(expose.expose())
+
+    def record_to(self, path: str | os.PathLike[str]) -> int:
+        """Write the last 65,536 turns as a trace that Chrome (chrome://tracing) and Perfetto open.
+
+        The recorder is always on. The trace has turns with the packets and callbacks of each, sleeps, waits
+        for the GIL, and the stalls that the watchdog has reported. Any thread may ask.
+
+        Args:
+            path: of the file, which is made or written over; JSON.
+
+        Returns:
+            How many events it has.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        return trace.write(cast("Seen", self), path)
 
     def _init_inspection(self) -> None:
         if expose.wanted():

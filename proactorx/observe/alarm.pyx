@@ -33,6 +33,7 @@ cdef class Alarm:
 
     def __dealloc__(self):
         if self.lock != NULL:
+            PyThread_acquire_lock(self.lock, 0)  # somebody may have rung: it has to be taken to be released
             PyThread_release_lock(self.lock)
             PyThread_free_lock(self.lock)
 

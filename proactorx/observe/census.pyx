@@ -4,10 +4,13 @@ Nothing here waits for the loop.  Where another thread could free what is looked
 read, and under the mutex that it has to take before it is freed.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from proactorx.drivers.driver cimport Driver
-from proactorx.observe.meter cimport BUCKETS, Meter, Times
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from proactorx.observe.meter cimport BUCKETS, Meter, RECORDS, Record, Times
 from proactorx.ops.kinds cimport PX_FD, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport Op
 from proactorx.sys.clock cimport px_now_ns
@@ -53,6 +56,39 @@ cdef dict figures_of(Meter *meter):
         "in_dispatch": meter.dispatch * scale,
         "in_callbacks": meter.ready * scale,
     }
+
+
+cdef int make_records(Meter *meter) noexcept:
+    """The recorder's memory, which the system gives page by page; without it, nothing is kept."""
+    if meter.records == NULL:
+        meter.records = <Record *>calloc(RECORDS, sizeof(Record))
+    return 0
+
+
+cdef void free_records(Meter *meter) noexcept:
+    free(meter.records)
+    meter.records = NULL
+
+
+cdef bytes records_of(Meter *meter):
+    """The last turns, oldest first.  The loop may go on: what it may have written over is left out."""
+    cdef uint64_t last = meter.recorded, first = last - RECORDS if last > RECORDS else 0, place, step
+    cdef size_t size = sizeof(Record)
+    cdef Record *records = meter.records
+    cdef char *to
+    if records == NULL:
+        return b""
+    copy = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>((last - first) * size))
+    to = PyBytes_AS_STRING(copy)
+    place = first
+    with nogil:
+        while place < last:
+            step = min(last - place, RECORDS - place % RECORDS)
+            memcpy(to + (place - first) * size, &records[place % RECORDS], step * size)
+            place += step
+    # One more: the loop is about to write it.
+    step = meter.recorded + 1 - RECORDS if meter.recorded >= RECORDS else 0
+    return copy[min(last, max(first, step)) * size - first * size:]
 
 
 def ops_of(Driver driver not None):

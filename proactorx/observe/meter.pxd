@@ -5,7 +5,7 @@ once more when it goes to sleep; nothing is measured for each callback.  Each wo
 reader sees the old value or the new one; two words may be of two turns.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.sys.bits cimport px_bit_length
 
 cdef enum:
@@ -14,6 +14,7 @@ cdef enum:
     # Every so many turns the parts of a turn are measured too.  A prime number, so that it does not fall into
     # step with what a program does in every second, fourth or tenth turn.
     SAMPLE_EVERY = 17
+    RECORDS = 65536          # of turns, that the recorder keeps
 
 
 cdef struct Times:
@@ -22,10 +23,18 @@ cdef struct Times:
     int64_t longest
 
 
+cdef struct Record:         # one turn
+    int64_t began
+    int64_t ended
+    int64_t woke             # when the sleep before it ended, before the GIL was had; 0: unknown, or none
+    uint32_t packets, callbacks  # so far, the lower bits
+
+
 cdef struct Meter:
     int64_t began            # when the current turn began; 0: the loop sleeps, or does not run
     int64_t previous         # when the one before it began
     int64_t slept            # when the loop went to sleep
+    int64_t woke             # as of the current turn's Record
     int64_t run              # when the run began; 0: the loop does not run
     int64_t running          # how long earlier runs have lasted
     int64_t idle             # in sleeps that are over
@@ -42,6 +51,8 @@ cdef struct Meter:
     int countdown
     uint64_t samples
     int64_t flush, dispatch, ready
+    Record *records          # a ring, made when the loop first runs; NULL: there was no memory
+    uint64_t recorded
 
 
 cdef inline void record(Times *times, int64_t ns) noexcept nogil:
@@ -61,10 +72,20 @@ cdef inline void note_slow(Meter *meter, int64_t began, int64_t ended) noexcept 
 cdef inline void turn_over(Meter *meter, int64_t now) noexcept nogil:
     """The current turn ends."""
     cdef int64_t length = now - meter.began
+    cdef Record *written
     if meter.began:  # else somebody turns the loop who does not run it
         record(&meter.turns, length)
         if length >= meter.limit:
             note_slow(meter, meter.began, now)
+        if meter.records != NULL:
+            written = &meter.records[meter.recorded % RECORDS]
+            written.began = meter.began
+            written.ended = now
+            written.woke = meter.woke
+            written.packets = <uint32_t>meter.packets
+            written.callbacks = <uint32_t>meter.callbacks
+            meter.recorded += 1
+            meter.woke = 0
 
 
 cdef inline void turn_begins(Meter *meter, int64_t now) noexcept nogil:
@@ -87,6 +108,7 @@ cdef inline void wakes_up(Meter *meter, int64_t returned, int64_t now) noexcept 
         record(&meter.gil, now - returned)
         if now - returned >= meter.limit:
             note_slow(meter, returned, now)
+    meter.woke = returned
     meter.idle += (returned if returned else now) - meter.slept
     meter.began = now
 

@@ -247,7 +247,7 @@ def _workers(loop: Seen) -> ThreadStats:
     if not isinstance(executor, ThreadPoolExecutor):
         return NO_THREADS
     threads, queued = len(executor._threads), executor._work_queue.qsize()
-    idle: int = executor._idle_semaphore._value
+    idle: int = getattr(executor._idle_semaphore, "_value", 0)
     return ThreadStats(threads, max(0, threads - idle), queued, None)
 
 

@@ -20,6 +20,7 @@ import logging
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -264,6 +265,7 @@ class Watchdog:
         assert said is not None
         watch.said = None
         seconds = max(said.seconds, (ended - max(watch.turn, 0)) * 1e-9)
+        _keep(said, ended, seconds)
         _call(watch.report, replace(said, phase="ends", seconds=seconds))
 
     def _too_late(self, watch: Watch, loop: Seen, lasted: int, gil: int) -> None:
@@ -276,10 +278,9 @@ class Watchdog:
             holder = self._holder(native_id, lasted) if keeps else None
             if holder is not None:
                 kind = GIL
-        _call(
-            watch.report,
-            Stall(loop, "ends", kind, lasted * 1e-9, keeps, None, (), None, holder, ""),
-        )
+        stall = Stall(loop, "ends", kind, lasted * 1e-9, keeps, None, (), None, holder, "")
+        _keep(stall, now_ns(), stall.seconds)
+        _call(watch.report, stall)
 
 
 def _ran(before: Used | None, now: Used, lasted: int, *, runs: bool = False) -> str | None:
@@ -311,6 +312,29 @@ def _cpu_of_threads() -> dict[int, tuple[str, int]]:
             if cpu is not None:
                 found[thread.native_id] = (thread.name, cpu)
     return found
+
+
+@dataclass(frozen=True)
+class Told:
+    """A stall that is over, without a reference to its loop."""
+
+    loop: int
+    ended: int
+    seconds: float
+    kind: str
+    text: str
+
+
+_told: deque[Told] = deque(maxlen=100)
+
+
+def _keep(stall: Stall, ended: int, seconds: float) -> None:
+    _told.append(Told(stall.loop._number, ended, seconds, stall.kind, str(stall)))
+
+
+def told(loop: Seen) -> list[Told]:
+    """The last stalls of `loop`."""
+    return [each for each in _told.copy() if each.loop == loop._number]
 
 
 def _call(report: Report, stall: Stall) -> None:
