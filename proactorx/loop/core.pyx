@@ -394,7 +394,7 @@ cdef class LoopCore(TimerQueue):
                         raise RuntimeError(FORKED)  # the callback has returned in a forked child
             finally:
                 self.running = NULL
-                Py_DECREF(<object>item)
+                self.recycle(item)
         return 0
 
     cdef int _run_ready_debug(self, uint32_t count) except -1:

@@ -21,6 +21,9 @@ cdef class TimerHandle(Handle):
 
 cdef class HandleOwner:
     cdef public bint _debug
+    cdef void *spare         # handles that have run and that nobody else has: a list through `next`
+    cdef int spare_count
+    cdef void recycle(self, void *item) noexcept
     cdef Handle new_handle(self, callback, tuple args, context)
     cdef TimerHandle new_timer(self, double when, callback, tuple args, context)
     cdef bint runs_elsewhere(self) noexcept

@@ -21,8 +21,20 @@ cdef extern from *:
     """
     /* Hands an exception that is set already to Cython. */
     static int px_raised(void) { return -1; }
+    /* Whether there is one reference to `item`, an object of exactly this type, and no weak one. */
+    #ifdef Py_GIL_DISABLED
+    #define px_is_alone(item, type) 0  /* references are counted in two places */
+    #else
+    #define px_is_alone(item, type) (Py_REFCNT((PyObject *)(item)) == 1 && \\
+        Py_TYPE((PyObject *)(item)) == (PyTypeObject *)(type) && \\
+        *(PyObject **)((char *)(item) + Py_TYPE((PyObject *)(item))->tp_weaklistoffset) == NULL)
+    #endif
     """
     int px_raised() except -1
+    bint px_is_alone(void *item, object type)
+
+cdef enum:
+    SPARE = 1024  # handles that a loop keeps for its next calls
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
@@ -193,6 +205,30 @@ cdef class TimerHandle(Handle):
 cdef class HandleOwner:
     """The part of a loop that its handles know: it makes them, and hears of their cancellation."""
 
+    def __dealloc__(self):
+        cdef void *item
+        while self.spare != NULL:
+            item = self.spare
+            self.spare = (<Handle>item).next
+            Py_DECREF(<object>item)
+
+    cdef void recycle(self, void *item) noexcept:
+        """Take over the queue's reference to a handle that has run: if nobody else has it, use it again."""
+        if not px_is_alone(item, Handle) or self.spare_count >= SPARE:
+            Py_DECREF(<object>item)
+            return
+        # What is dropped here may have finalizers, which schedule calls: the handle is not in the list yet.
+        (<Handle>item)._callback = None
+        (<Handle>item)._args = None
+        (<Handle>item)._context = None
+        (<Handle>item)._source_traceback = None
+        (<Handle>item)._repr = None
+        (<Handle>item)._loop = None
+        (<Handle>item)._cancelled = False
+        (<Handle>item).next = self.spare
+        self.spare = item
+        self.spare_count += 1
+
     cdef bint runs_elsewhere(self) noexcept:
         """Return whether another thread runs the loop now, and uses its queues."""
         return False
@@ -205,7 +241,14 @@ cdef class HandleOwner:
         return 0
 
     cdef Handle new_handle(self, callback, tuple args, context):
-        cdef Handle handle = <Handle>Handle.__new__(Handle)
+        cdef Handle handle
+        if self.spare != NULL:
+            handle = <Handle>self.spare
+            Py_DECREF(handle)  # the list's reference is ours now
+            self.spare = handle.next
+            self.spare_count -= 1
+        else:
+            handle = <Handle>Handle.__new__(Handle)
         handle._loop = self
         handle._callback = callback
         handle._args = args

@@ -206,3 +206,62 @@ def test_handles_made_by_users_can_be_cancelled(loop: asyncio.AbstractEventLoop)
     timer.cancel()
     assert handle.cancelled()
     assert timer.cancelled()
+
+
+def test_a_kept_handle_is_never_used_for_another_call(loop: asyncio.AbstractEventLoop) -> None:
+    called: list[int] = []
+    kept = {n: loop.call_soon(called.append, n) for n in range(300) if n % 3 == 0}
+    for n in range(100):
+        loop.call_soon(called.append, 1000 + n)
+    kept[0].cancel()
+    step(loop)
+    texts = {n: repr(handle) for n, handle in kept.items()}
+    for n in range(500):
+        loop.call_soon(called.append, 2000 + n)
+    step(loop)
+    assert {n: repr(handle) for n, handle in kept.items()} == texts
+    assert [n for n, handle in kept.items() if handle.cancelled()] == [0]
+    kept[3].cancel()  # it has run: this is no other call's
+    for n in range(500):
+        loop.call_soon(called.append, 3000 + n)
+    step(loop)
+    assert called == [
+        *range(3, 300, 3), *range(1000, 1100), *range(2000, 2500), *range(3000, 3500)
+    ]  # fmt: skip
+
+
+def test_a_weak_reference_ends_with_the_call(loop: asyncio.AbstractEventLoop) -> None:
+    seen: list[int] = []
+    references = [weakref.ref(loop.call_soon(seen.append, n)) for n in range(5)]
+    assert all(reference() is not None for reference in references)
+    step(loop)
+    loop.call_soon(seen.append, 5)
+    assert [reference() for reference in references] == [None] * 5
+    step(loop)
+    assert seen == list(range(6))
+
+
+def test_what_a_call_refers_to_is_freed_when_it_has_run(loop: asyncio.AbstractEventLoop) -> None:
+    """Also where its finalizer schedules the next call."""
+    called: list[str] = []
+
+    class Finalized:
+        def __del__(self) -> None:
+            loop.call_soon(called.append, "next")
+
+    loop.call_soon(some_callback, Finalized())
+    loop.call_soon(called.append, "first")
+    step(loop)
+    step(loop)
+    assert called == ["first", "next"]
+
+
+def test_a_cancelled_handle_is_used_again_without_that(loop: asyncio.AbstractEventLoop) -> None:
+    called: list[int] = []
+    for _ in range(20):
+        loop.call_soon(called.append, -1).cancel()
+    step(loop)
+    for n in range(20):
+        loop.call_soon(called.append, n)
+    step(loop)
+    assert called == list(range(20))
