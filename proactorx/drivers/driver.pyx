@@ -149,9 +149,10 @@ cdef class Driver:
 
     cdef int64_t looked(self, bint hit) noexcept:
         """A look has ended; what time it is."""
-        self.woke_at = px_now_ns()
-        px_convoy_looked(&self.convoy, hit, self.woke_at)
-        return self.woke_at
+        cdef int64_t now = px_now_ns()
+        px_convoy_looked(&self.convoy, hit, now)
+        self.woke_at = now if hit else 0  # it goes to sleep now: who looks at that would take it for awake
+        return now
 
     cdef int64_t look_until(self, int64_t timeout_ns) noexcept:
         """Until when to look for packets with the GIL; 0: not at all."""

@@ -319,6 +319,29 @@ class TestNoFalseAlarm:
         seen.loop.run_until_complete(asyncio.sleep(6 * AFTER))
         assert [stall for stall in seen.stalls if stall.kind != CPU] == []
 
+    def test_a_loop_that_sleeps_after_it_has_run_beside_a_thread(self, seen: Seen) -> None:
+        """There it looks for packets before it sleeps, and must not be taken for awake then."""
+
+        def compute() -> None:
+            while not over.is_set():
+                sum(range(1000))
+
+        async def main() -> None:
+            thread.start()
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            over.set()
+            thread.join()
+            await asyncio.sleep(0.001)
+            seen.stalls.clear()
+            for _ in range(3):
+                await asyncio.sleep(4 * AFTER)
+
+        over = threading.Event()
+        thread = threading.Thread(target=compute)
+        seen.loop.run_until_complete(main())
+        assert [stall for stall in seen.stalls if stall.kind == GIL] == []
+
     def test_a_loop_that_does_not_run(self, seen: Seen) -> None:
         seen.loop.run_until_complete(asyncio.sleep(0.001))
         time.sleep(4 * AFTER)
