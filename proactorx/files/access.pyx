@@ -144,7 +144,9 @@ cdef class FileOp(Overlapped):
             raise RuntimeError("not an operation on a file")
         with nogil:
             while True:
-                step = <size_t>min(self.size - self.offset, <Py_ssize_t>LARGEST_CALL)
+                step = <size_t>(self.size - self.offset)
+                if row.moves:
+                    step = min(step, <size_t>LARGEST_CALL)
                 call.buffer = self.memory + self.offset
                 call.size = step
                 call.position = self.position

@@ -1,7 +1,8 @@
 /* What each kind of operation is: one row of px_kinds,
    which says everything that does not depend on a driver.
  *
- * To add a kind: a name in the enum, a row in the table, its name in kinds.pxd and constants.py, and a cell
+ * To add a kind: a name in the enum, a row in the table, its name in kinds.pxd (and in constants.py, where code
+ * that is not compiled starts it), and a cell
  * in each driver that has more to offer than the row: `encoders` of io_uring, `cells` of iocp. */
 #ifndef PROACTORX_OPS_KINDS_H
 #define PROACTORX_OPS_KINDS_H

@@ -23,6 +23,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.sys.errnos cimport ECANCELED, EINTR
 from libc.string cimport memcpy
+from proactorx.ops.checks cimport PX_CHECKS
 from proactorx.ops.kinds cimport (
     PX_BYTES, PX_ENDS, PX_FD, PX_IN, PX_NOTHING, PX_ON_FILE, PX_ON_SOCKET, PX_PACKETS, PX_VALUE,
     px_done_when_ready,
@@ -412,6 +413,15 @@ cdef class Overlapped(Op):
 
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
+
+
+#: Whether this build checks its accounts, see ``checks.h``.
+CHECKED = bool(PX_CHECKS)
+
+
+def take_step(Op op not None, int state):
+    """Have `op` take a step of its life, which ends the process where there is no such step; for tests."""
+    set_state(op, state)
 
 
 cdef tuple DIRECTIONS = ("neither", "in", "out", "as events")

@@ -70,6 +70,18 @@ static inline int px_file_second(int fd, int appends, int direct) {
     return fd;
 }
 
+/* Give the disk the blocks of this part back; it reads as zeros, and the file stays as long as it is.
+ * See fallocate(2); -EOPNOTSUPP where the system or the file system cannot. */
+enum { PX_PUNCH = 3 }; /* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */
+static inline int px_file_punch(int fd, int64_t offset, int64_t length) {
+#ifdef __linux__
+    return fallocate(fd, PX_PUNCH, offset, length) < 0 ? -errno : 0;
+#else
+    (void)fd, (void)offset, (void)length;
+    return -EOPNOTSUPP;
+#endif
+}
+
 static inline int px_file_sync(int fd, int data_only) {
     int n;
 #ifdef __linux__

@@ -14,6 +14,7 @@ cdef extern from "proactorx/sys/file.h" nogil:
     ssize_t px_file_write(int fd, const char *buffer, size_t size, int64_t offset)
     int px_file_open(const char *path, int flags)
     int px_file_close(int fd)
+    enum: PX_PUNCH
     int px_file_sync(int fd, int data_only)
     int px_file_nature(int fd)
     int px_file_set_flags(int fd, int flags)

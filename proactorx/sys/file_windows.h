@@ -235,6 +235,13 @@ static inline int px_file_second(int fd, int appends, int direct) {
                                       | FILE_FLAG_WRITE_THROUGH : 0) : fd;
 }
 
+enum { PX_PUNCH = 3 };
+/* As on POSIX, see file.h. */
+static inline int px_file_punch(int fd, int64_t offset, int64_t length) {
+    (void)fd, (void)offset, (void)length;
+    return -EOPNOTSUPP;
+}
+
 /* Room on the disk for `size` bytes, and the file at least as long as that. */
 static inline int px_file_reserve(int fd, int64_t size) {
     FILE_ALLOCATION_INFO room;

@@ -114,7 +114,7 @@ static int px_ring_map_all(px_ring *r, struct px_params *p) {
 /* All that this driver asks of a ring. */
 static const uint8_t px_used_ops[] = {
     PX_OP_NOP, PX_OP_FSYNC, PX_OP_POLL_ADD, PX_OP_ASYNC_CANCEL, PX_OP_OPENAT,
-    PX_OP_READ, PX_OP_WRITE, PX_OP_RENAMEAT, PX_OP_UNLINKAT, PX_OP_WAITID,
+    PX_OP_READ, PX_OP_WRITE, PX_OP_RENAMEAT, PX_OP_UNLINKAT, PX_OP_WAITID, PX_OP_FALLOCATE,
 };
 static const uint8_t px_used_registrations[] = {
     PX_REGISTER_IOWQ_MAX_WORKERS, PX_REGISTER_RING_FDS, PX_UNREGISTER_RING_FDS,

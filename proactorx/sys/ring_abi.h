@@ -145,6 +145,7 @@ enum px_opcode {
     PX_OP_POLL_ADD = 6,
     PX_OP_FSYNC = 3,
     PX_OP_ASYNC_CANCEL = 14,
+    PX_OP_FALLOCATE = 17,
     PX_OP_OPENAT = 18,
     PX_OP_READ = 22,
     PX_OP_WRITE = 23,
