@@ -2,7 +2,9 @@
 
 from proactorx.files.access cimport FileOp
 from proactorx.files.transfer cimport Transfer, error_of
+from proactorx.ops.kinds cimport PUNCH
 from proactorx.ops.op cimport FSYNC, FSYNC_DATA
+from proactorx.sys.errnos cimport EINVAL
 
 import os
 
@@ -65,6 +67,33 @@ cdef class DiskCalls(Transfer):
             io.UnsupportedOperation: this system has no such call.
         """
         await self._about(allocate_call(), offset, length)
+
+    async def punch(self, offset, length):
+        """Give the disk the blocks of a part of the file back, which reads as zeros then: a hole.
+
+        The file stays as long as it is: fallocate(2), FALLOC_FL_PUNCH_HOLE.
+
+        Args:
+            offset: of the first byte.
+            length: in bytes.
+
+        Raises:
+            OSError: EINVAL for a negative offset or a length that is not positive; EOPNOTSUPP where the
+                system or the file system has no such call.
+        """
+        cdef FileOp op
+        if offset < 0 or length <= 0:
+            raise OSError(EINVAL, os.strerror(EINVAL))
+        await self.turn()
+        try:
+            await self._flush()
+            op = self.access.new_op(PUNCH, self.descriptor(), offset)
+            op.size = length
+            await self._whole(op)
+        finally:
+            self.lock.release()
+        if op.error:
+            raise error_of(op, self.state)
 
     async def advise(self, advice, offset=0, length=0):
         """Tell the kernel how the file will be read: posix_fadvise(2).

@@ -1,8 +1,8 @@
 /* What each kind of operation is: one row of px_kinds,
    which says everything that does not depend on a driver.
  *
- * To add a kind: a name in the enum, a row in the table, its name in kinds.pxd (and in constants.py, where code
- * that is not compiled starts it), and a cell
+ * To add a kind: a name in the enum, a row in the table, its name in kinds.pxd (and in constants.py, where
+ * code that is not compiled starts it), and a cell
  * in each driver that has more to offer than the row: `encoders` of io_uring, `cells` of iocp. */
 #ifndef PROACTORX_OPS_KINDS_H
 #define PROACTORX_OPS_KINDS_H
@@ -32,6 +32,7 @@ enum {
     PX_KIND_OPEN,        /* the path that is the op's own buffer, with the flags `events`: a descriptor */
     PX_KIND_TRANSMIT,    /* Windows: `size` bytes of the file `events`, from `position` on, to a socket */
     PX_KIND_PATH_CHANGE, /* a change in a directory: `events` is one of CHANGE_*; the buffer has the paths */
+    PX_KIND_PUNCH,       /* of a file: from `position` on, `size` bytes' blocks go back to the disk */
     PX_KINDS
 };
 
@@ -123,6 +124,7 @@ static ssize_t px_try_connected(px_call *c) { return px_socket_error(c->fd); }
 static ssize_t px_block_read(px_call *c) { return px_file_read(c->fd, c->buffer, c->size, c->position); }
 static ssize_t px_block_write(px_call *c) { return px_file_write(c->fd, c->buffer, c->size, c->position); }
 static ssize_t px_block_fsync(px_call *c) { return px_file_sync(c->fd, (int)c->events); }
+static ssize_t px_block_punch(px_call *c) { return px_file_punch(c->fd, c->position, (int64_t)c->size); }
 static ssize_t px_block_open(px_call *c) { return px_file_open(c->buffer, (int)c->events); }
 
 static ssize_t px_block_path(px_call *c) {
@@ -178,6 +180,8 @@ static const px_kind px_kinds[PX_KINDS] = {
            0, PX_ENDS, NULL, NULL),
     PX_ROW(PATH_CHANGE, "path_change", NEITHER,   PATH,   0, 0, 1, 0, 0, 0, PX_NOTHING, PX_NO_LINE,  
            0, PX_ENDS, NULL, px_block_path),
+    PX_ROW(PUNCH,       "punch",       NEITHER,   FILE,   0, 0, 1, 0, 0, 0, PX_NOTHING, PX_NO_LINE,
+           0, PX_ENDS, NULL, px_block_punch),
 };
 /* clang-format on */
 

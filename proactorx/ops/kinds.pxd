@@ -22,6 +22,7 @@ cdef extern from "proactorx/ops/kinds.h" nogil:
         OPEN "PX_KIND_OPEN"
         TRANSMIT "PX_KIND_TRANSMIT"
         PATH_CHANGE "PX_KIND_PATH_CHANGE"
+        PUNCH "PX_KIND_PUNCH"
     enum: KINDS "PX_KINDS"
     enum:
         CHANGE_UNLINK "PX_CHANGE_UNLINK"

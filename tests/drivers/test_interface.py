@@ -122,7 +122,7 @@ def test_every_kind_is_done_by_io_uring_somehow() -> None:
     }
     assert {name for name, way in ways.items() if not any(way)} == {"transmit"}
     assert {name for name, way in ways.items() if way[0]} == {
-        *("recv_stream", "wait_child", "read", "write", "fsync", "open", "path_change")
+        *("recv_stream", "wait_child", "read", "write", "fsync", "open", "path_change", "punch")
     }
 
 

@@ -90,6 +90,29 @@ async def test_room_on_the_disk(path: Path) -> None:
                 await handle.allocate(*wrong)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's")
+async def test_a_hole(path: Path) -> None:
+    block = os.statvfs(path).f_bsize
+    data = os.urandom(8 * block)
+    async with files.open(path, "w+b") as handle:
+        await handle.write(data)  # still in its buffer
+        await handle.punch(2 * block, 4 * block)
+        assert path.read_bytes() == data[: 2 * block] + bytes(4 * block) + data[6 * block :]
+        assert await handle.tell() == 8 * block
+        await handle.fsync()
+        assert path.stat().st_blocks * 512 <= 5 * block
+        await handle.punch(7 * block, 1 << 40)  # behind the end: the file does not grow
+        assert path.stat().st_size == 8 * block
+        for wrong in ((-1, 5), (0, 0), (0, -1)):
+            with pytest.raises(OSError, match="Invalid argument"):
+                await handle.punch(*wrong)
+    async with files.open(path, "rb") as handle:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await handle.punch(0, block)
+    with pytest.raises(ValueError, match="closed file"):
+        await handle.punch(0, block)
+
+
 async def test_advice(path: Path) -> None:
     async with files.open(path, "rb") as handle:
         if sys.platform == "win32":

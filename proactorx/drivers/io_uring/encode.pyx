@@ -8,7 +8,8 @@ from proactorx.ops.op cimport (
     CHANGE_RENAME, CHANGE_RMDIR, FILE_STEP, FSYNC, KINDS, OPEN, Op, PATH_CHANGE, READ, RECV_STREAM,
     WAIT_CHILD, WRITE,
 )
-from proactorx.sys.file cimport AT_FDCWD
+from proactorx.ops.kinds cimport PUNCH
+from proactorx.sys.file cimport AT_FDCWD, PX_PUNCH
 from proactorx.sys.ring cimport *
 from proactorx.sys.socket cimport POLLIN, POLLPRI, POLLRDBAND, POLLRDHUP
 
@@ -54,6 +55,13 @@ cdef void encode_fsync(Op op, px_sqe *entry) noexcept:
     entry.op_flags = op.events
 
 
+cdef void encode_punch(Op op, px_sqe *entry) noexcept:
+    entry.opcode = PX_OP_FALLOCATE
+    entry.len = PX_PUNCH
+    entry.off = <uint64_t>op.position
+    entry.addr = <uint64_t>op.want()
+
+
 cdef void encode_open(Op op, px_sqe *entry) noexcept:
     entry.opcode = PX_OP_OPENAT
     entry.addr = <uint64_t><uintptr_t>op.buffer()
@@ -80,6 +88,7 @@ encoders[READ] = encode_read
 encoders[WRITE] = encode_write
 encoders[FSYNC] = encode_fsync
 encoders[OPEN] = encode_open
+encoders[PUNCH] = encode_punch
 encoders[PATH_CHANGE] = encode_path_change
 
 
