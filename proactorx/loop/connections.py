@@ -20,7 +20,7 @@ from typing import Any, cast
 from proactorx.transports.listener import Listener
 from proactorx.transports.registry import Registry
 from proactorx.transports.stream import StreamTransport
-from proactorx.transports.streams import serving
+from proactorx.transports.streams import convert, serving
 from proactorx.transports.tls import TLSProtocol
 from proactorx.transports.tls_transport import TLSTransport
 
@@ -125,6 +125,7 @@ class Connections(asyncio.BaseEventLoop):
     ) -> StreamTransport:
         self._check_socket(sock)
         no_delay(sock)
+        convert(protocol)
         transport = StreamTransport(
             self,
             self._registry,
@@ -154,6 +155,7 @@ class Connections(asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
         context: Context | None = None,
     ) -> Any:
+        convert(protocol)
         try:
             tls = TLSProtocol(
                 self,

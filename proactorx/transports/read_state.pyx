@@ -1,3 +1,4 @@
+# cython: binding=False, embedsignature.format=clinic
 """What a ``StreamReader`` of ours keeps instead of attributes, and the steps of its methods.
 
 ``streams`` has the classes: coroutines of a few lines, whose steps are these.  Received bytes are kept as the
@@ -13,34 +14,56 @@ from cpython.object cimport PyObject
 from libc.string cimport memchr, memcpy, memmove
 from proactorx.sys.slots cimport px_slot, px_slot_offset
 
-from asyncio import exceptions, futures, streams
+from asyncio import exceptions, futures, tasks
 
 cdef extern from "Python.h":
     ctypedef struct TypeObject "PyTypeObject":
         unsigned int tp_version_tag
     Py_ssize_t PyLong_AsSsize_t(object number) except? -1
     Py_ssize_t MOST "PY_SSIZE_T_MAX"
+    bint PyCFunction_Check(object function)
+    PyObject *PyCFunction_GET_SELF(object function)
 
 cdef object IncompleteReadError = exceptions.IncompleteReadError
 cdef object LimitOverrunError = exceptions.LimitOverrunError
 cdef object CancelledError = exceptions.CancelledError
 cdef object InvalidStateError = exceptions.InvalidStateError
 cdef object Future = futures.Future
+cdef object Task = tasks.Task
+
+
+class _Nowhere:
+    """The loop of a future that nobody waits for."""
+
+    def get_debug(self):
+        """Return False."""
+        return False
+
+
+# What a task is told instead of a wait that is over: of asyncio's own future it asks nothing.
+cdef object over = Future(loop=_Nowhere())
+over.set_result(None)
 
 # The classes of `streams`, and what they looked like: a class has another version tag when it or one that it
 # is derived from was changed.
 cdef object Reader = None
+cdef object Converted = None
 cdef object Protocol = None
 cdef Py_ssize_t state_offset = 0
 cdef unsigned int reader_version = 0
+cdef unsigned int converted_version = 0
 cdef unsigned int protocol_version = 0
 cdef object unchanged = None
 
 
-def watch(reader, protocol, check):
-    """Serve instances of these two classes, as long as `check()` says that nothing of them was replaced."""
-    global Reader, Protocol, state_offset, unchanged
+def watch(reader, converted, protocol, check):
+    """Serve instances of these classes, as long as `check()` says that nothing of them was replaced.
+
+    A `reader` has its state in a slot, a `converted` one, once of asyncio's own class, in its dictionary.
+    """
+    global Reader, Converted, Protocol, state_offset, unchanged
     Reader = reader
+    Converted = converted
     Protocol = protocol
     state_offset = px_slot_offset(reader.__dict__["_state"])
     unchanged = check
@@ -53,19 +76,21 @@ cdef inline unsigned int version(object kind) noexcept:
 cdef inline bint intact() except -1:
     """Whether the classes are as they were made."""
     if (reader_version and version(Reader) == reader_version
+            and converted_version and version(Converted) == converted_version
             and protocol_version and version(Protocol) == protocol_version):
         return True
     return look()
 
 
 cdef bint look() except -1:
-    global reader_version, protocol_version
-    reader_version = protocol_version = 0
+    global reader_version, converted_version, protocol_version
+    reader_version = converted_version = protocol_version = 0
     if not unchanged():
         return False
     # A tag is given by the first look-up after a change.
-    Reader.read, Protocol.data_received
+    Reader.read, Converted.read, Protocol.data_received
     reader_version = version(Reader)
+    converted_version = version(Converted)
     protocol_version = version(Protocol)
     return True
 
@@ -85,12 +110,15 @@ cdef ReadState state_of(reference):
     cdef PyObject *slot
     cdef ReadState state
     reader = reference()
-    if type(reader) is not Reader:
+    if type(reader) is Reader:
+        slot = px_slot(reader, state_offset)
+        if slot == NULL:
+            return None
+        state = <ReadState?><object>slot
+    elif type(reader) is Converted:
+        state = reader._state
+    else:
         return None
-    slot = px_slot(reader, state_offset)
-    if slot == NULL:
-        return None
-    state = <ReadState?><object>slot
     return state if not state.eof and state.ours() else None
 
 
@@ -99,6 +127,15 @@ cdef enum:
     DONE = 1
     FAILED = 2
     CANCELLED = 3
+
+
+cdef inline bint is_task(callback) noexcept:
+    """Whether a task of asyncio's compiled ones is woken by it."""
+    cdef PyObject *owner
+    if not PyCFunction_Check(callback):
+        return False
+    owner = PyCFunction_GET_SELF(callback)
+    return owner != NULL and type(<object>owner) is Task
 
 
 @cython.freelist(256)
@@ -246,7 +283,8 @@ cdef class Arrival:
         context, self.context = self.context, None
         self.status = status
         if callback is not None:
-            self.loop.call_soon(callback, self, context=context)
+            told = over if status == DONE and is_task(callback) else self
+            self.loop.call_soon(callback, told, context=context)
         if self.others is not None:
             for callback, context in self.others:
                 self.loop.call_soon(callback, self, context=context)

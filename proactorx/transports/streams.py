@@ -1,9 +1,11 @@
-"""The streams of our servers: asyncio's reader, writer and protocol with compiled steps.
+"""The streams of our loops: asyncio's reader, writer and protocol with compiled steps.
 
 ``asyncio.start_server`` has a reader and a protocol made for each connection.  Where these would be exactly
-asyncio's, they are made of the classes here: subclasses that look like their bases.  Their coroutines are
-ordinary ones, because an ``async def`` of Python costs less to await than one of a compiled module; what they
-do is compiled (``read_state``).  A method that was replaced, in a class or in one reader, is called as ever.
+asyncio's, they are made of the classes here: subclasses that look like their bases.  A reader and a protocol
+that are given to ``create_connection``, as ``open_connection`` does, become instances of these.  Their
+coroutines are ordinary ones, because an ``async def`` of Python costs less to await than one of a compiled
+module; what they do is compiled (``read_state``).  A method that was replaced, in a class or in one reader,
+is called as ever.
 
 ``PROACTORX_STREAMS=stock`` in the environment leaves everything to asyncio.
 """
@@ -12,6 +14,8 @@ from __future__ import annotations
 
 import copyreg
 import os
+import sys
+import sysconfig
 import types
 from asyncio import exceptions, streams
 from collections.abc import Callable
@@ -240,7 +244,7 @@ class CompiledWriter(Writer):
         reader = self._reader
         protocol = self._protocol
         if (
-            reader.__class__ is not CompiledReader
+            reader.__class__ not in _READERS
             or protocol._paused
             or protocol._connection_lost
             or not reader._state.quiet()
@@ -301,7 +305,18 @@ for _compiled, _base in (
 ):
     _look_like(_compiled, _base)
 
-_CLASSES = (Reader, CompiledReader, Protocol, CompiledProtocol, streams.FlowControlMixin)
+#: What an object of asyncio's own class becomes: it has no slot, and keeps its state in its dictionary.
+ConvertedReader: Any = type(
+    "StreamReader",
+    (Reader,),
+    {
+        **{name: value for name, value in vars(CompiledReader).items() if name not in ("_state", "__init__")},
+        "__slots__": (),
+    },
+)
+_READERS = (CompiledReader, ConvertedReader)
+
+_CLASSES = (Reader, CompiledReader, ConvertedReader, Protocol, CompiledProtocol, streams.FlowControlMixin)
 _NAMES = (*_STEPS, "data_received", "_stream_reader", "__init__", "connection_made")
 
 
@@ -316,10 +331,43 @@ def _unchanged() -> bool:
     return _look() == _MADE
 
 
-read_state.watch(CompiledReader, CompiledProtocol, _unchanged)
+read_state.watch(CompiledReader, ConvertedReader, CompiledProtocol, _unchanged)
 
 #: "compiled", or "stock: " and why.
 MODE = _why_stock() or "compiled"
+
+
+#: Where giving an object another class stops all threads, it costs more than it saves.
+_CONVERTS = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+def convert(protocol: Any) -> None:
+    """Make compiled streams of `protocol` and its reader, if they are exactly asyncio's own."""
+    if type(protocol) is not Protocol or not _CONVERTS or MODE != "compiled" or not read_state.is_intact():
+        return
+    reader = protocol._stream_reader  # type: ignore[attr-defined]
+    if type(reader) is not Reader or reader._loop.get_debug():  # type: ignore[attr-defined]
+        return
+    attributes = vars(reader)
+    if attributes.keys() != set(_ATTRIBUTES) or "data_received" in vars(protocol):
+        return
+    limit, loop, buffer, *rest = (attributes.pop(name) for name in _ATTRIBUTES)
+    state = ReadState(loop, limit)
+    state.eof, state.waiter, state.exception, state.transport, state.paused = rest
+    if buffer or sys.getrefcount(buffer) > _ALONE:
+        state.put(buffer)
+    attributes["_state"] = state
+    reader.__class__ = ConvertedReader
+    protocol.__class__ = CompiledProtocol
+
+
+def _references() -> int:
+    """What `sys.getrefcount` says of an object that nobody else knows."""
+    (buffer,) = (value.pop() for value in ([bytearray()],))
+    return sys.getrefcount(buffer)
+
+
+_ALONE = _references()
 
 
 def serving(factory: Callable[[], Any]) -> Callable[[], Any]:

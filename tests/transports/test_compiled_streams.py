@@ -60,6 +60,50 @@ async def test_the_loop_says_what_its_streams_are(served: Served) -> None:
     assert type(served[1]) is streams.CompiledWriter
 
 
+async def test_the_reader_of_a_client(served: Served) -> None:
+    _, writer, reader, other = served
+    writer.write(b"line\nand 10 bytes")
+    assert await asyncio.wait_for(reader.readline(), LIMIT) == b"line\n"
+    assert await asyncio.wait_for(reader.readexactly(3), LIMIT) == b"and"
+    assert await asyncio.wait_for(reader.read(100), LIMIT) == b" 10 bytes"
+    await asyncio.wait_for(other.drain(), LIMIT)
+    assert repr(reader).startswith("<StreamReader transport=<")
+    assert isinstance(reader, asyncio.StreamReader)
+    fed: list[bytes] = []
+    reader.feed_data = fed.append
+    writer.write(b"mine")
+    async with asyncio.timeout(LIMIT):
+        while b"".join(fed) != b"mine":
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.ours
+async def test_what_a_client_is_given(served: Served) -> None:
+    assert (type(served[2]) is streams.ConvertedReader) == streams._CONVERTS
+
+
+async def test_a_reader_that_was_used_before_its_connection() -> None:
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    reader = asyncio.StreamReader(limit=100)
+    kept = reader._buffer  # type: ignore[attr-defined]
+    reader.feed_data(b"early ")
+    reading = asyncio.create_task(reader.readexactly(9))
+    await turns(2)
+    transport, _ = await loop.create_connection(
+        lambda: asyncio.StreamReaderProtocol(reader), *server.sockets[0].getsockname()[:2]
+    )
+    assert kept == b"early "
+    assert reader._buffer is kept  # type: ignore[attr-defined]
+    reader.feed_data(b"and late")
+    assert await asyncio.wait_for(reading, LIMIT) == b"early and"
+    assert await asyncio.wait_for(reader.read(), LIMIT) == b" late"
+    assert reader.at_eof()
+    transport.close()
+    server.close()
+    await turns(5)
+
+
 @pytest.mark.parametrize(
     ("word", "streams_are"),
     [
