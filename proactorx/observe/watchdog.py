@@ -175,7 +175,10 @@ class Watchdog:
                 gil = 0
             self._looks += 1
             for watch in watches:
-                self._look(watch, now, gil)
+                try:
+                    self._look(watch, now, gil)
+                except Exception:  # the next look may find more
+                    logger.exception("the watchdog could not look at a loop")
             if self._looks % THREADS_EVERY == 0:
                 self._threads = _cpu_of_threads()
 

@@ -415,6 +415,24 @@ class TestReports:
         loop.run_until_complete(main())
         assert "the report of a stall failed" in caplog.text
 
+    def test_a_look_that_fails_is_not_the_last(
+        self, loop: Loop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_args: object) -> None:
+            monkeypatch.undo()
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("proactorx.observe.watchdog.look_at", fail)
+        seen = Seen(loop)
+        loop.watch(AFTER, report=seen)
+
+        async def main() -> None:
+            seen.block()
+
+        seen.run(main)
+        assert "the watchdog could not look at a loop" in caplog.text
+        assert seen.stalls[0].phase == "begins"
+
     def test_the_log(self, loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
         async def main() -> None:
             end = time.monotonic() + BOUND
