@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import Any
 
-from proactorx.cli.errors import CliError
+from proactorx.cli.errors import NO_RICH, CliError
 from proactorx.observe import expose
 from proactorx.observe.stats import Histogram
 from proactorx.observe.tasks import TaskInfo, tree
@@ -31,14 +31,19 @@ def top(pid: int | None, *, once: bool, as_json: bool) -> int:
     if as_json:
         print(json.dumps(_ask(pid, "stats"), indent=2))
         return 0
-    from rich.console import Console
-    from rich.live import Live
-
+    answer = _ask(pid, "stats")
+    try:
+        from rich.console import Console
+        from rich.live import Live
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "rich":
+            raise
+        raise CliError(NO_RICH) from None
     screen, console = Screen(), Console()
     if once:
-        console.print(screen.draw(_ask(pid, "stats")))
+        console.print(screen.draw(answer))
         return 0
-    with Live(screen.draw(_ask(pid, "stats")), console=console, screen=True, auto_refresh=False) as live:
+    with Live(screen.draw(answer), console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(PERIOD)
             live.update(screen.draw(_ask(pid, "stats")), refresh=True)

@@ -268,6 +268,14 @@ class TestCommands:
         assert picture.startswith(f"process {os.getpid()}: ")
         assert "calls queued" in picture
 
+    def test_without_rich(
+        self, stuck: Loop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("rich", "rich.console", "rich.live"):
+            monkeypatch.setitem(sys.modules, name, None)
+        assert command(["top", str(os.getpid()), "--once"]) == 1
+        assert "pip install 'proactorx[cli]'" in capsys.readouterr().err
+
     def test_ps_and_pstree(self, stuck: Loop, capsys: pytest.CaptureFixture[str]) -> None:
         assert command(["ps", str(os.getpid())]) == 0
         assert "sleeper  waiting  sleep" in capsys.readouterr().out
