@@ -28,6 +28,8 @@ cdef object IncompleteReadError = exceptions.IncompleteReadError
 cdef object LimitOverrunError = exceptions.LimitOverrunError
 cdef object CancelledError = exceptions.CancelledError
 cdef object InvalidStateError = exceptions.InvalidStateError
+cdef object take_bytes = getattr(bytearray, "take_bytes", None) or (  # Python 3.15
+    lambda held, size: (bytes(held[:size]), held.__delitem__(slice(0, size)))[0])
 cdef object Future = futures.Future
 cdef object Task = tasks.Task
 
@@ -450,8 +452,7 @@ cdef class ReadState:
         cdef bytes data
         cdef Py_ssize_t left = self.size() - size
         if self.shown:
-            data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.held), size)
-            del self.held[:size]
+            data = take_bytes(self.held, size)
         elif not left and not self.start and type(self.held) is bytes:
             data = <bytes>self.held
             self.held = None
