@@ -80,9 +80,9 @@ cdef int queue_postpone(PacketQueue *queue, uint32_t count) except -1:
     """
     cdef RawPacket packet
     cdef uint32_t first = queue.head, kept = 0
-    if queue_count(queue) > queue.mask:
-        queue_grow(queue)  # the places that are read from must not be written to
-        first = queue.head
+    # What is moved goes to free places: not where the queue begins, there lie those that are kept.
+    while queue.mask + 1 - queue_count(queue) < count:
+        queue_grow(queue)
     for _ in range(count):
         packet = queue.items[queue.head & queue.mask]
         queue.head += 1
