@@ -1,4 +1,4 @@
-"""What the transports of subprocesses have in common on every system."""
+"""The part of a subprocess transport that is the same on every system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class ChildTransport(base_subprocess.BaseSubprocessTransport):
-    """asyncio's own subprocess transport; how the child is started and signalled is the system's."""
+    """asyncio's own subprocess transport. Subclasses start the child and send signals as the system does."""
 
     _loop: Any
     _proc: subprocess.Popen[bytes] | None
@@ -21,7 +21,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     _check_proc: Callable[[], None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Every callback runs in the context of the call that started the child, whoever hears of its end.
+        # Every callback runs in the context of the call that started the child.
         self._context = contextvars.copy_context()
         super().__init__(*args, **kwargs)
 
@@ -34,8 +34,8 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
 
     def _process_exited(self, returncode: int) -> None:
         self._context.run(super()._process_exited, returncode)
-        # Who waits for the child waits for no more than that, also where a grandchild keeps its pipes open.
-        # Newer Pythons do this themselves.
+        # wait() returns when the child exits, even if a grandchild keeps its pipes open. Newer Pythons do
+        # this themselves.
         for waiter in self._exit_waiters or ():
             if not waiter.done():
                 waiter.set_result(returncode)

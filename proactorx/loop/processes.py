@@ -1,12 +1,12 @@
 """Subprocesses: ``subprocess_exec`` and ``subprocess_shell``.
 
-Both are ``BaseEventLoop``'s, and so is the transport; what is here is how a child is started and how its end
-is heard of: by an op of io_uring's; by a poll on its pidfd, pidfd_open(2); or by a thread that waits for it
-where the kernel has neither.  No signal handler is taken and no child watcher of asyncio's is asked, so it
-works in any thread, on every Python alike.
+The methods and the transport are ``BaseEventLoop``'s. This module starts the child and learns of its exit: by
+an io_uring operation, by a poll on its pidfd (pidfd_open(2)), or, where the kernel has neither, by a thread
+that waits. It needs no signal handler and none of asyncio's child watchers, so it works in any thread and
+alike on every Python.
 
-Only the loop's thread reaps.  So while the transport says that the child runs, its pid is the child's, and a
-signal cannot reach another process.
+Only the loop's thread reaps. So while the transport says that the child runs, the pid belongs to the child,
+and a signal cannot reach another process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ assert sys.platform != "win32"
 
 logger: logging.Logger = logging.getLogger("asyncio")
 
-# What stock asyncio reports for a child whose status somebody else has taken.
+# The status that stock asyncio reports when other code has reaped the child.
 UNKNOWN = 255
 
 _thread_numbers = itertools.count()
@@ -51,17 +51,17 @@ class SubprocessTransport(ChildTransport):
         )
 
     def send_signal(self, signal: int) -> None:
-        """Send a signal to the child; nothing is sent to one whose end is known.
+        """Send a signal to the child. A child that is known to have exited gets none.
 
         Raises:
-            ProcessLookupError: the transport has done with the child.
+            ProcessLookupError: the transport is closed and no longer has the child.
         """
         self._check_proc()
         if self._returncode is None and self._proc is not None and self._proc.returncode is None:
             try:
                 os.kill(self._proc.pid, signal)
             except ProcessLookupError:
-                return  # reaped by somebody else
+                return  # reaped by other code
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -73,18 +73,18 @@ class SubprocessTransport(ChildTransport):
 
 
 class Child:
-    """One child, until its end has been heard of."""
+    """One child, until its exit is reported."""
 
     def __init__(self, loop: Processes, transport: SubprocessTransport) -> None:
         self.loop = loop
         self.transport = transport
         self.pid: int = transport.get_pid()  # type: ignore[assignment]  # it has one by now
         self.pidfd: int = -1
-        self.posted: bool = False  # its thread has heard of its end
+        self.posted: bool = False  # its thread has seen it exit
         self.native: bool = False  # an op waits for it
 
     def watch(self) -> None:
-        """Hear of its end, by whatever means there are."""
+        """Wait for its exit, by the best means that there is."""
         if self.loop._has_wait_child:
             try:
                 self.loop._port.start(Overlapped(WAIT_CHILD, self.pid, on_done=self._ended_natively))
@@ -114,7 +114,7 @@ class Child:
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
-            # No such call (macOS, a kernel before 5.3), forbidden by seccomp, or no descriptor is free.
+            # There is no such call (macOS, Linux before 5.3), seccomp forbids it, or no descriptor is free.
             self._watch_by_thread()
             return
         try:
@@ -142,7 +142,10 @@ class Child:
         self._report(status)
 
     def _reap_by_pidfd(self) -> int | None:
-        """Its exit code; None if somebody else has it.  By pidfd: the pid may be another child's by then."""
+        """Return its exit code, or None if other code has reaped it.
+
+        Reap by pidfd: the pid may have been given to another child.
+        """
         try:
             found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
@@ -161,16 +164,16 @@ class Child:
         except ChildProcessError:
             return None
         if pid == 0:
-            raise BlockingIOError  # WNOHANG, and it runs
+            raise BlockingIOError  # it still runs
         try:
             return os.waitstatus_to_exitcode(status)
         except ValueError:
-            return status  # as stock asyncio has it
+            return status  # as stock asyncio does
 
     def _report(self, status: int | None) -> None:
         self.loop._children.discard(self)
         if status is None and self.transport._proc is not None:
-            status = self.transport._proc.returncode  # its Popen was asked, by close() for one
+            status = self.transport._proc.returncode  # its Popen has reaped it, in close() for example
         if status is None:
             status = UNKNOWN
             logger.warning(
@@ -187,11 +190,11 @@ class Child:
         threading.Thread(target=self._wait_in_thread, name=name, daemon=True).start()
 
     def _wait(self) -> Callable[[], int | None]:
-        """Wait for its end; how to reap it then."""
+        """Wait for its exit, and return the function that reaps it."""
         if not hasattr(os, "waitid"):
             status = self._reap_by_pid()
             return lambda: status
-        with contextlib.suppress(ChildProcessError):  # somebody else has taken it
+        with contextlib.suppress(ChildProcessError):  # other code has reaped it
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         return self._reap_by_pid
 
@@ -201,23 +204,23 @@ class Child:
         try:
             self.loop.call_soon_threadsafe(lambda: self._report(reap()))
         except RuntimeError:
-            # The loop is closed: nobody else will take the child.
+            # The loop is closed: no other code reaps the child.
             reap()
             logger.warning("Loop %r that handles pid %r is closed", self.loop, self.pid)
 
     # ------------------------------------------------------------------------------------------------ the end
 
     def close(self) -> None:
-        """Close the pidfd; the child is left alone."""
+        """Close the pidfd. The child is not touched."""
         if self.pidfd >= 0:
             fd, self.pidfd = self.pidfd, -1
             self.loop._port.forget(fd)
             os.close(fd)
 
     def abandon(self) -> None:
-        """The loop is closed.  A child that has ended is reaped, for nobody else will; one that runs goes on.
+        """Reap the child of a closed loop if it has exited: no other code does. A running child continues.
 
-        Its thread, where it has one and has not been heard of, finds the loop closed and reaps by itself.
+        A thread that still waits for the child finds the loop closed and reaps the child itself.
         """
         status = None
         with contextlib.suppress(BlockingIOError):
@@ -227,7 +230,7 @@ class Child:
                 status = self._reap_by_pid(os.WNOHANG)
         self.close()
         if status is not None and self.transport._proc is not None:
-            # So that no later close() sends a signal to whoever has the pid then.
+            # Otherwise a later close() would send a signal to the next process with this pid.
             self.transport._returncode = self.transport._proc.returncode = status
 
 
@@ -236,7 +239,7 @@ class Processes(asyncio.BaseEventLoop):
 
     _port: LoopPort
     _registry: Registry
-    _has_wait_child = True  # until the driver, or the kernel, says that it has not
+    _has_wait_child = True  # until the driver or the kernel refuses
 
     def _init_processes(self) -> None:
         self._children: set[Child] = set()
@@ -253,7 +256,7 @@ class Processes(asyncio.BaseEventLoop):
         extra: Any = None,
         **kwargs: Any,
     ) -> SubprocessTransport:
-        self._registry.send_all()  # the child may have our sockets
+        self._registry.send_all()  # the child may inherit our sockets
         waiter = self.create_future()
         transport = SubprocessTransport(
             self,
@@ -289,11 +292,14 @@ class Processes(asyncio.BaseEventLoop):
         return transport
 
     def _close_processes(self) -> None:
-        """After the port's close, which has ended the polls: a descriptor outlives its ops."""
+        """Abandon the children, after the port's close has ended the polls.
+
+        A descriptor is closed only after its ops have ended.
+        """
         forked = self._port.driver.forked
         for child in self._children:
             if forked:
-                child.close()  # they are the parent's children
+                child.close()  # the parent reaps its children
             else:
                 child.abandon()
         self._children.clear()

@@ -1,9 +1,7 @@
-"""``loop.sendfile`` and ``loop.sock_sendfile`` with sendfile(2):
-the bytes go from the page cache to the socket.
+"""``loop.sendfile`` and ``loop.sock_sendfile`` with sendfile(2), which moves the bytes from the page cache to
+the socket. On Windows TransmitFile does it, see ``winsendfile.py``.
 
-On Windows with TransmitFile, see ``winsendfile.py``.
-
-The fall-backs, for TLS and for what sendfile(2) refuses, read the file in blocks on IO threads.
+For TLS, and for files that sendfile(2) refuses, IO threads read the file in blocks.
 """
 
 from __future__ import annotations
@@ -35,14 +33,14 @@ if TYPE_CHECKING:
     from proactorx.transports.stream import StreamTransport
     from proactorx.transports.tls_transport import TLSTransport
 
-#: Bytes in one call: it may have to read from a disk, and the loop stands still meanwhile.
+#: Bytes in one call: the call may read from a disk, and blocks the loop meanwhile.
 CHUNK = 1 << 20
-#: Bytes that a fall-back reads at a time, as in asyncio.
+#: Bytes that an IO thread reads at a time, as in asyncio.
 BLOCK = 1 << 18
 
 
 def _regular(file: IO[bytes]) -> int:
-    """The descriptor of `file`, where the system can be expected to send from it."""
+    """Return the descriptor of `file`, or raise SendfileNotAvailableError if sendfile(2) cannot read it."""
     if sys.platform != "win32" and not hasattr(os, "sendfile"):
         raise asyncio.SendfileNotAvailableError("os.sendfile() is not available")
     try:
@@ -60,11 +58,12 @@ async def _send(
     target: Callable[[], int],
     room: Callable[[], Awaitable[object]],
 ) -> int:
-    """Send up to `count` bytes of `source` (None: all);
-    `target` is asked for the descriptor before each call.
+    """Send up to `count` bytes of `source` (None: all), and return how many were sent.
+
+    `target` returns the descriptor to send to, before each call; `room` waits until it takes more.
     """
     sent = 0
-    moved = False  # whether the position of the file is ours to set: not where the fall-back goes on
+    moved = False  # whether to set the file's position: not if an IO thread continues from where it was
     try:
         while count is None or sent < count:
             size = CHUNK if count is None else min(CHUNK, count - sent)
@@ -94,11 +93,11 @@ async def _send(
 
 
 class _StandIn(asyncio.Protocol):
-    """In place of the user's protocol while a file is written to its transport: reads nothing,
-    and waits for room.
+    """Replaces the user's protocol while a file is written to the transport: it reads nothing, and waits for
+    room to write.
 
-    asyncio's own leaves the user's protocol as paused or not as it was before,
-    whatever the transport has told since.
+    It then calls ``pause_writing`` or ``resume_writing`` if the state of the transport has changed meanwhile;
+    asyncio's own replacement does not.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: StreamTransport | TLSTransport) -> None:
@@ -112,7 +111,11 @@ class _StandIn(asyncio.Protocol):
         transport.set_protocol(self)
 
     async def send(self, block: memoryview) -> None:
-        """Raises ConnectionError where the transport is closing."""
+        """Write `block` once there is room.
+
+        Raises:
+            ConnectionError: the transport is closing.
+        """
         if self._room is not None:
             await self._room
         if self._transport.is_closing():
@@ -120,7 +123,7 @@ class _StandIn(asyncio.Protocol):
         self._transport.write(block)  # which copies what it cannot send at once
 
     def restore(self) -> None:
-        """Give the transport back."""
+        """Give the transport back to the user's protocol."""
         self._transport.set_protocol(self._protocol)
         if self._was_reading:
             self._transport.resume_reading()
@@ -142,7 +145,7 @@ class _StandIn(asyncio.Protocol):
 
 
 class Sendfile(Threads):
-    """What ``BaseEventLoop.sendfile`` and ``sock_sendfile`` try first, and what they do then."""
+    """The two ways of ``BaseEventLoop.sendfile`` and ``sock_sendfile``: the system's call, or IO threads."""
 
     _socket_table: SocketTable
 
@@ -197,7 +200,7 @@ class Sendfile(Threads):
     async def _send_blocks(
         self, file: IO[bytes], offset: int, count: int | None, send: Callable[[memoryview], Awaitable[object]]
     ) -> int:
-        """Read `file` on IO threads, and await ``send`` of each block of it."""
+        """Read `file` on IO threads, and await ``send`` for each block."""
         sent = 0
         read = file.readinto  # type: ignore[attr-defined]  # of every binary file
 
@@ -206,11 +209,11 @@ class Sendfile(Threads):
                 file.seek(offset + sent)
 
         def orphaned(_: object) -> None:
-            # Cancelled while a thread read, which moved the position once more.
-            with contextlib.suppress(OSError, ValueError):  # closed by now
+            # The call was cancelled while a thread read, which moved the position once more.
+            with contextlib.suppress(OSError, ValueError):  # the file may be closed by now
                 set_position()
 
-        if hasattr(file, "seek"):  # to 0 as well: nobody says that the file is there
+        if hasattr(file, "seek"):  # to 0 as well: the file may be elsewhere
             file.seek(offset)
         view = memoryview(bytearray(BLOCK if count is None else min(count, BLOCK)))
         try:

@@ -1,7 +1,8 @@
 """Pipes on Windows: ``connect_read_pipe`` and ``connect_write_pipe``, and named pipes as servers and clients.
 
-``create_pipe_connection`` and ``start_serving_pipe`` are those of asyncio's ``ProactorEventLoop``: what Unix
-sockets are elsewhere.  All need the iocp driver; on another one they raise ``NotImplementedError``.
+``create_pipe_connection`` and ``start_serving_pipe`` follow asyncio's ``ProactorEventLoop``. Named pipes are
+to Windows what Unix sockets are elsewhere. All four methods need the iocp driver and raise
+``NotImplementedError`` on any other.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _BUSY_DELAYS = (0.001, 0.1)  # seconds: the first pause before another try to co
 
 
 def _check_handle(name: str, pipe: Any) -> None:
-    """Refuse what has no overlapped handle.
+    """Raise ValueError unless `pipe` has an overlapped handle of a pipe.
 
-    The number of a file of Python's is a descriptor of the C library's: as a handle it might be somebody
-    else's.  And the files and pipes that Python opens are not for overlapped use.
+    ``fileno()`` of a Python file returns a descriptor of the C library, which as a handle may belong to
+    another object. And Python does not open its files and pipes for overlapped use.
     """
     number = pipe.fileno()
     try:
@@ -47,7 +48,7 @@ def _check_handle(name: str, pipe: Any) -> None:
 
 
 class PipeServer:
-    """Serves one name: there is always an instance of the pipe that waits for the next client."""
+    """A server of one pipe name. One instance of the pipe always waits for the next client."""
 
     def __init__(
         self, loop: Pipes, port: LoopPort, factory: Callable[[], asyncio.BaseProtocol], address: str
@@ -89,7 +90,7 @@ class PipeServer:
             self._port.forget(handle.fileno())
             handle.close()
             if not self._closed and not self._loop.is_closed():
-                self._wait()  # a client that had gone again
+                self._wait()  # the client has disconnected already
             return
         self._wait()
         try:
@@ -104,11 +105,11 @@ class PipeServer:
             )
 
     def closed(self) -> bool:
-        """Whether ``close`` was called."""
+        """Return whether ``close`` was called."""
         return self._closed
 
     def close(self) -> None:
-        """Serve no more; connections that have been made go on.  Twice is allowed."""
+        """Stop serving. Existing connections stay open. A second call has no effect."""
         if self._closed:
             return
         self._closed = True
@@ -160,11 +161,11 @@ class Pipes(asyncio.BaseEventLoop):
     async def create_pipe_connection(
         self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: str
     ) -> tuple[PipeTransport, asyncio.BaseProtocol]:
-        r"""Connect to the named pipe `address` (``\\.\pipe\...``); waits while all its instances are busy.
+        r"""Connect to the named pipe `address` (``\\.\pipe\...``), and wait while all its instances are busy.
 
         Raises:
-            FileNotFoundError: nobody serves that name.
-            OSError: another error of CreateFile.
+            FileNotFoundError: no server has that name.
+            OSError: CreateFile failed for another reason.
             NotImplementedError: the backend is not iocp.
         """
         self._need_iocp("create_pipe_connection")
@@ -205,11 +206,11 @@ class Pipes(asyncio.BaseEventLoop):
         r"""Serve the named pipe `address` (``\\.\pipe\...``) to clients of this machine.
 
         Returns:
-            A list of one server, with ``close()``, as asyncio has it.
+            list[PipeServer]: one server, as from asyncio; ``close()`` ends it.
 
         Raises:
-            PermissionError: the name is served already.
-            OSError: another error of CreateNamedPipe.
+            PermissionError: another server has the name.
+            OSError: CreateNamedPipe failed for another reason.
             NotImplementedError: the backend is not iocp.
         """
         self._need_iocp("start_serving_pipe")

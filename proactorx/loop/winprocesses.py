@@ -1,7 +1,7 @@
 """Subprocesses on Windows: ``subprocess_exec`` and ``subprocess_shell``.
 
-The pipes are overlapped ones (``asyncio.windows_utils.Popen``), and the end of a child is heard of by a wait
-on its process handle, which posts a packet.  All of it needs the iocp driver.
+The pipes are overlapped (``asyncio.windows_utils.Popen``). A wait on the process handle posts a packet when
+the child exits. Both need the iocp driver.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class SubprocessTransport(ChildTransport):
         )
 
     def send_signal(self, signal: int) -> None:
-        """SIGTERM ends the child; CTRL_C_EVENT and CTRL_BREAK_EVENT are sent to its console group.
+        """Send a signal: SIGTERM terminates the child, CTRL_C_EVENT and CTRL_BREAK_EVENT go to its console
+        group.
 
         Raises:
-            ProcessLookupError: the transport has done with the child.
+            ProcessLookupError: the transport is closed and no longer has the child.
             ValueError: Windows has no such signal.
         """
         self._check_proc()
@@ -46,13 +47,13 @@ class SubprocessTransport(ChildTransport):
             self._proc.send_signal(signal)
 
     def terminate(self) -> None:
-        """End the child: TerminateProcess."""
+        """End the child with TerminateProcess."""
         self._check_proc()
         if self._returncode is None and self._proc is not None:
             self._proc.terminate()
 
     def kill(self) -> None:
-        """The same as ``terminate``."""
+        """Call ``terminate``: Windows has no stronger way."""
         self.terminate()
 
 
@@ -79,7 +80,7 @@ class Processes(asyncio.BaseEventLoop):
         **kwargs: Any,
     ) -> SubprocessTransport:
         self._need_iocp("subprocesses")
-        self._registry.send_all()  # the child may have our sockets
+        self._registry.send_all()  # the child may inherit our sockets
         waiter = self.create_future()
         transport = SubprocessTransport(
             self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
@@ -109,5 +110,5 @@ class Processes(asyncio.BaseEventLoop):
         self._port.start(op)
 
     def _close_processes(self) -> None:
-        """After the port's close, which has ended the waits; children that run go on."""
+        """Forget the children, after the port's close has ended the waits. Running children continue."""
         self._children.clear()

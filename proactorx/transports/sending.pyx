@@ -1,10 +1,11 @@
 """The sending half of a transport.
 
-``write`` queues; what a callback or a turn has queued goes out in one system call, at once when much is
-queued.  It is the system's before the connection or the run can end and before others can use the descriptor:
-forced ends, exceptions, ``drain()`` and whoever asks for the socket send first, and on a socket that the user
-gave nothing is put off.  A file that takes no more is waited for by an op, and the system call is made when
-it is writable: so the number of bytes that were sent is known at every moment, whatever is cancelled.
+``write`` queues. One system call sends what a callback or a turn has queued; a large amount is sent at once.
+The transport sends before the connection or the run can end and before other code can use the descriptor: in
+``abort()``, when an exception ends the run, in ``drain()``, and before it hands out the socket. On a socket
+that the user passed in it always sends at once. When the socket is full, an op waits until it is writable,
+and the transport makes the system call then. So it knows at any moment how many bytes were sent, whatever is
+cancelled.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -350,8 +351,8 @@ cdef class SendingTransport(BaseTransport):
         return (self.low, self.high)
 
     def set_write_buffer_limits(self, high=None, low=None):
-        """When ``pause_writing`` (more than `high` bytes queued) and ``resume_writing`` (at most `low`)
-        are called.
+        """Set when to call ``pause_writing`` (more than `high` bytes are queued) and ``resume_writing``
+        (at most `low`).
 
         Raises:
             ValueError: not ``high >= low >= 0``.
@@ -408,8 +409,8 @@ cdef class SendingTransport(BaseTransport):
         self.sending_file = False
 
     def _room(self, bint full):
-        """A future: the queue is empty and, after a `full` socket, it takes more;
-        or the connection is lost.
+        """Return a future that is done when the write buffer is empty and, if the socket was `full`, it takes
+        more; or when the connection is lost.
         """
         future = self._loop.create_future()
         if self.lost or (not full and not self.buffered):
@@ -426,10 +427,10 @@ cdef class SendingTransport(BaseTransport):
         return 0
 
     def _sendfile_fd(self):
-        """The descriptor to send on.
+        """Return the descriptor to send on.
 
         Raises:
-            ConnectionError: there is none any more.
+            ConnectionError: the transport is closing, or the connection is lost.
         """
         if self.lost or not self._has(self.fd):
             raise ConnectionError("Connection is closed by peer" if not self.closing
@@ -439,7 +440,7 @@ cdef class SendingTransport(BaseTransport):
     # ------------------------------------------------------------------------------------------------ closing
 
     def close(self):
-        """Stop reading, send what is queued, then call ``connection_lost(None)``.  Twice is allowed."""
+        """Stop reading, send the buffer, then call ``connection_lost(None)``. A second call has no effect."""
         if self.closing:
             return
         self.closing = True
@@ -457,7 +458,7 @@ cdef class SendingTransport(BaseTransport):
         self.force_close(exc)
 
     cdef int last_send(self) except -1:
-        """The connection ends: send what the system takes now; errors do not matter any more."""
+        """Send what the system takes now, and ignore errors: the connection ends."""
         cdef ssize_t n = 0
         cdef Py_ssize_t tried = 0
         self.dirty = False

@@ -124,7 +124,7 @@ cdef class TLSProtocol(TLSRecords):
         return None if self.extra is None else self.extra["sslcontext"]
 
     def preload(self, data):
-        """Take `data` as the first that the peer has sent."""
+        """Treat `data` as the first bytes from the peer."""
         self.incoming_write(data)
 
     cdef int set_app(self, protocol) except -1:
@@ -169,7 +169,7 @@ cdef class TLSProtocol(TLSRecords):
         self.handshake()
 
     def connection_lost(self, exc):
-        """The end: tell the user, and let go of everything."""
+        """Report the end to the user, and drop all references."""
         self.backlog.clear()
         self.backlog_size = 0
         self.outgoing_read()
@@ -192,7 +192,7 @@ cdef class TLSProtocol(TLSRecords):
         return self.advance()
 
     def data_received(self, data):
-        """The same, from a transport that is not of this package."""
+        """Take ciphertext from a transport of another package."""
         if self.state != UNWRAPPED:
             self.incoming_write(data)
             self.advance()
@@ -232,11 +232,11 @@ cdef class TLSProtocol(TLSRecords):
             raise
 
     def pause_writing(self):
-        """The transport underneath holds as much as it wants to."""
+        """Stop passing ciphertext down: the write buffer of the transport underneath is full."""
         self.underlying_paused = True
 
     def resume_writing(self):
-        """It takes more again; also after a pause that the protocol before us was told of."""
+        """Pass ciphertext down again. The pause may have been reported to the protocol before this one."""
         self.underlying_paused = False
         if self.state != UNWRAPPED:
             self.forward()
@@ -314,7 +314,7 @@ cdef class TLSProtocol(TLSRecords):
     # ------------------------------------------------------------------------------------------------ reading
 
     cdef int read(self) except -1:
-        """Give the user what has come, then send what he wrote meanwhile."""
+        """Deliver what has arrived, then send what the callbacks have written."""
         if self.delivering or self.early or (self.state != OPEN and self.state != FLUSHING):
             return 0
         try:
@@ -345,7 +345,7 @@ cdef class TLSProtocol(TLSRecords):
         return 0
 
     cdef int deliver(self) except -1:
-        """One call of the user's protocol, if there is anything for it; 0: there will be no more."""
+        """Call the user's protocol once if there is data. Return 0 if there will be no more."""
         if self.state != OPEN and self.state != FLUSHING:
             return 0
         self.delivering = True
@@ -473,7 +473,7 @@ cdef class TLSProtocol(TLSRecords):
     # ------------------------------------------------------------------------------------------------ closing
 
     cdef int close(self) except -1:
-        """Say the end to the peer once all is sent, wait for his, then close underneath."""
+        """Send close_notify after all data, wait for the peer's, then close the transport underneath."""
         if self.state == FLUSHING and not self.discard:
             # The peer has ended; the user had paused reading.
             self.discard = True
@@ -538,9 +538,9 @@ cdef class TLSProtocol(TLSRecords):
         return self.forward()
 
     cdef bint discard_rest(self) except -1:
-        """Whether the peer has ended.  What he sends until he has heard of our end is nobody's, but it is
-        read: left in the socket it would make close(2) a reset,
-        which destroys what of ours has not reached him.
+        """Read and discard what the peer still sends, and return whether it has ended.
+
+        Bytes left in the socket would turn close(2) into a reset, which destroys data of ours on its way.
         """
         try:
             while not self.notified:

@@ -47,38 +47,38 @@ cdef tuple limits(high, low, Py_ssize_t kib):
 
 
 cdef class TLSRecords(RawProtocol):
-    """The way of the bytes between the user's protocol and the transport underneath."""
+    """Moves bytes between the user's protocol and the transport underneath."""
 
     # -------------------------------------------------------------------------------------------- ciphertext
 
     cdef int feed(self, char *data, Py_ssize_t size) except -1:
-        """The peer has sent this; it is copied."""
+        """Give OpenSSL a copy of ciphertext that has arrived."""
         if self.direct.ssl != NULL:
             return direct_feed(&self.direct, data, size)
         self.incoming_write(PyMemoryView_FromMemory(data, size, PyBUF_READ))
         return 0
 
     cdef Py_ssize_t unread(self) except -1:
-        """How much of what the peer has sent OpenSSL has not looked at yet."""
+        """Return the number of received bytes that OpenSSL has not read."""
         if self.direct.ssl != NULL:
             return direct_pending(&self.direct)
         return self.incoming.pending
 
     cdef object drain(self):
-        """What is to go to the peer, or nothing."""
+        """Return the ciphertext to send, or something false if there is none."""
         return direct_drain(&self.direct) if self.direct.ssl != NULL else self.outgoing_read()
 
     # --------------------------------------------------------------------------------------------- decrypting
 
     cdef bint waiting(self) except -1:
-        """Whether a read may bring something: there is ciphertext, or the end of a record."""
+        """Return whether a read may bring data: there is ciphertext, or the rest of a decrypted record."""
         if self.rest:
             return True
         self.pending = self.unread()
         return self.pending != 0
 
     cdef bint ready(self) except -1:
-        """Whether to read at all; raises the error that had to wait until now."""
+        """Return whether to read at all, or raise an error that was kept until now."""
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
@@ -99,7 +99,7 @@ cdef class TLSRecords(RawProtocol):
         return 0
 
     cdef object take(self):
-        """What the next record holds; None: there is none, or the peer has ended."""
+        """Return the data of the next record, or None if there is none or the peer has ended."""
         cdef Py_ssize_t room, count
         cdef bytes data
         if not self.ready():
@@ -119,7 +119,7 @@ cdef class TLSRecords(RawProtocol):
         return data if PyBytes_GET_SIZE(data) else None
 
     cdef Py_ssize_t take_into(self, char *memory, Py_ssize_t room) except -1:
-        """After `ready`: decrypt to `memory`; how many bytes came, perhaps none."""
+        """After `ready`: decrypt into `memory`, and return the number of bytes, which may be 0."""
         cdef Py_ssize_t count = ASK_MODULE
         if self.direct.ssl != NULL:
             count = direct_read(&self.direct, memory, room)
@@ -175,7 +175,7 @@ cdef class TLSRecords(RawProtocol):
         return 0
 
     cdef bint may_send(self) noexcept:
-        """Whether it goes out now: no callback is to write more first, or others may use the descriptor."""
+        """Return whether to send now: no callback may add to it, or other code may use the descriptor."""
         return not self.delivering or (self.stream is not None and self.stream.eager)
 
     cdef int send_last(self) except -1:
@@ -231,7 +231,7 @@ cdef class TLSRecords(RawProtocol):
         return 0
 
     cdef int encrypt_all(self, bytes piece, Py_ssize_t *done) except -1:
-        """Encrypt `piece`; `done` says how much of it, also when this raises."""
+        """Encrypt `piece`. `done` counts the bytes, also if this raises."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(piece), count
         while done[0] < size:
             count = ASK_MODULE

@@ -84,8 +84,9 @@ cdef class TLSTransport:
         return self.tls.app_told
 
     def get_extra_info(self, name, default=None):
-        """``sslcontext``; after the handshake ``ssl_object``, ``peercert``, ``cipher`` and ``compression``;
-        else what the transport underneath knows."""
+        """Return ``sslcontext`` or, after the handshake, ``ssl_object``, ``peercert``, ``cipher`` or
+        ``compression``; any other name is asked of the transport underneath.
+        """
         if name in self.tls.extra:
             return self.tls.extra[name]
         if self.tls.underlying is not None:
@@ -93,15 +94,15 @@ cdef class TLSTransport:
         return default
 
     def set_protocol(self, protocol):
-        """Give the bytes that come from now on to `protocol`."""
+        """Set the protocol that receives from now on."""
         self.tls.set_app(protocol)
 
     def get_protocol(self):
-        """The protocol that gets the bytes; None once the connection is lost."""
+        """Return the current protocol, or None after the connection is lost."""
         return self.tls.app
 
     def is_closing(self):
-        """Whether the transport is closing or closed."""
+        """Return whether the transport is closing or closed."""
         if isinstance(self.tls.app, Drainable):
             self._send_now(False)  # see SendingTransport.is_closing
         return self.tls.closed or (self.tls.underlying is not None and self.tls.underlying.is_closing())
@@ -112,11 +113,11 @@ cdef class TLSTransport:
             self.tls.underlying._send_now(shared)
 
     def is_reading(self):
-        """Whether reading is not paused."""
+        """Return whether reading is not paused."""
         return not self.tls.app_paused
 
     def pause_reading(self):
-        """Give the protocol nothing until ``resume_reading``."""
+        """Stop calling ``data_received`` until ``resume_reading``."""
         self.tls.pause()
 
     def resume_reading(self):
@@ -139,34 +140,38 @@ cdef class TLSTransport:
             self.tls.write(data)
 
     def writelines(self, list_of_data):
-        """``write`` of all items together."""
+        """Write all items, joined.
+
+        Raises:
+            TypeError: an item is not bytes-like.
+        """
         self.write(b"".join(list_of_data))
 
     def write_eof(self):
-        """Not in TLS.
+        """Raise NotImplementedError: TLS has no half-close, as in asyncio.
 
         Raises:
-            NotImplementedError: always, as asyncio's own.
+            NotImplementedError: always.
         """
         raise NotImplementedError
 
     def can_write_eof(self):
-        """False: the end of one direction is the end of both."""
+        """Return False: both directions of a TLS connection close together."""
         return False
 
     def get_write_buffer_size(self):
-        """Bytes that wait for the transport underneath to take them."""
+        """Return the number of bytes that the transport underneath has not taken."""
         if self.tls.dirty:
             self.tls.flush()
         return self.tls.unsent()
 
     def get_write_buffer_limits(self):
-        """(low, high), in bytes."""
+        """Return (low, high), in bytes."""
         return (self.tls.out_low, self.tls.out_high)
 
     def set_write_buffer_limits(self, high=None, low=None):
-        """When ``pause_writing`` (`high` bytes wait) and ``resume_writing`` (at most `low`) are called; 512
-        KiB and a quarter of it unless told.
+        """Set when to call ``pause_writing`` (`high` bytes wait) and ``resume_writing`` (at most `low`). The
+        default is 512 KiB and a quarter of it.
 
         Raises:
             ValueError: not ``high >= low >= 0``.
@@ -177,15 +182,16 @@ cdef class TLSTransport:
         self.tls.tell_app()
 
     def get_read_buffer_size(self):
-        """Bytes that have come and are not decrypted."""
+        """Return the number of received bytes that are not decrypted yet."""
         return self.tls.incoming.pending
 
     def get_read_buffer_limits(self):
-        """(low, high), in bytes."""
+        """Return (low, high), in bytes."""
         return (self.tls.in_low, self.tls.in_high)
 
     def set_read_buffer_limits(self, high=None, low=None):
-        """How much may wait to be decrypted while reading is paused; 256 KiB and a quarter of it unless told.
+        """Set how many bytes may wait to be decrypted while reading is paused. The default is 256 KiB, and a
+        quarter of it.
 
         Raises:
             ValueError: not ``high >= low >= 0``.
@@ -201,12 +207,12 @@ cdef class TLSTransport:
     # ------------------------------------------------------------------------------------------------ closing
 
     def close(self):
-        """Send what is queued and the end, wait for the peer's, then call ``connection_lost(None)``."""
+        """Send the buffer and close_notify, wait for the peer's, then call ``connection_lost(None)``."""
         self.tls.closed = True
         self.tls.close()
 
     def abort(self):
-        """Drop what is queued and call ``connection_lost(None)``."""
+        """Discard the write buffer and call ``connection_lost(None)``."""
         self._force_close(None)
 
     def _force_close(self, exc):

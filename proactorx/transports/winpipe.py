@@ -1,11 +1,11 @@
 """Pipe transports of Windows: overlapped ReadFile and WriteFile on handles.
 
-One read and one write are in flight at a time, and own their memory.  The end of a pipe is an error there
-(ERROR_BROKEN_PIPE); an empty message is not the end.  A transport that only writes reads as well where it
-may: so it hears that the other side is gone.
+At most one read and one write are in flight, and each owns its memory. Windows reports the end of a pipe as
+an error (ERROR_BROKEN_PIPE); an empty message is not the end. A transport that only writes also reads if the
+handle allows it, to learn when the other side closes.
 
-The handle belongs to the object that was given (``asyncio.windows_utils.PipeHandle`` or one like it), and is
-closed through it once the last op on it has ended.
+The handle belongs to the object that was passed in (``asyncio.windows_utils.PipeHandle`` or similar). The
+transport closes that object after the last op on the handle has ended.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from proactorx.sys.errors import strerror
 logger: logging.Logger = logging.getLogger("asyncio")
 
 READ_SIZE = 65536
-#: What a transport that only writes reads at most: nothing is expected.
+#: How much a transport that only writes reads: it expects nothing.
 WATCH_SIZE = 16
-#: How a read says that there is nobody on the other side.
+#: The errors of a read whose other side is closed.
 _GONE = (errno.EPIPE, errno.ECONNABORTED)
 
 
@@ -70,24 +70,24 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     # ------------------------------------------------------------------------------------- what users ask for
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Call `protocol` from now on."""
+        """Set the protocol to call from now on."""
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """The protocol that is called."""
+        """Return the current protocol."""
         protocol: asyncio.BaseProtocol = self._protocol
         return protocol
 
     def is_closing(self) -> bool:
-        """Whether the transport is closing or closed."""
+        """Return whether the transport is closing or closed."""
         return self._closing
 
     def is_reading(self) -> bool:
-        """Whether the protocol may be given bytes: neither closing nor paused."""
+        """Return whether the transport reads: it is neither closing nor paused."""
         return self.reads and not self._closing and not self._paused
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the system has not taken yet."""
+        """Return the number of bytes in the write buffer."""
         return self._size
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     # ------------------------------------------------------------------------------------------------ reading
 
     def start(self, waiter: asyncio.Future[Any] | None = None) -> None:
-        """Call ``connection_made``, then read, then wake who waits for the transport."""
+        """Call ``connection_made``, start to read, then set the result of `waiter`."""
         self._loop.call_soon(self._protocol.connection_made, self)
         self._loop.call_soon(self._read)
         if waiter is not None:
@@ -160,12 +160,12 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
         # Else it may not be read: the next write will tell.
 
     def pause_reading(self) -> None:
-        """Give the protocol nothing until ``resume_reading``; no effect when paused or closing."""
+        """Stop calling ``data_received`` until ``resume_reading``. No effect if paused or closing."""
         if not self._closing:
             self._paused = True
 
     def resume_reading(self) -> None:
-        """Undo ``pause_reading``; what was read meanwhile comes first."""
+        """Undo ``pause_reading``. Bytes that were read meanwhile are delivered first."""
         if self._closing or not self._paused:
             return
         self._paused = False
@@ -235,11 +235,11 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
             self._lose(None)
 
     def can_write_eof(self) -> bool:
-        """False: a duplex pipe is closed in both directions at once."""
+        """Return False: both directions of a duplex pipe close together."""
         return False
 
     def write_eof(self) -> None:
-        """Not for pipes of two directions.
+        """Raise NotImplementedError: both directions of a duplex pipe close together.
 
         Raises:
             NotImplementedError: always.
@@ -249,7 +249,10 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
     # ------------------------------------------------------------------------------------------------- ending
 
     def close(self) -> None:
-        """Stop reading, write what is queued, then call ``connection_lost(None)``.  Twice is allowed."""
+        """Stop reading, write the buffer, then call ``connection_lost(None)``.
+
+        A second call has no effect.
+        """
         if self._closing:
             return
         if self._loop.is_closed():
@@ -262,7 +265,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
             self._lose(None)
 
     def abort(self) -> None:
-        """Drop what is queued and call ``connection_lost(None)``."""
+        """Discard the write buffer and call ``connection_lost(None)``."""
         self._force_close(None)
 
     def _fatal_error(self, exc: BaseException, message: str) -> None:
@@ -303,7 +306,7 @@ class PipeTransport(transports._FlowControlMixin, asyncio.Transport):
             self._release()
 
     def _release(self) -> None:
-        """Close the handle once the connection is lost and no op is on it."""
+        """Close the handle if the connection is lost and no op uses it."""
         if self._fd >= 0 and self._told and self._reading is None and self._writing is None:
             fd, self._fd = self._fd, -1
             self._port.forget(fd)
@@ -322,7 +325,7 @@ class ReadPipeTransport(PipeTransport, asyncio.ReadTransport):
     """The reading end of a pipe."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Not for a reading end.
+        """Raise NotImplementedError: the transport only reads.
 
         Raises:
             NotImplementedError: always.
@@ -336,21 +339,21 @@ class WritePipeTransport(PipeTransport, asyncio.WriteTransport):
     reads = False
 
     def is_reading(self) -> bool:
-        """Not of the writing end."""
+        """Raise NotImplementedError: the transport only writes."""
         raise NotImplementedError
 
     def pause_reading(self) -> None:
-        """Not of the writing end."""
+        """Raise NotImplementedError: the transport only writes."""
         raise NotImplementedError
 
     def resume_reading(self) -> None:
-        """Not of the writing end."""
+        """Raise NotImplementedError: the transport only writes."""
         raise NotImplementedError
 
     def can_write_eof(self) -> bool:
-        """True: to write the end is to close it."""
+        """Return True: ``write_eof`` closes the pipe."""
         return True
 
     def write_eof(self) -> None:
-        """The same as ``close``."""
+        """Close the pipe, as ``close`` does."""
         self.close()
