@@ -381,6 +381,7 @@ async def test_a_forgotten_watch_warns(tmp_path: Path) -> None:
 
 async def test_a_watch_that_is_closed_or_cancelled(tmp_path: Path) -> None:
     changes = files.watch(tmp_path)
+    await changes.start()  # on a busy machine it begins later than the cancellation comes
     waiting = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0.02)
     waiting.cancel()

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from .support import LIMIT, Echo, serving
+from .support import LIMIT, Echo, Recorder, serving, turns
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,53 @@ async def test_each_is_heard_whole_and_once(seed: int) -> None:
             # A peer that closes with our answer unread resets the connection.
             assert error is None or isinstance(error, ConnectionError)
             assert error is not None or len(server.data) == sent[port]
+            assert server.events.count("connection_lost") == 1
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("pending", [40, 100, 190, 200, 250, 440])
+async def test_cancelled_operations_beside_connections_that_end(pending: int) -> None:
+    """What a driver has queued itself goes behind what is new: nothing may be lost or doubled by that."""
+    loop = asyncio.get_running_loop()
+    servers: list[Recorder] = []
+    waiting: list[asyncio.Task[bytes]] = []
+    pairs = [socket.socketpair() for _ in range(pending)]
+
+    def heard(server: Recorder, data: bytes) -> None:
+        for task in waiting:
+            task.cancel()
+        if data == b"x":
+            late.sendall(b"new")  # found by the next look at the kernel
+
+    def made() -> Recorder:
+        servers.append(Recorder(data_received=heard))
+        return servers[-1]
+
+    async with serving(made) as (_, address):
+        clients = [socket.create_connection(address) for _ in range(61)]
+        *early, late = clients
+        async with asyncio.timeout(LIMIT):
+            while len(servers) < len(clients):
+                await asyncio.sleep(0.001)
+        for ours, _ in pairs:
+            ours.setblocking(False)
+            waiting.append(asyncio.create_task(loop.sock_recv(ours, 10)))
+        await turns()
+        for client in early:
+            client.sendall(b"x")
+            client.shutdown(socket.SHUT_WR)
+        done = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), LIMIT)
+        assert all(isinstance(found, asyncio.CancelledError) for found in done)
+        for ours, peer in pairs:
+            peer.sendall(b"again")
+            assert await asyncio.wait_for(loop.sock_recv(ours, 10), LIMIT) == b"again"
+            ours.close()
+            peer.close()
+        late.shutdown(socket.SHUT_WR)
+        for server in servers:
+            assert await asyncio.wait_for(server.until_lost(), LIMIT) is None
+            assert bytes(server.data).startswith((b"x", b"new"))
             assert server.events.count("connection_lost") == 1
         for client in clients:
             client.close()
