@@ -8,12 +8,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint64_t
 from proactorx.drivers.driver cimport Driver
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from proactorx.observe.meter cimport BUCKETS, Meter, RECORDS, Record, Times
 from proactorx.ops.kinds cimport PX_FD, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport Op
 from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.pages cimport px_pages, px_pages_free
 from proactorx.sys.watch cimport px_listen_queue, px_thread_cpu_ns
 from proactorx.transports.base cimport BaseTransport
 from proactorx.transports.datagram cimport DatagramTransport
@@ -61,12 +61,12 @@ cdef dict figures_of(Meter *meter):
 cdef int make_records(Meter *meter) noexcept:
     """The recorder's memory, which the system gives page by page; without it, nothing is kept."""
     if meter.records == NULL:
-        meter.records = <Record *>calloc(RECORDS, sizeof(Record))
+        meter.records = <Record *>px_pages(RECORDS * sizeof(Record))
     return 0
 
 
 cdef void free_records(Meter *meter) noexcept:
-    free(meter.records)
+    px_pages_free(meter.records, RECORDS * sizeof(Record))
     meter.records = NULL
 
 
