@@ -9,6 +9,9 @@
 
 #ifdef _WIN32
 
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
 #include <windows.h>
 /* Zeros; NULL: there is no memory. */
 static inline void *px_pages(size_t size) {
