@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
 import socket
+import sys
 
 import pytest
 
@@ -15,6 +15,10 @@ from .support import LIMIT, Echo, Recorder, serving, turns
 @pytest.fixture(autouse=True)
 def descriptors() -> None:
     """Both ends of 1,000 connections."""
+    if sys.platform == "win32":
+        return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
         pytest.skip("fewer than 4,096 descriptors are allowed")
