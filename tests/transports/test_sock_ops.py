@@ -386,6 +386,7 @@ async def test_the_end_behind_a_short_receive(pair: Pair) -> None:
     assert await asyncio.wait_for(running().sock_recv(ours, 100), LIMIT) == b""
 
 
+@pytest.mark.skipif(not linux_only, reason="needs Unix datagrams")
 async def test_a_datagram_is_short_and_the_next_one_is_there() -> None:
     ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, peer:
@@ -400,6 +401,7 @@ async def test_a_datagram_is_short_and_the_next_one_is_there() -> None:
             assert await running().sock_recv(ours, 100) == b"three"
 
 
+@pytest.mark.skipif(not linux_only, reason="handles are not given out again in order")
 async def test_a_socket_that_takes_the_place_of_a_closed_one() -> None:
     # The same number, and often the same address of the object: it must be watched anew.
     number = None
