@@ -40,7 +40,7 @@ cdef class SocketTable:
     cdef bint is_seen(self, int fd, sock) except -1
     cdef int see(self, int fd, sock) except -1
     cdef int received_less(self, SocketOp op, Py_ssize_t count) except -1
-    cdef bint drained(self, int fd, sock) except -1
+    cdef bint may_look(self, int fd, sock) except -1
     cdef int drop_stale(self, dict ops, int fd) except -1
     cdef dict line_of(self, int kind)
     cdef int ended(self, SocketOp op) except -1

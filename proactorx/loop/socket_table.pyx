@@ -28,6 +28,7 @@ from proactorx.sys.socket cimport POLLIN, px_accept, px_client, px_close, px_rec
 
 import socket
 import ssl
+import sys
 import weakref
 
 from proactorx.port import sockaddr
@@ -37,6 +38,8 @@ cdef enum:
     # what a receive without a buffer of its own takes at most, PX_SCRATCH_SIZE in sys/socket.h
     NEW_BYTES = 262144
 
+# a receive on a blocking socket need not wait (MSG_DONTWAIT, recv(2))
+cdef bint MAY_ASK = sys.platform != "win32"
 cdef object Socket = socket.socket
 cdef object kind_of = socket.SocketType.type  # without the enumeration that ``socket.socket.type`` makes
 cdef object SSLSocket = ssl.SSLSocket
@@ -182,13 +185,15 @@ cdef class SocketTable:
                 self.seen[op.fd].drained = self.port.turns
         return 0
 
-    cdef bint drained(self, int fd, sock) except -1:
-        """Whether a receive on `sock` has just, in this turn, taken all there was.
+    cdef bint may_look(self, int fd, sock) except -1:
+        """Whether a receive on `sock` first looks for what is there.
 
-        Then the next one need not ask first: what has come since is found in the next turn.
+        Not where another one has just, in this turn, taken all of it: what has come since is found in the
+        next turn.  Nor where the look might wait.
         """
-        return (fd < self.seen_count and self.seen[fd].drained == self.port.turns
-                and self.is_seen(fd, sock))
+        if fd < self.seen_count and self.seen[fd].drained == self.port.turns and self.is_seen(fd, sock):
+            return False
+        return MAY_ASK or sock.gettimeout() == 0
 
     cdef int check(self, sock) except -2:
         cdef int fd

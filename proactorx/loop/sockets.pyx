@@ -12,12 +12,9 @@ import asyncio
 import contextlib
 import errno
 import socket
-import sys
 
 from proactorx.port import sockaddr
 
-# a receive on a blocking socket need not wait (MSG_DONTWAIT, recv(2))
-cdef bint MAY_ASK = sys.platform != "win32"
 cdef object Socket = socket.socket
 cdef object NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
@@ -61,7 +58,7 @@ class Sockets:
             await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
             return table.left_over(sock, size)[0]
-        if not table.drained(fd, sock) and (MAY_ASK or sock.gettimeout() == 0):
+        if table.may_look(fd, sock):
             result = table.receive_now(fd, size)
             if result is not None:
                 return result
@@ -92,7 +89,7 @@ class Sockets:
             await table.turn(table.receiving, sock, fd)
         if table.received and sock in table.received:
             return table.left_over_into(sock, buf)
-        if not table.drained(fd, sock) and (MAY_ASK or sock.gettimeout() == 0):
+        if table.may_look(fd, sock):
             count = table.receive_into_now(fd, buf)
             if count >= 0:
                 return count
