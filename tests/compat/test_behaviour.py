@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the table is of Linux", allow_module_level=True)
 
-import behaviour
-from behaviour import DATA, LOOPS, PAGE, ask, asked, maker, page
+from behaviour import DATA, LOOPS, PAGE, asked, page
 from rows import ROWS
 
 if not DATA.exists():
@@ -59,13 +60,19 @@ def test_each_loop_still_answers_so(data: Any, name: str) -> None:
     assert wrong == {}
 
 
-def test_a_row_that_crashes_or_hangs_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-    import time
+ENDS = """
+import json, os, time
+import behaviour
 
-    monkeypatch.setattr(behaviour, "LIMIT", 0.5)
-    make = maker("asyncio")
-    assert ask(lambda _make: os._exit(3), make) == "ends the process with 3"
-    assert ask(lambda _make: time.sleep(20), make) == "hangs"
-    assert ask(lambda _make: 1 // 0, make) == "ZeroDivisionError"
-    assert ask(lambda _make: "words", make) == "words"
+behaviour.LIMIT = 0.5
+make = behaviour.maker("asyncio")
+rows = [lambda make: os._exit(3), lambda make: time.sleep(20), lambda make: 1 // 0, lambda make: "words"]
+print(json.dumps([behaviour.ask(row, make) for row in rows]))
+"""
+
+
+def test_a_row_that_crashes_or_hangs_is_an_answer() -> None:
+    """In a new process: this one may have threads, beside which Python warns of ``fork``."""
+    argv = [sys.executable, "-W", "error", "-c", ENDS]
+    done = subprocess.run(argv, cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True, timeout=40)
+    assert json.loads(done.stdout) == ["ends the process with 3", "hangs", "ZeroDivisionError", "words"]
