@@ -62,6 +62,12 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
             size=options.size,
             backend=options.backend,
         )
+    if options.command == "bench":
+        from proactorx.cli.bench import bench
+
+        return bench(
+            quick=options.quick, loops=options.loops, rows=options.rows, svg=options.svg, out=options.json
+        )
     if options.command == "probe":
         from proactorx.cli.probe import probe
 
@@ -123,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"proactorx {proactorx.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_bench(commands)
     _add_probe(commands)
     _add_run(commands)
     _add_top(commands)
@@ -163,6 +170,22 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="BYTES",
         help="echo: bytes per request and per answer (default: 1024)",
     )
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="compare this loop with asyncio, uvloop and others that are installed",
+        description="Measures the CPU time per request of echo servers and of calls on each loop that this "
+        "Python can import, in rounds that alternate, and draws how they compare. Installs nothing.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a few seconds, to see that it runs: the figures are noise")
+    add("--loops", type=_names, metavar="A,B", help="loops to measure, as in io_uring,epoll,asyncio,uvloop")
+    add("--rows", type=_names, metavar="A,B", help="rows to measure, by their names in the JSON file")
+    add("--svg", metavar="FILE", help="write a chart")
+    add("--json", metavar="FILE", help="write all samples")
 
 
 def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -250,6 +273,10 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def _names(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 def _duration(text: str) -> float:

@@ -9,123 +9,20 @@ so the figure covers exactly the requests counted.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import queue
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from proactorx.cli.children import ANSWER_TIME, START_TIME, Child, child, cpu_of
 from proactorx.cli.comparison import BUSY, LOOPS, Result, Round
 from proactorx.cli.errors import NO_RICH, CliError
 
 MAX_ROUNDS = 5
 MIN_ROUND = 0.5  # seconds
 SPARE_FDS = 40  # descriptors a server or client needs beside its connections
-START_TIME = 20.0  # seconds for a child's first answer
-ANSWER_TIME = 60.0  # seconds for an answer, in addition to the time of the load
-FINISH_TIME = 5.0  # seconds for a child's end
-
-
-class Child:
-    """A process that reads commands as JSON lines on standard input and answers with JSON lines."""
-
-    def __init__(self, module: str, *args: str) -> None:
-        self.name = module
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in stop()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"proactorx.cli.{module}", *args],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            start_new_session=True,  # Ctrl-C is ours; the end of its standard input ends the child
-        )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
-
-    def ask(self, **message: Any) -> None:
-        """Send one command to the child; ``answer`` reads its reply."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # answer() tells why
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-
-    def answer(self, timeout: float = ANSWER_TIME) -> dict[str, Any]:
-        """The child's next message.
-
-        Raises:
-            CliError: none within `timeout` seconds, the child has ended, or the message is an error.
-        """
-        try:
-            line = self._lines.get(timeout=timeout)
-        except queue.Empty:
-            raise CliError(f"the demo's {self.name} did not answer within {timeout:.0f} s") from None
-        if not line:
-            raise CliError(f"the demo's {self.name} ended early:\n{self._last_words()}")
-        message: dict[str, Any] = json.loads(line)
-        if "error" in message:
-            raise CliError(message["error"], 2 if message.get("usage") else 1)
-        return message
-
-    def _last_words(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").replace("\r\n", "\n").strip()
-        if len(said) > 2000:
-            said = said[-2000:].partition("\n")[2]  # whole lines
-        code = self._process.poll() or 0
-        if code < 0:
-            said += f"\nkilled by {signal.Signals(-code).name}"
-            if said.endswith("SIGSYS"):
-                said += ", as sandboxes do that forbid io_uring: try --backend epoll"
-        return said.strip() or f"exit code {code}"
-
-    def finish(self) -> None:
-        """Wait for its end, and pass on what it wrote to standard error."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            code = self._process.wait(FINISH_TIME)
-        except subprocess.TimeoutExpired:
-            raise CliError(f"the demo's {self.name} does not end") from None
-        if code:
-            raise CliError(f"the demo's {self.name} failed at its end:\n{self._last_words()}")
-        if self._errors.tell():
-            print(f"proactorx: the demo's {self.name} says:\n{self._last_words()}", file=sys.stderr)
-
-    def close(self) -> None:
-        """Kill the child."""
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        for file in (self._process.stdin, self._process.stdout, self._errors):
-            with contextlib.suppress(BrokenPipeError):
-                file and file.close()
-
-
-@contextlib.contextmanager
-def _child(module: str, *args: str) -> Iterator[Child]:
-    child = Child(module, *args)
-    try:
-        yield child
-        child.finish()
-    finally:
-        child.close()
 
 
 def demo(*, connections: int, seconds: float, size: int, backend: str | None) -> int:
@@ -154,10 +51,10 @@ def _measure(
     chosen = ["--backend", backend] if backend is not None else []
     start = stack.enter_context
     servers = {
-        "proactorx": start(_child("echo_server", "--loop", "proactorx", *chosen)),
-        "asyncio": start(_child("echo_server", "--loop", "asyncio")),
+        "proactorx": start(child("demo", "echo_server", "--loop", "proactorx", *chosen)),
+        "asyncio": start(child("demo", "echo_server", "--loop", "asyncio")),
     }
-    clients = [start(_child("load")) for _ in range(_client_count(result.connections))]
+    clients = [start(child("demo", "load")) for _ in range(_client_count(result.connections))]
     for name, server in servers.items():
         result.servers[name] = server.answer(START_TIME)
     for number in range(rounds):
@@ -177,9 +74,9 @@ def _client_count(connections: int) -> int:
 def _round(result: Result, server: Child, port: int, clients: Sequence[Child]) -> Round:
     share = [len(range(at, result.connections, len(clients))) for at in range(len(clients))]
     _all(clients, ({"do": "open", "port": port, "connections": n, "size": result.size} for n in share))
-    machine, cpu = _machine_busy(), _cpu(server)
+    machine, cpu = _machine_busy(), cpu_of(server)
     got = _all(clients, ({"do": "go", "seconds": result.seconds} for _ in clients), result.seconds)
-    cpu = _cpu(server) - cpu
+    cpu = cpu_of(server) - cpu
     now = _machine_busy()
     _all(clients, ({"do": "close"} for _ in clients))
     requests = sum(one["requests"] for one in got)
@@ -198,11 +95,6 @@ def _all(
     for client, command in zip(clients, commands, strict=True):
         client.ask(**command)
     return [client.answer(seconds + ANSWER_TIME) for client in clients]
-
-
-def _cpu(server: Child) -> float:
-    server.ask()
-    return float(server.answer()["cpu"])
 
 
 def _percentiles(got: list[dict[str, Any]]) -> list[float]:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--loop", choices=("proactorx", "asyncio"), required=True)
     parser.add_argument("--backend")
     options = parser.parse_args(argv)
-    _settle_malloc()
+    settle_malloc()
     try:
         loop, about = _make_loop(options.loop, options.backend)
     except (RuntimeError, ValueError) as error:
@@ -69,7 +69,7 @@ def _make_loop(name: str, backend: str | None) -> tuple[asyncio.AbstractEventLoo
     return ours, {"name": info.name, "reason": info.reason, "tier": info.tier, "kernel": info.kernel}
 
 
-def _settle_malloc() -> None:
+def settle_malloc() -> None:
     """Free one large block, as any process older than a few seconds has done.
 
     Until then glibc maps and unmaps memory on each read of stock asyncio (its read size is 256 KiB), which

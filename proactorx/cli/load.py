@@ -19,7 +19,7 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 IN, OUT = 1, 4  # EPOLLIN and EPOLLOUT
@@ -247,20 +247,30 @@ def _histogram(latencies: array[float]) -> dict[int, int]:
     return dict(out)
 
 
-def main() -> int:
+class Client(Protocol):
+    """What commands are given to."""
+
+    def check(self) -> None: ...
+    def go(self, seconds: float, /) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+def execute(kinds: Mapping[str, Callable[[int, int, int], Client]]) -> int:
     """Execute the commands on standard input, one line of JSON each, and answer with lines of JSON."""
-    load: Load | None = None
+    client: Client | None = None
     for line in sys.stdin:
         command = json.loads(line)
         answer: dict[str, Any] = {}
         try:
             if command["do"] == "open":
-                load = Load(command["port"], command["connections"], command["size"])
-                load.check()
-            elif command["do"] == "go" and load is not None:
-                answer = load.go(command["seconds"])
-            elif load is not None:
-                load.close()
+                client = kinds[command.get("kind", "plain")](
+                    command["port"], command["connections"], command["size"]
+                )
+                client.check()
+            elif command["do"] == "go" and client is not None:
+                answer = client.go(command["seconds"])
+            elif client is not None:
+                client.close()
         except (LoadError, OSError) as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)
@@ -268,4 +278,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(execute({"plain": Load}))
