@@ -100,6 +100,15 @@ def test_ratios_are_those_of_the_rounds() -> None:
     assert ElementTree.fromstring(chart(result)).tag == f"{SVG}svg"
 
 
+def test_a_bar_never_leaves_the_chart() -> None:
+    drawn = ElementTree.fromstring(chart(made(epoll=[1.0, 1.0], uvloop=[50.0, 50.0])))
+    width = float(drawn.attrib["viewBox"].split()[2])
+    assert all(
+        float(bar.attrib["x"]) + float(bar.attrib["width"]) < width for bar in drawn.iter(f"{SVG}rect")
+    )
+    assert "50.00 »" in {text.text for text in drawn.iter(f"{SVG}text")}
+
+
 def test_a_loop_that_fails_in_a_row_is_in_none_of_its_figures() -> None:
     result = made(epoll=[1.0, 1.0], uvloop=[2.0, 2.0])
     del result.samples["timers"]["uvloop"]

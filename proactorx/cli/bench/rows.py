@@ -33,7 +33,7 @@ ROWS = (
     Row("call_soon_threadsafe", "call_soon_threadsafe, in the loop's thread", unit="call"),
     Row("task_create", "create_task, and the task's end", unit="task"),
     Row("timers", "call_at, and the timer fires", unit="timer"),
-    Row("file-4k", "read 4 KiB: proactorx.files, elsewhere an executor", unit="read"),
+    Row("file-4k", "read 4 KiB: proactorx.files, executor", unit="read"),
 )
 
 

@@ -7,6 +7,7 @@ from html import escape
 from proactorx.cli.bench.rows import OURS, ROWS, Ratio, Result
 
 WIDTH, LEFT, RIGHT, TOP, BAR, GAP = 760, 290, 90, 66, 12, 14
+MOST = 4.0  # a longer bar ends there, and its figure says how long it is: else one row makes all others tiny
 PALETTE = ("#0969da", "#54aeff", "#8250df", "#bf8700", "#cf222e", "#1a7f37", "#bc4c00")
 STYLE = """<style>
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
@@ -28,6 +29,7 @@ def chart(result: Result) -> str:
         if kept:
             shown[row.caption] = kept
     most = max([1.0, *(ratio.median for loops in shown.values() for ratio in loops.values())])
+    most = min(most, MOST)
     scale = (WIDTH - LEFT - RIGHT) / most
     height = TOP + sum(len(loops) * BAR + GAP for loops in shown.values()) + 30
     about = result.about
@@ -71,13 +73,13 @@ def _legend(result: Result, colours: dict[str, str]) -> list[str]:
 
 
 def _bar(y: float, ratio: Ratio, scale: float, colour: str) -> list[str]:
-    low, high = (LEFT + max(0.0, min(end * scale, WIDTH - LEFT - 60)) for end in (ratio.low, ratio.high))
+    longest = WIDTH - LEFT - RIGHT
+    low, high, end = (LEFT + min(x * scale, longest) for x in (ratio.low, ratio.high, ratio.median))
     middle = y + (BAR - 2) / 2
-    width = f"{ratio.median * scale:.1f}"
     return [
-        f'<rect x="{LEFT}" y="{y:.1f}" width="{width}" height="{BAR - 2}" rx="2" fill="{colour}"/>',
+        f'<rect x="{LEFT}" y="{y:.1f}" width="{end - LEFT:.1f}" height="{BAR - 2}" rx="2" fill="{colour}"/>',
         f'<path class="noise" d="M{low:.1f} {middle:.1f}H{high:.1f}"/>',
-        _text(max(high, LEFT + ratio.median * scale) + 5, y + 9, f"{ratio.median:.2f}", "faint"),
+        _text(max(high, end) + 5, y + 9, f"{ratio.median:.2f}{' »' if ratio.median > MOST else ''}", "faint"),
     ]
 
 
