@@ -10,47 +10,27 @@ Each row runs in a process of its own, made by ``fork``: it may hang, crash or s
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import os
-import platform
 import select
 import signal
 import subprocess
 import sys
 import warnings
-from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+import rows_io
+import rows_ipc
+import rows_loop
+from rows import ROWS, Make, Row
+from tables import LOOPS, ROOT, Table, made_on, maker
 
-import rows_io  # noqa: E402
-import rows_loop  # noqa: E402
-from rows import ROWS, Make, Row  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "docs" / "data" / "behaviour.json"
-PAGE = ROOT / "docs" / "pages" / "moving-from-uvloop.md"
-START, END = "<!-- table -->", "<!-- end of table -->"
-LOOPS = ("asyncio", "uvloop", "proactorx")
 LIMIT = 8.0
 
 assert rows_io
+assert rows_ipc
 assert rows_loop
-
-
-def maker(name: str) -> Make:
-    """What makes a loop of this kind."""
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    if name == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop
-    import proactorx
-
-    return proactorx.new_event_loop
 
 
 def _in_child(row: Row, make: Make, pipe: int) -> None:
@@ -106,24 +86,19 @@ def asked(name: str) -> dict[str, str]:
     return found
 
 
-def run() -> dict[str, object]:
+def run() -> dict[str, Any]:
     """The answers of all three."""
     found = {name: asked(name) for name in LOOPS}
     made: list[dict[str, str]] = []
     for topic, question in ROWS:
         key = f"{topic}: {question}"
         made.append({"topic": topic, "question": question, **{name: found[name][key] for name in LOOPS}})
-    return {
-        "python": platform.python_version(),
-        "kernel": platform.release().split("-")[0],
-        "uvloop": version("uvloop"),
-        "rows": made,
-    }
+    return {**made_on(), "rows": made}
 
 
-def table(data: dict[str, object]) -> str:
-    """The table in Markdown; what differs from stock asyncio is in bold."""
-    rows: list[dict[str, str]] = data["rows"]  # type: ignore[assignment]
+def markdown(data: dict[str, Any]) -> str:
+    """The table; what differs from stock asyncio is in bold."""
+    rows: list[dict[str, str]] = data["rows"]
     lines = [
         f"CPython {data['python']}, Linux {data['kernel']}, uvloop {data['uvloop']}; {len(rows)} rows.",
     ]
@@ -139,11 +114,9 @@ def table(data: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-def page(data: dict[str, object]) -> str:
-    """The page with this table."""
-    before, start, rest = PAGE.read_text().partition(START)
-    after = rest.partition(END)[2]
-    return f"{before}{start}\n\n{table(data)}\n\n{END}{after}"
+TABLE = Table(
+    ROOT / "docs" / "data" / "behaviour.json", ROOT / "docs" / "pages" / "moving-from-uvloop.md", markdown
+)
 
 
 def main() -> None:
@@ -156,8 +129,8 @@ def main() -> None:
         print(json.dumps(answers(options.loop)))
         return
     if not options.page:
-        DATA.write_text(json.dumps(run(), indent=1) + "\n")
-    PAGE.write_text(page(json.loads(DATA.read_text())))
+        TABLE.write(run())
+    TABLE.write_page()
 
 
 if __name__ == "__main__":

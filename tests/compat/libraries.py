@@ -16,50 +16,26 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+import sessions_other
+import sessions_web
+from sessions import SESSIONS, NotHere, Steps
+from tables import LOOPS, ROOT, Table, installed, made_on, maker
 
-import sessions_other  # noqa: E402
-import sessions_web  # noqa: E402
-from sessions import SESSIONS, NotHere, Steps  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "docs" / "data" / "libraries.json"
-PAGE = ROOT / "docs" / "pages" / "libraries.md"
-START, END = "<!-- table -->", "<!-- end of table -->"
-LOOPS = ("asyncio", "uvloop", "proactorx")
 LIMIT = 60
 
 assert sessions_other
 assert sessions_web
 
 
-def maker(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes a loop of this kind; ``proactorx.epoll`` names a backend."""
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    if name == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop
-    import proactorx
-
-    backend = name.partition(".")[2] or None
-    return lambda: proactorx.new_event_loop(backend)
-
-
 def run_here(package: str, name: str) -> dict[str, Any]:
     """Run the session of a library in this process: how many steps passed, and what went wrong."""
-    os.environ["COMPAT_LOOP"] = name
+    os.environ["TESTED_LOOP"] = name
     warnings.simplefilter("ignore")
     steps = Steps()
     try:
@@ -88,14 +64,6 @@ def run(package: str, name: str) -> dict[str, Any]:
     return found
 
 
-def installed(package: str) -> str:
-    """The version of a package, or "" if there is none."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
 def run_row(package: str) -> dict[str, Any]:
     """A session on all loops."""
     row: dict[str, Any] = {"library": package, "version": installed(package)}
@@ -107,16 +75,14 @@ def run_row(package: str) -> dict[str, Any]:
 
 def run_again(packages: list[str]) -> dict[str, Any]:
     """The data, with new rows of these libraries."""
-    data: dict[str, Any] = json.loads(DATA.read_text())
+    data = TABLE.read()
     data["rows"] = [run_row(row["library"]) if row["library"] in packages else row for row in data["rows"]]
     return data
 
 
 def run_all() -> dict[str, Any]:
     """All sessions on all loops."""
-    rows = [run_row(package) for package in sorted(SESSIONS)]
-    python, kernel = platform.python_version(), platform.release().split("-")[0]
-    return {"python": python, "kernel": kernel, "uvloop": installed("uvloop"), "rows": rows}
+    return {**made_on(), "rows": [run_row(package) for package in sorted(SESSIONS)]}
 
 
 def _cell(found: dict[str, Any], best: int) -> str:
@@ -127,8 +93,8 @@ def _cell(found: dict[str, Any], best: int) -> str:
     return f"{found['passed']} of {found['passed']}"
 
 
-def table(data: dict[str, Any]) -> str:
-    """The table in Markdown."""
+def markdown(data: dict[str, Any]) -> str:
+    """The table."""
     head = f"CPython {data['python']}, Linux {data['kernel']}, uvloop {data['uvloop']}."
     lines = [head, "", "| library | version | asyncio | uvloop | proactorx |", "|---|---|---|---|---|"]
     for row in data["rows"]:
@@ -141,10 +107,7 @@ def table(data: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def page(data: dict[str, Any]) -> str:
-    """The page with this table."""
-    before, start, rest = PAGE.read_text().partition(START)
-    return f"{before}{start}\n\n{table(data)}\n\n{END}{rest.partition(END)[2]}"
+TABLE = Table(ROOT / "docs" / "data" / "libraries.json", ROOT / "docs" / "pages" / "libraries.md", markdown)
 
 
 def main() -> None:
@@ -162,9 +125,8 @@ def main() -> None:
             run_row(package)
     else:
         if not options.page:
-            data = run_again(options.packages) if options.again else run_all()
-            DATA.write_text(json.dumps(data, indent=1) + "\n")
-        PAGE.write_text(page(json.loads(DATA.read_text())))
+            TABLE.write(run_again(options.packages) if options.again else run_all())
+        TABLE.write_page()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-Make = Callable[[], asyncio.AbstractEventLoop]
+Loop = asyncio.AbstractEventLoop
+Make = Callable[[], Loop]
 Row = Callable[[Make], Any]
 
 #: Topic and question of each row, with the function that answers it.
@@ -26,12 +27,10 @@ def row(topic: str, question: str) -> Callable[[Row], Row]:
     return register
 
 
-def arow(
-    topic: str, question: str
-) -> Callable[[Callable[[asyncio.AbstractEventLoop], Awaitable[Any]]], object]:
+def arow(topic: str, question: str) -> Callable[[Callable[[Loop], Awaitable[Any]]], object]:
     """The same for a coroutine, which is run on a loop of its own."""
 
-    def register(answer: Callable[[asyncio.AbstractEventLoop], Awaitable[Any]]) -> object:
+    def register(answer: Callable[[Loop], Awaitable[Any]]) -> object:
         def run(make: Make) -> Any:
             with running(make) as loop:
                 return loop.run_until_complete(asyncio.wait_for(answer(loop), 4))
@@ -57,6 +56,15 @@ def raised(call: Callable[[], Any], *, otherwise: str = "accepted") -> str:
     """The name of the exception that a call raises."""
     try:
         call()
+    except Exception as error:
+        return type(error).__name__
+    return otherwise
+
+
+async def error_of(call: Any, *, otherwise: str = "accepted") -> str:
+    """The name of the exception that something awaited raises."""
+    try:
+        await asyncio.wait_for(call, 1)
     except Exception as error:
         return type(error).__name__
     return otherwise

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 
-from granian import Granian, loops
-from libraries import maker
+from granian import Granian
+from granian import loops as granian_loops
+from support import loops
 
 
-@loops.register("auto")
+@granian_loops.register("auto")
 def build() -> asyncio.AbstractEventLoop:
     """The loop of each worker."""
-    loop = maker(os.environ.get("COMPAT_LOOP", "proactorx"))()
+    loop = loops.tested()()
     asyncio.set_event_loop(loop)
     return loop
 

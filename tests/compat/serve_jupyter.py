@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import warnings
 
-from libraries import maker
+from support import loops
 
 warnings.simplefilter("ignore")
-make = maker(os.environ.get("COMPAT_LOOP", "proactorx"))
+make = loops.tested()
 
 
 class Policy(asyncio.DefaultEventLoopPolicy):

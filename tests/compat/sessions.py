@@ -127,7 +127,7 @@ def folder(user: str | None = None) -> Iterator[Path]:
 
 def on_a_ring(pid: int) -> bool:
     """Whether a process or one of its children has a ring; True where this run is not to have any."""
-    if os.environ["COMPAT_LOOP"] != "proactorx" or new_event_loop_name() != "io_uring":
+    if os.environ["TESTED_LOOP"] != "proactorx" or new_event_loop_name() != "io_uring":
         return True
     pids = [pid]
     for one in pids:

@@ -457,7 +457,7 @@ async def playwright_(steps: Steps) -> None:
 
 PLUGIN = """
 import asyncio, pytest
-from libraries import maker
+from support.loops import maker
 
 def pytest_asyncio_loop_factories(config, item):
     return {"loop": maker("LOOP")}
@@ -485,11 +485,11 @@ async def test_streams():
 @session("pytest-asyncio")
 async def pytest_asyncio_(steps: Steps) -> None:
     with folder() as home:
-        name = os.environ["COMPAT_LOOP"]
+        name = os.environ["TESTED_LOOP"]
         (home / "conftest.py").write_text(PLUGIN.replace("LOOP", name))
         (home / "test_it.py").write_text(TESTS.replace("MODULE", repr(name)))
         here = Path(__file__).parent
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent), str(here.parents[1])])}
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", home,
             stdout=-1, stderr=-2, cwd=home, env=env,

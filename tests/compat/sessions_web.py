@@ -45,14 +45,22 @@ async def hypercorn_(steps: Steps) -> None:
 
 
 def _environment() -> dict[str, str]:
-    paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 @session("gunicorn")
 async def gunicorn_(steps: Steps) -> None:
     port = free_port()
-    argv = [sys.executable, "-m", "gunicorn", "-k", "worker.Worker", "--bind", f"127.0.0.1:{port}"]
+    argv = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-k",
+        "support.gunicorn_worker.Worker",
+        "--bind",
+        f"127.0.0.1:{port}",
+    ]
     argv += ["-w", "2", "--no-control-socket", "sessions:app"]
     async with program(*argv, port=port, env=_environment()) as process:
         await http(steps, port)

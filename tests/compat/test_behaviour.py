@@ -15,22 +15,23 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the table is of Linux", allow_module_level=True)
 
-from behaviour import DATA, LOOPS, PAGE, asked, page
+from behaviour import TABLE, asked
 from rows import ROWS
+from tables import LOOPS
 
-if not DATA.exists():
+if not TABLE.data.exists():
     pytest.skip("the docs are not here", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
 def data() -> Any:
-    return json.loads(DATA.read_text())
+    return TABLE.read()
 
 
 def test_the_page_has_a_row_for_each_question(data: Any) -> None:
     assert len(ROWS) >= 60
     assert [(row["topic"], row["question"]) for row in data["rows"]] == list(ROWS)
-    assert PAGE.read_text() == page(data)
+    assert TABLE.page.read_text() == TABLE.text()
 
 
 def test_no_row_of_ours_hangs_or_crashes(data: Any) -> None:
@@ -63,9 +64,10 @@ def test_each_loop_still_answers_so(data: Any, name: str) -> None:
 ENDS = """
 import json, os, time
 import behaviour
+from tables import maker
 
 behaviour.LIMIT = 0.5
-make = behaviour.maker("asyncio")
+make = maker("asyncio")
 rows = [lambda make: os._exit(3), lambda make: time.sleep(20), lambda make: 1 // 0, lambda make: "words"]
 print(json.dumps([behaviour.ask(row, make) for row in rows]))
 """

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-from typing import Any
 
 import pytest
 
@@ -14,8 +12,9 @@ if sys.platform != "linux":
     pytest.skip("the sessions are of Linux", allow_module_level=True)
 
 import dask_hosts
-from libraries import DATA, LOOPS, PAGE, installed, page, run
+from libraries import TABLE, run
 from sessions import SESSIONS
+from tables import LOOPS, installed
 
 from proactorx import drivers
 
@@ -56,10 +55,10 @@ def test_three_hosts_lose_two_and_no_task_of_2000() -> None:
         assert found["rings"] == 5  # the scheduler, three workers and a nanny: all are on this loop
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the docs are not here")
+@pytest.mark.skipif(not TABLE.data.exists(), reason="the docs are not here")
 def test_the_page_is_made_of_the_data() -> None:
-    data: dict[str, Any] = json.loads(DATA.read_text())
-    assert PAGE.read_text() == page(data)
+    data = TABLE.read()
+    assert TABLE.page.read_text() == TABLE.text()
     assert [row["library"] for row in data["rows"]] == sorted(SESSIONS)
     ours = {row["library"]: row[LOOPS[-1]] for row in data["rows"] if row["version"]}
     assert {library: found for library, found in ours.items() if "error" in found} == {}

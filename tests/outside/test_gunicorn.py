@@ -20,6 +20,8 @@ pytest.importorskip("gunicorn")
 pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.programs
 
+WORKER = "support.gunicorn_worker.Worker"
+
 
 class Gunicorn:
     """gunicorn with this application, and what it has printed so far."""
@@ -28,11 +30,12 @@ class Gunicorn:
         self.gate = folder / "gate"
         self.gate.touch()
         self._log = folder / "log"
-        env = environment(word) | {"LOOP_WORD": word, "GATE": str(self.gate)}
-        here = str(Path(__file__).parent)
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [here, env.get("PYTHONPATH")]))
-        argv = [sys.executable, "-m", "gunicorn", "-k", "gunicorn_app.Worker", "--bind", "127.0.0.1:0"]
-        argv += ["--no-control-socket", "--graceful-timeout", "20", *options, "gunicorn_app:app"]
+        loop = word if word == "asyncio" else f"proactorx.{word}"
+        env = environment(word) | {"TESTED_LOOP": loop, "GATE": str(self.gate)}
+        tests = str(Path(__file__).parents[1])
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [tests, env.get("PYTHONPATH")]))
+        argv = [sys.executable, "-m", "gunicorn", "-k", WORKER, "--bind", "127.0.0.1:0"]
+        argv += ["--no-control-socket", "--graceful-timeout", "20", *options, "outside.gunicorn_app:app"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, env=env, cwd=folder, stdout=log, stderr=log)
 

@@ -1,17 +1,20 @@
-"""gunicorn's worker of the page on deployment: uvicorn's, with this loop."""
+"""A worker of gunicorn's that serves with uvicorn on the tested loop, as the page on deployment has it.
+
+gunicorn gives its workers wrappers of sockets, whose every attribute is an error once they are closed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 
+import gunicorn.workers.base
 import uvicorn
-from gunicorn.workers.base import Worker as Base
+from support import loops
 
 
-class Worker(Base):  # type: ignore[misc]  # gunicorn has no types
+class Worker(gunicorn.workers.base.Worker):  # type: ignore[misc]  # gunicorn has no types
     """One process of gunicorn's, with a loop."""
 
     def init_signals(self) -> None:
@@ -21,14 +24,13 @@ class Worker(Base):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """Serve until uvicorn ends."""
-        from libraries import maker
-
-        with asyncio.Runner(loop_factory=maker(os.environ.get("COMPAT_LOOP", "proactorx"))) as runner:
+        with asyncio.Runner(loop_factory=loops.tested()) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
         beating = asyncio.create_task(self._beat())
-        server = uvicorn.Server(uvicorn.Config(self.wsgi, log_level="error"))
+        config = uvicorn.Config(self.wsgi, log_level="error", lifespan="off", timeout_graceful_shutdown=20)
+        server = uvicorn.Server(config)
         await server.serve(sockets=self.sockets)
         beating.cancel()
         if not server.started:
