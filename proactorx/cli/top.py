@@ -20,6 +20,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 HISTORY = 30
 FULL = 0.1  # seconds of lag that make a whole bar
 MOST_OPS = 12
+MOST_BUFFERS = 5
 
 Answer = dict[str, Any]
 
@@ -126,7 +127,10 @@ class Screen:
         parts: list[Any] = [loops]
         for loop in answer["loops"]:
             loops.add_row(*self._row(loop))
-            parts += [_ops(loop, Table), _rest(loop)]
+            parts.append(_ops(loop, Table))
+            if loop["buffers"]:
+                parts.append(_buffers(loop, Table))
+            parts.append(_rest(loop))
         self._before = {loop["number"]: loop for loop in answer["loops"]}
         return Group(*parts)
 
@@ -175,6 +179,8 @@ def _ops(loop: Answer, make_table: Any) -> Any:
     table = make_table(title=f"loop {loop['number']}: oldest operations in flight", title_justify="left")
     for column in ("kind", "in flight", "fd", "age"):
         table.add_column(column, justify="right")
+    table.add_column("peer")
+    table.add_column("task that waits")
     for op in loop["in_flight"][:MOST_OPS]:
         age = "-" if op["age"] is None else _time(op["age"])
         table.add_row(
@@ -182,7 +188,18 @@ def _ops(loop: Answer, make_table: Any) -> Any:
             str(loop["ops"][op["kind"]]["count"] if op["kind"] in loop["ops"] else 1),
             str(op["fd"]),
             age,
+            op["peer"],
+            op["task"],
         )
+    return table
+
+
+def _buffers(loop: Answer, make_table: Any) -> Any:
+    table = make_table(title=f"loop {loop['number']}: clients that do not read", title_justify="left")
+    for column in ("bytes buffered", "fd", "peer"):
+        table.add_column(column, justify="left" if column == "peer" else "right")
+    for each in loop["buffers"][:MOST_BUFFERS]:
+        table.add_row(f"{each['size']:,}", str(each["fd"]), each["peer"])
     return table
 
 

@@ -6,7 +6,7 @@ from proactorx.transports.registry cimport Registry
 
 cdef class SocketOp(Overlapped):
     cdef SocketTable table
-    cdef object future
+    cdef readonly object future
     cdef object sock
     cdef bytes client        # of an accepted connection: its address, where the driver knows
     cdef list line           # the futures of those who wait behind this one, or None

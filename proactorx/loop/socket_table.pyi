@@ -1,10 +1,14 @@
+import asyncio
 import socket
 from typing import Any
 
 from proactorx.loop.core import LoopCore
 from proactorx.ops.op import Overlapped
 
-class SocketOp(Overlapped): ...
+class SocketOp(Overlapped):
+    @property
+    def future(self) -> asyncio.Future[Any]: ...
+
 class Accepted: ...
 
 class SocketTable:

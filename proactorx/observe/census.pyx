@@ -21,6 +21,9 @@ from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SendingTransport
 from proactorx.transports.stream cimport StreamTransport
 
+cdef enum:
+    MOST_BUFFERS = 32        # that `buffered_of` finds
+
 cdef extern from "Python.h":
     int PyType_IsSubtype(PyTypeObject *one, PyTypeObject *other)
 
@@ -102,6 +105,11 @@ def ops_of(Driver driver not None):
     return found
 
 
+def subject_of(Op op not None):
+    """Whose callbacks its packets lead to: a transport, a socket, or the op itself."""
+    return op.subject()
+
+
 def is_listener(Op op not None):
     """Whether it accepts connections."""
     return px_kinds[op.kind].on == PX_ON_SOCKET and px_kinds[op.kind].brings == PX_FD
@@ -156,3 +164,33 @@ def transports_of(Registry registry not None):
         for place, name in enumerate(("stream", "tls", "datagram"))
         if count[place]
     }
+
+
+def buffered_of(Registry registry not None):
+    """[(descriptor, bytes buffered)] of the streams and datagrams with the most, the largest first.
+
+    No object is made under the mutex: that might free a transport, which takes it too.
+    """
+    cdef Py_ssize_t sizes[MOST_BUFFERS]
+    cdef int fds[MOST_BUFFERS]
+    cdef int fd, place, found = 0
+    cdef Py_ssize_t size
+    cdef PyTypeObject *sending = <PyTypeObject *>SendingTransport
+    cdef void *item
+    with registry.mutex:
+        for fd in range(registry.owner_count):
+            item = registry.owners[fd]
+            if item == NULL or not PyType_IsSubtype((<PyObject *>item).ob_type, sending):
+                continue
+            size = (<SendingTransport>item).buffered
+            if not size or (found == MOST_BUFFERS and size <= sizes[found - 1]):
+                continue
+            place = min(found, MOST_BUFFERS - 1)
+            while place and sizes[place - 1] < size:
+                sizes[place] = sizes[place - 1]
+                fds[place] = fds[place - 1]
+                place -= 1
+            sizes[place] = size
+            fds[place] = fd
+            found = min(found + 1, MOST_BUFFERS)
+    return [(fds[place], sizes[place]) for place in range(found)]

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from proactorx.observe import census
+from proactorx.observe.flight import buffers_of, flights_of
 from proactorx.observe.running import loops
 from proactorx.observe.stats import stats_of
 from proactorx.observe.tasks import tasks_of
@@ -86,12 +86,11 @@ def answer_stats() -> Answer:
     """What every loop counts, and the operations that are in flight."""
     found = []
     for loop in loops():
-        ops = census.ops_of(loop._port.driver)
-        ops.sort(key=lambda op: -(op[2] or 0))
         stats = plain(stats_of(loop))
         stats["number"] = loop._number
         stats["thread_name"] = _thread_name(loop._thread_id)
-        stats["in_flight"] = [{"kind": op[0], "fd": op[1], "age": op[2]} for op in ops[:MOST_OPS]]
+        stats["in_flight"] = plain(flights_of(loop, MOST_OPS))
+        stats["buffers"] = plain(buffers_of(loop))
         found.append(stats)
     return {"pid": os.getpid(), "argv": sys.argv[:20], "time": time.time(), "loops": found}
 

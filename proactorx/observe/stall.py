@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -123,3 +124,27 @@ def _called(loop: Seen) -> str | None:
         return None
     callback = handle._callback
     return getattr(callback, "__qualname__", None) or repr(callback)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A stall that is over, without a reference to its loop."""
+
+    loop: int
+    ended: int
+    seconds: float
+    kind: str
+    text: str
+
+
+_told: deque[Told] = deque(maxlen=100)
+
+
+def keep(stall: Stall, ended: int, seconds: float) -> None:
+    """Have a stall that is over at hand for the recorder."""
+    _told.append(Told(stall.loop._number, ended, seconds, stall.kind, str(stall)))
+
+
+def told(loop: Seen) -> list[Told]:
+    """The last stalls of `loop`."""
+    return [each for each in _told.copy() if each.loop == loop._number]

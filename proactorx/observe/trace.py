@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from proactorx.observe import watchdog
+from proactorx.observe.stall import told
 
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
@@ -41,7 +41,7 @@ def events_of(loop: Seen) -> Iterator[Event]:
                 }
             }
         before = record
-    for stall in watchdog.told(loop):
+    for stall in told(loop):
         began = stall.ended - round(stall.seconds * 1e9)
         yield _span(number, 4, stall.kind, began, stall.ended) | {"args": {"report": stall.text}}
 

@@ -20,7 +20,6 @@ import logging
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -35,8 +34,10 @@ from proactorx.observe.stall import (
     NOBODY,
     UNKNOWN,
     Stall,
+    keep,
     look_at,
 )
+from proactorx.observe.trace import RECORD
 from proactorx.pool.core import name_this_thread
 
 if TYPE_CHECKING:
@@ -98,10 +99,17 @@ class Watch:
     report: Report
     turn: int = 0  # when the turn began that was seen last, which is its name; 0: none
     used: Used | None = None  # at the last look that did not see this turn
+    latest: Used | None = None  # at the last look of all
     gil: int = 0  # for how long the watchdog has waited for the GIL in this turn
     slow: int = 0  # how many long turns the loop itself had counted at the last look
     said: Stall | None = None
     next: int = 0  # when it is repeated
+
+    def before(self, began: int) -> Used | None:
+        """What the thread had had when a turn began, as far as that was looked at."""
+        if self.latest is not None and self.latest.cpu is not None and self.latest.at <= began:
+            self.used = self.latest
+        return self.used
 
 
 class Watchdog:
@@ -142,7 +150,7 @@ class Watchdog:
         """`loop` runs from now on, in this thread."""
         watch = self._watches.get(id(loop))
         if watch is not None:
-            watch.used = Used.by(loop._native_id)
+            watch.used = watch.latest = Used.by(loop._native_id)
 
     def _start(self) -> None:
         if self._thread is None and not self._stopping:
@@ -161,6 +169,7 @@ class Watchdog:
 
     def _main(self) -> None:
         name_this_thread(NAME)
+        self._threads = _cpu_of_threads()
         self._excused = now_ns()
         while True:
             with self._lock:
@@ -195,11 +204,12 @@ class Watchdog:
         ident, native_id = loop._thread_id, loop._native_id
         began, awake, slow, slow_began, slow_ended = loop._turn()
         turn = began or (awake if ident is not None else 0)
-        if watch.said is not None and turn != watch.turn:
-            self._ends(watch, slow_ended if slow_began == watch.turn else now)
-        elif slow != watch.slow and slow_began >= self._excused:
+        told = watch.said is not None and turn != watch.turn
+        if told:
+            self._ends(watch, slow_ended if slow_began == watch.turn else _end_of(loop, watch.turn) or now)
+        if slow != watch.slow and slow_began >= self._excused and not (told and slow_began == watch.turn):
             known = watch.gil if slow_began == watch.turn else 0
-            self._too_late(watch, loop, slow_ended - slow_began, known + gil)
+            self._too_late(watch, loop, slow_began, slow_ended, known + gil)
         if turn != watch.turn:
             watch.turn, watch.gil, watch.said = turn, gil, None
         elif turn:
@@ -208,10 +218,12 @@ class Watchdog:
         lasts = now - max(turn, self._excused)
         if not turn or ident is None or lasts < watch.after:
             if not turn or watch.used is None or watch.turn >= watch.used.at:
-                watch.used = Used.by(native_id)
+                watch.used = watch.latest = Used.by(native_id)
             return
         if watch.said is None or (watch.repeat is not None and now >= watch.next):
             self._say(watch, loop, ident, native_id, lasts, waits=not began)
+            watch.latest = Used.by(native_id)
+            self._threads = _cpu_of_threads()
 
     def _say(
         self, watch: Watch, loop: Seen, ident: int, native_id: int | None, lasts: int, *, waits: bool
@@ -241,25 +253,31 @@ class Watchdog:
     ) -> tuple[str, str | None, bool]:
         """(kind, who holds the GIL, whether it was kept)."""
         keeps = watch.gil >= MOST * lasts
-        kind = None if waits else _ran(watch.used, Used.by(native_id), lasts, runs=_runs(native_id))
+        kind, own = None, 0
+        if not waits:
+            kind, own = _ran(
+                watch.before(watch.turn), Used.by(native_id), lasts, began=watch.turn, runs=_runs(native_id)
+            )
         if kind == UNKNOWN and not keeps:
             # It has not been looked at before the stall: so look twice now.
             before = Used.by(native_id)
             self._alarm.sleep(SECOND_LOOK)
             now = Used.by(native_id)
-            kind = _ran(before, now, now.at - before.at, runs=_runs(native_id))
-        if kind is not None:
-            return kind, None, keeps
-        holder = self._holder(native_id, lasts) if waits or keeps else None
-        return GIL if waits or holder is not None else BLOCKED, holder, keeps
+            kind, own = _ran(before, now, now.at - before.at, runs=_runs(native_id))
+        holder = self._holder(native_id, lasts, own) if waits or keeps else None
+        return GIL if waits or holder is not None else kind or BLOCKED, holder, keeps
 
-    def _holder(self, native_id: int | None, lasts: int) -> str | None:
-        """The name of the other thread that has computed most in that time."""
-        found, most = None, HOLDER * lasts
-        for other, (name, cpu) in _cpu_of_threads().items():
+    def _holder(self, native_id: int | None, lasts: int, own: int) -> str | None:
+        """The name of the other thread that has computed most in that time, and more than the loop's own."""
+        found, most = None, max(HOLDER * lasts, own)
+        threads = _cpu_of_threads()
+        for other, (name, cpu) in threads.items():
             used = cpu - self._threads.get(other, (name, 0))[1]
-            if other != native_id and used >= most:
+            if other != native_id and used >= most and name != NAME:
                 found, most = name, used
+        if found is None and own < HOLDER * lasts:  # one that has ended meanwhile?
+            ended = [each[::-1] for other, each in self._threads.items() if other not in threads]
+            found = max(ended)[1] if ended else None
         return found
 
     def _ends(self, watch: Watch, ended: int) -> None:
@@ -268,34 +286,46 @@ class Watchdog:
         assert said is not None
         watch.said = None
         seconds = max(said.seconds, (ended - max(watch.turn, 0)) * 1e-9)
-        _keep(said, ended, seconds)
+        keep(said, ended, seconds)
         _call(watch.report, replace(said, phase="ends", seconds=seconds))
 
-    def _too_late(self, watch: Watch, loop: Seen, lasted: int, gil: int) -> None:
+    def _too_late(self, watch: Watch, loop: Seen, began: int, ended: int, gil: int) -> None:
         """The loop had a long turn, or a long wait for the GIL, that is over before it could be looked at."""
+        lasted = ended - began
         keeps = gil >= MOST * lasted
         native_id = loop._native_id
-        kind, holder = _ran(watch.used, Used.by(native_id), lasted), None
-        if kind is None:
-            kind = BLOCKED
-            holder = self._holder(native_id, lasted) if keeps else None
-            if holder is not None:
-                kind = GIL
+        kind, own = _ran(watch.before(began), Used.by(native_id), lasted, began=began)
+        holder = self._holder(native_id, lasted, own) if keeps else None
+        kind = GIL if holder is not None else kind or BLOCKED
         stall = Stall(loop, "ends", kind, lasted * 1e-9, keeps, None, (), None, holder, "")
-        _keep(stall, now_ns(), stall.seconds)
+        keep(stall, ended, stall.seconds)
         _call(watch.report, stall)
 
 
-def _ran(before: Used | None, now: Used, lasted: int, *, runs: bool = False) -> str | None:
-    """What a thread was doing that was ready to run for most of the time; None: it was not."""
-    if before is None or before.cpu is None or now.cpu is None:
-        return UNKNOWN
-    cpu, ready = now.cpu - before.cpu, now.ready - before.ready
-    if cpu + ready >= MOST * lasted:
-        return COMPUTING if cpu >= FEW * (cpu + ready) else CPU
-    if runs:  # the time since it became ready is only counted when it has a processor
-        return COMPUTING if cpu >= FEW * lasted else CPU
+def _end_of(loop: Seen, turn: int) -> int | None:
+    """When a turn was over, by the recorder; None: it does not know."""
+    for began, ended, _, _, _ in RECORD.iter_unpack(loop._records()):
+        if began == turn:
+            return int(ended)
     return None
+
+
+def _ran(
+    before: Used | None, now: Used, lasted: int, *, began: int = 0, runs: bool = False
+) -> tuple[str | None, int]:
+    """What a thread was doing that was ready to run for most of the time, and the CPU time it had at least.
+
+    None: it was not ready. What it has had since `before` may be of the time before the stall `began`.
+    """
+    if before is None or before.cpu is None or now.cpu is None:
+        return UNKNOWN, 0
+    cpu, ready = now.cpu - before.cpu, now.ready - before.ready
+    own = max(0, cpu - max(0, began - before.at))
+    if cpu + ready >= MOST * lasted:
+        return COMPUTING if cpu >= FEW * (cpu + ready) else CPU, own
+    if runs:  # the time since it became ready is only counted when it has a processor
+        return COMPUTING if cpu >= FEW * lasted else CPU, own
+    return None, own
 
 
 def _runs(native_id: int | None) -> bool:
@@ -315,29 +345,6 @@ def _cpu_of_threads() -> dict[int, tuple[str, int]]:
             if cpu is not None:
                 found[thread.native_id] = (thread.name, cpu)
     return found
-
-
-@dataclass(frozen=True)
-class Told:
-    """A stall that is over, without a reference to its loop."""
-
-    loop: int
-    ended: int
-    seconds: float
-    kind: str
-    text: str
-
-
-_told: deque[Told] = deque(maxlen=100)
-
-
-def _keep(stall: Stall, ended: int, seconds: float) -> None:
-    _told.append(Told(stall.loop._number, ended, seconds, stall.kind, str(stall)))
-
-
-def told(loop: Seen) -> list[Told]:
-    """The last stalls of `loop`."""
-    return [each for each in _told.copy() if each.loop == loop._number]
 
 
 def _call(report: Report, stall: Stall) -> None:

@@ -22,6 +22,7 @@ from loop.helpers import BOUND, in_thread, run_script
 import proactorx
 from proactorx.cli import main as command
 from proactorx.observe import expose
+from proactorx.observe.flight import Buffer, Flight, buffers_of, flights_of, peer_of, words_of
 from proactorx.observe.tasks import TaskInfo, tasks_of, tree
 
 pytestmark = [
@@ -221,6 +222,79 @@ class TestTasks:
             await future
 
         assert "<Broken>" in {task.what for task in loop.run_until_complete(main())}
+
+
+class TestFlight:
+    """Which task waits for which operation, and who is at the other end."""
+
+    def test_a_stream_that_is_read(self, loop: Loop) -> None:
+        async def main() -> tuple[list[Flight], str]:
+            async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+                address = server.sockets[0].getsockname()
+                reader, writer = await asyncio.open_connection(*address)
+                task = asyncio.create_task(reader.readline(), name="the reader")
+                await asyncio.sleep(0.01)
+                found = in_thread(lambda: flights_of(loop, 100))
+                task.cancel()
+                writer.close()
+                return found, words_of(address)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        found, address = loop.run_until_complete(main())
+        (one,) = [each for each in found if each.task == "the reader"]
+        assert one.peer == address
+        assert address in {each.peer for each in found if each.kind.startswith("accept")}
+        assert len({each.task for each in found if each.kind == "recv_stream"}) == 2
+
+    def test_a_socket_of_the_users(self, loop: Loop) -> None:
+        async def main() -> list[Flight]:
+            left, right = socket.socketpair()
+            with left, right:
+                left.setblocking(False)
+                task = asyncio.create_task(loop.sock_recv(left, 10), name="the receiver")
+                await asyncio.sleep(0.01)
+                found: list[Flight] = in_thread(lambda: flights_of(loop, 100))
+                right.send(b"x")
+                await task
+                return found
+
+        assert "the receiver" in {each.task for each in loop.run_until_complete(main())}
+
+    def test_a_client_that_does_not_read(self, loop: Loop) -> None:
+        async def main() -> list[Buffer]:
+            accepted = asyncio.Event()
+
+            def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(bytes(20_000_000))
+                writers.append(writer)
+                accepted.set()
+
+            async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+                with socket.create_connection(server.sockets[0].getsockname()) as client:
+                    await accepted.wait()
+                    await asyncio.sleep(0.01)
+                    found: list[Buffer] = in_thread(lambda: buffers_of(loop))
+                    peers.append(words_of(client.getsockname()))
+                    writers[0].transport.abort()
+                    await asyncio.sleep(0.01)
+            return found
+
+        writers: list[asyncio.StreamWriter] = []
+        peers: list[str] = []
+        (one,) = loop.run_until_complete(main())
+        assert one.peer == peers[0]
+        assert 1_000_000 < one.size <= 20_000_000
+
+    def test_addresses(self) -> None:
+        assert words_of(("::1", 80, 0, 0)) == "[::1]:80"
+        assert words_of(b"\0name") == "\0name"
+        assert words_of("/path") == "/path"
+        assert peer_of(10**6) == ""
+        with open(os.devnull) as file:
+            assert peer_of(file.fileno()) == ""
 
 
 class TestCommands:

@@ -314,6 +314,29 @@ def test_another_thread_keeps_the_gil(seen: Seen) -> None:
     assert seen.loop.stats().gil_wait.longest > 0
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="there is no GIL")
+@pytest.mark.skipif(not LINUX, reason="needs CPU times of threads that are exact")
+def test_what_the_loop_computed_before_is_not_held_against_it(seen: Seen) -> None:
+    """A turn that computes, and a next one that waits: the watchdog has no look between them."""
+
+    def keep() -> None:
+        for _ in range(3):
+            sum(range(10_000_000))
+
+    async def main() -> None:
+        thread = threading.Thread(target=keep, name="the keeper")
+        sum(range(20_000_000))
+        await asyncio.sleep(0)
+        thread.start()  # waits until it runs, and then for the GIL
+        while thread.is_alive():
+            await asyncio.sleep(0.001)
+
+    seen.run(main)
+    held = [stall for stall in seen.stalls if stall.kind == GIL]
+    assert {stall.holder for stall in held} <= {"the keeper"}
+    assert [stall for stall in seen.stalls if stall.kind == COMPUTING and ".start()" in stall.stack] == []
+
+
 class TestNoFalseAlarm:
     def test_a_loop_that_sleeps(self, seen: Seen) -> None:
         seen.loop.run_until_complete(asyncio.sleep(6 * AFTER))
