@@ -90,6 +90,7 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
         program,
         as_module=options.module is not None,
         backend=options.backend,
+        restrict=options.restrict,
         watchdog=options.watchdog,
         metrics=options.metrics,
         top=options.top,
@@ -203,7 +204,7 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "run",
-        usage=f"{PROG} run [-h] [--backend B] [--watchdog AFTER] [--metrics HOST:PORT] [--top] "
+        usage=f"{PROG} run [-h] [--backend B] [--restrict] [--watchdog AFTER] [--metrics HOST:PORT] [--top] "
         "(SCRIPT | -m MODULE) [ARG ...]",
         help="run an unchanged asyncio program on this loop",
         description="Runs a program as 'python SCRIPT ARG ...' or 'python -m MODULE ARG ...' would, "
@@ -213,6 +214,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         allow_abbrev=False,
     )
     parser.add_argument("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
+    parser.add_argument(
+        "--restrict", action="store_true", help="let the kernel refuse what the loop does not use of io_uring"
+    )
     parser.add_argument(
         "--watchdog",
         type=_duration,

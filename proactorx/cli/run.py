@@ -41,6 +41,7 @@ def run(
     *,
     as_module: bool,
     backend: str | None,
+    restrict: bool = False,
     watchdog: float | None = None,
     metrics: tuple[str, int] | None = None,
     top: bool = False,
@@ -53,7 +54,7 @@ def run(
     name = program[0]
     code = None if as_module else _read(name)
     _observe(watchdog, metrics, top)
-    make_default(functools.partial(proactorx.new_event_loop, backend=backend))
+    make_default(functools.partial(proactorx.new_event_loop, backend=backend, restrict=restrict))
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _show
     sys.argv = ["-m", *program[1:]] if as_module else program

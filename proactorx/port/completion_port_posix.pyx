@@ -123,14 +123,16 @@ cdef class CompletionPort(SharedDriver):
         concurrency: how many threads may run; 0: as many as there are usable CPUs.
         backend: ``auto``, ``io_uring``, ``epoll`` or ``select``; default: ``$PROACTORX_BACKEND``,
         or ``auto``.
+        restrict: on io_uring, the kernel refuses every operation and registration of the ring that the port
+            does not use; other backends have nothing to restrict (``port.backend.restriction``).
 
     Raises:
         ValueError: a negative concurrency, or an unknown backend.
         BackendError: the named backend cannot run here; the message says why.
     """
 
-    def __init__(self, concurrency=0, backend=None):
-        self.open_port(concurrency, backend)
+    def __init__(self, concurrency=0, backend=None, *, restrict=False):
+        self.open_port(concurrency, backend, restrict)
         _ports.add(self)
 
     def __del__(self):

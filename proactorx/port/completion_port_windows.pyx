@@ -90,6 +90,7 @@ cdef class CompletionPort(KernelOperations):
     Args:
         concurrency: how many threads may run; 0: as many as there are usable CPUs.
         backend: ``auto`` or ``iocp``; default: ``$PROACTORX_BACKEND``, or ``auto``.
+        restrict: for io_uring; here there is nothing to restrict.
 
     Raises:
         ValueError: a negative concurrency, or an unknown backend.
@@ -109,11 +110,11 @@ cdef class CompletionPort(KernelOperations):
         self.blocked = {}
         self.left = []
 
-    def __init__(self, concurrency=0, backend=None):
+    def __init__(self, concurrency=0, backend=None, *, restrict=False):
         cdef int limit = most_running(concurrency)
         if self.port != NULL:
             raise RuntimeError("a port is initialized once")
-        self.info = Choice(backend, shared=True).info
+        self.info = Choice(backend, shared=True, restrict=restrict).info
         if self.info.name != "iocp":
             raise BackendError("a completion port on Windows is the kernel's own: "
                                f"backend iocp, not {self.info.name}")

@@ -29,7 +29,7 @@ cdef class SharedDriver(Operations):
     cdef readonly bint forked
     cdef object __weakref__
 
-    cdef int open_port(self, concurrency, backend) except -1
+    cdef int open_port(self, concurrency, backend, bint restrict) except -1
     cdef bint has_native_files(self) except -1
     cdef int stop_on(self, int fd) except -1
     cdef int refuse(self, int error=*) except -1

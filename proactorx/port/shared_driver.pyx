@@ -62,12 +62,12 @@ cdef class SharedDriver(Operations):
             raise MemoryError
         self.deferred = []
 
-    cdef int open_port(self, concurrency, backend) except -1:
+    cdef int open_port(self, concurrency, backend, bint restrict) except -1:
         """Make the port: what ``__init__`` does."""
         cdef int limit = most_running(concurrency)
         if self.core != NULL:
             raise RuntimeError("a port is initialized once")
-        self.choice = Choice(backend, shared=True)
+        self.choice = Choice(backend, shared=True, restrict=restrict)
         self.inner = LoopPort(self.choice.driver, self.choice.fall_back)
         self.concurrency = limit
         self.core = px_shared_new(self.concurrency)

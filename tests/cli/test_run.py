@@ -174,6 +174,17 @@ def test_the_option_beats_the_environment(cli: Cli, tmp_path: Path) -> None:
     assert all(loop == ["proactorx", "select"] for loop in found.values())
 
 
+def test_a_restricted_ring(cli: Cli, tmp_path: Path, driver_name: str) -> None:
+    text = "import asyncio; print(repr(asyncio.new_event_loop().backend_info().restriction))"
+    write(tmp_path, "script.py", text)
+    said = [
+        cli("run", f"--backend={driver_name}", *more, "script.py").stdout.strip()
+        for more in ([], ["--restrict"])
+    ]
+    assert said[0] == "''"
+    assert ("refuses" in said[1]) != ("nothing to restrict" in said[1])
+
+
 def test_warnings_as_errors(cli: Cli, tmp_path: Path) -> None:
     """Policies are deprecated since Python 3.14: that is no concern of a program that does not use them."""
     write(tmp_path, "script.py", LOOPS)

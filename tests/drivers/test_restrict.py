@@ -7,6 +7,7 @@ import ctypes
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -95,8 +96,13 @@ def test_run_restricts_too() -> None:
 
 
 def _ring_of(loop: proactorx.EventLoop) -> int:
-    """The descriptor of the only ring that the process has."""
+    """The descriptor of the ring of a loop, where no other has one."""
     loop.run_until_complete(asyncio.sleep(0.001))
+    return _only_ring()
+
+
+def _only_ring() -> int:
+    """The descriptor of the only ring that the process has."""
     rings = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -186,6 +192,44 @@ def test_a_restricted_loop_moves_to_another_thread(tmp_path: Path) -> None:
         assert _register(_ring_of(loop), REGISTER_EVENTFD, 1) == errno.EACCES
     finally:
         loop.close()
+
+
+# Ports
+
+
+def _through(port: proactorx.CompletionPort, folder: Path) -> list[Any]:
+    """What a port does through a ring: sockets, files."""
+    near, far = socket.socketpair()
+    with near, far, open(folder / "file", "w+b") as file:
+        port.bind(near, "socket")
+        port.bind(file, "file")
+        receiving = port.recv(near, 100)
+        far.sendall(b"received")
+        port.get(10)
+        port.send(near, b"sent")
+        port.get(10)
+        writing = port.write(file, b"written", 0)
+        port.get(10)
+        reading = port.read(file, 100, 0)
+        port.get(10)
+        return [receiving.result(), far.recv(100), writing.result(), reading.result()]
+
+
+def test_a_restricted_port_does_all_that_a_port_does(driver_name: str, tmp_path: Path) -> None:
+    backend = None if driver_name == "auto" else driver_name
+    with proactorx.CompletionPort(1, backend, restrict=True) as port:
+        assert port.backend.restriction != ""
+        assert _through(port, tmp_path) == [b"received", b"sent", 7, b"written"]
+    with proactorx.CompletionPort(1, backend) as port:
+        assert port.backend.restriction == ""
+
+
+@ring_only
+def test_the_ring_of_a_port_refuses_other_registrations(tmp_path: Path) -> None:
+    for restrict, answer in ((True, errno.EACCES), (False, errno.EBADF)):
+        with proactorx.CompletionPort(1, "io_uring", restrict=restrict) as port:
+            _through(port, tmp_path)
+            assert _register(_only_ring(), REGISTER_EVENTFD, 1) == answer
 
 
 # Credentials

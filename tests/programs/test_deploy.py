@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import importlib.util
 import json
 import os
@@ -164,6 +166,25 @@ def test_the_rest_of_a_profile_is_left_alone() -> None:
     profile = {"defaultAction": "SCMP_ACT_ERRNO", "archMap": [1], "syscalls": [rule]}
     found = _script().allow(profile)
     assert found == profile | {"syscalls": [rule, {"names": CALLS, "action": "SCMP_ACT_ALLOW"}]}
+
+
+def test_the_rule_of_the_page_is_the_one_that_the_script_adds() -> None:
+    rule = json.loads((PAGES / "io_uring_rule.json").read_text())
+    added = _script().allow({"syscalls": []})
+    assert rule["syscalls"] == added["syscalls"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="system calls of Linux")
+def test_the_kernel_knows_these_numbers() -> None:
+    """Whatever the headers say: io_uring's own answer to no arguments, or a refusal, but not ENOSYS."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    answers, nobody = [], 1 << 20  # no descriptor, and too many entries
+    for number in (425, 426, 427):
+        assert libc.syscall(*map(ctypes.c_long, (number, nobody, 0, 0, 0, 0, 0))) == -1
+        answers.append(ctypes.get_errno())
+    if errno.ENOSYS in answers or errno.EPERM in answers:
+        pytest.skip("a sandbox refuses io_uring here")
+    assert answers == [errno.EFAULT, errno.EBADF, errno.EBADF]
 
 
 @needs_headers
