@@ -15,6 +15,7 @@ and uses all processors:
 
     pytest tests -m "exhaustive or not exhaustive"      everything
     pytest tests -n 0                                   in one process
+    pytest tests --other-python                         without what no version of Python can change
 
 Nothing is left out where ``-m`` or ``--driver`` says what is wanted,
 or a file or a test is named and not a folder.
@@ -55,6 +56,7 @@ def _ours(backend: str) -> Factory:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--driver", default="all", help=f"{', '.join(WORDS)}, a comma list of them, all or none")
     parser.addoption("--no-stock", action="store_true", help="do not run the tests on stock asyncio too")
+    parser.addoption("--other-python", action="store_true", help="without what no Python changes")
 
 
 @functools.cache
@@ -86,18 +88,13 @@ def _factories(config: pytest.Config, *, stock: bool) -> dict[str, Factory]:
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Factory]:
     found = _factories(config, stock=item.get_closest_marker("ours") is None)
+    if thinning.short(config):
+        function = getattr(item, "originalname", item.name)
+        wanted = {name: make for name, make in found.items() if thinning.is_short(item.path, function, name)}
+        # pytest-asyncio names the loop in the test's name only where there are several.
+        found = wanted if len(wanted) > 1 else found
     # pytest-asyncio refuses an empty mapping; this test is deselected below.
     return found or {"asyncio": STOCK}
-
-
-def _folders_named(config: pytest.Config) -> bool:
-    """Whether the command line names no file and no test."""
-    return all(Path(argument).is_dir() for argument in config.args)
-
-
-def _short(config: pytest.Config) -> bool:
-    option = config.option
-    return not option.markexpr and option.driver == "all" and _folders_named(config)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -107,7 +104,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out |= {item for item in items if item.get_closest_marker("ours") is not None}
     if config.option.driver == "all":
         thinning.mark(items)
-    if _short(config):
+    if config.getoption("--other-python"):
+        left_out |= {item for item in items if thinning.is_for_any_python(item)}
+    if thinning.short(config):
         left_out |= {item for item in items if item.get_closest_marker("exhaustive") is not None}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
@@ -121,7 +120,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if getattr(option, "numprocesses", 0) is not None or hasattr(config, "workerinput"):
         return  # without xdist; told how many; or one of the processes
     alone = option.collectonly or option.usepdb or option.capture == "no" or sys.platform == "win32"
-    if not alone and _folders_named(config):
+    if not alone and all(Path(argument).is_dir() for argument in config.args):
         # One more than processors: tests wait for a good part of their time.
         option.numprocesses = (os.cpu_count() or 1) + 1
         option.dist = "loadfile"
@@ -136,9 +135,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "loop_factory" in metafunc.fixturenames and metafunc.definition.get_closest_marker("asyncio") is None:
         stock = metafunc.definition.get_closest_marker("ours") is None
         found = _factories(metafunc.config, stock=stock)
-        metafunc.parametrize("loop_factory", list(found.values()), ids=list(found), scope="function")
+        names = thinning.loops_for(metafunc, list(found))
+        metafunc.parametrize("loop_factory", [found[name] for name in names], ids=names, scope="function")
     if "driver_name" in metafunc.fixturenames:
-        metafunc.parametrize("driver_name", _drivers(metafunc.config))
+        metafunc.parametrize("driver_name", thinning.loops_for(metafunc, _drivers(metafunc.config)))
 
 
 @pytest.fixture

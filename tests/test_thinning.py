@@ -26,7 +26,10 @@ def collected(*arguments: str) -> set[str]:
 
 
 def test_what_is_listed_exists() -> None:
-    assert [name for name in thinning.KEPT if not (TESTS / name).exists()] == []
+    for name in [*thinning.KEPT, *thinning.ANY_PYTHON]:
+        path, _, function = name.partition("::")
+        assert (TESTS / path).exists(), name
+        assert not function or f"def {function}(" in (TESTS / path).read_text()
 
 
 @SLOW
@@ -35,6 +38,14 @@ def test_a_folder_is_thinned_and_nothing_is_lost() -> None:
     assert short < everything
     assert {name.split("[")[0] for name in short} == {name.split("[")[0] for name in everything}
     assert any(name.endswith("[asyncio]") for name in short)
+
+
+@SLOW
+def test_another_python_is_asked_what_it_can_change() -> None:
+    everything = collected("tests/port", "--driver=auto", "--no-stock")
+    left = collected("tests/port", "--driver=auto", "--no-stock", "--other-python")
+    out = {name for name in everything - left if not re.search(r"\[(.*-)?io_uring-(small|plain)", name)}
+    assert {name.partition("::")[0] for name in out} == {"tests/port/test_races.py"}
 
 
 @pytest.mark.exhaustive

@@ -40,25 +40,33 @@ def test_help_of_a_command(cli: Cli, command: str, options: list[str]) -> None:
         assert option in done.stdout
 
 
+WRONG = [
+    (["--bogus", "probe"], "--bogus"),
+    (["demo", "--connections", "many"], "argument --connections: 'many' is not a whole number"),
+    (["demo", "--size", "1e3"], "argument --size: '1e3' is not a whole number"),
+    (["demo", "--seconds", "soon"], "argument --seconds: 'soon' is not a number of seconds"),
+    (["demo", "--seconds", "nan"], "argument --seconds: nan is not between"),
+    (["demo", "files"], "argument what: invalid choice: 'files'"),
+    (["demo", "--sec=1"], "unrecognized arguments: --sec=1"),
+    (["run", "--backend"], "argument --backend: expected one argument"),
+    (["run", "-m"], "argument -m: expected one argument"),
+    (["run", "--"], "one of the arguments -m SCRIPT is required"),
+    (["run", "--bogus", "script.py"], "unrecognized arguments: --bogus"),
+]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         (["dance"], "invalid choice: 'dance'"),
-        (["--bogus", "probe"], "--bogus"),
         (["demo", "--connections", "0"], "argument --connections: 0 is not between 1 and"),
-        (["demo", "--connections", "many"], "argument --connections: 'many' is not a whole number"),
-        (["demo", "--size", "1e3"], "argument --size: '1e3' is not a whole number"),
-        (["demo", "--seconds", "soon"], "argument --seconds: 'soon' is not a number of seconds"),
-        (["demo", "--seconds", "nan"], "argument --seconds: nan is not between"),
-        (["demo", "files"], "argument what: invalid choice: 'files'"),
-        (["demo", "--sec=1"], "unrecognized arguments: --sec=1"),
         (["run"], "one of the arguments -m SCRIPT is required"),
-        (["run", "--backend"], "argument --backend: expected one argument"),
-        (["run", "-m"], "argument -m: expected one argument"),
-        (["run", "--"], "one of the arguments -m SCRIPT is required"),
-        (["run", "--bogus", "script.py"], "unrecognized arguments: --bogus"),
+        *(
+            pytest.param(words, complaint, marks=pytest.mark.exhaustive)  # the same parser
+            for words, complaint in WRONG
+        ),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_a_wrong_word_is_named(cli: Cli, words: list[str], complaint: str) -> None:
     done = cli(*words)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support import thinning
 
 import proactorx
 from proactorx import drivers
@@ -42,7 +43,8 @@ def _variants(asked: str) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "variant" in metafunc.fixturenames:
-        metafunc.parametrize("variant", _variants(metafunc.config.getoption("--driver")))
+        names = _variants(metafunc.config.getoption("--driver"))
+        metafunc.parametrize("variant", thinning.loops_for(metafunc, names))
 
 
 @pytest.fixture(autouse=True)

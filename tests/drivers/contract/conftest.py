@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support import thinning
 
 from proactorx.port.loop_port import LoopPort
 
@@ -16,7 +17,8 @@ from .variants import new_driver, runnable
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "variant" in metafunc.fixturenames:
-        metafunc.parametrize("variant", runnable(metafunc.config.getoption("--driver")), scope="function")
+        names = runnable(metafunc.config.getoption("--driver"))
+        metafunc.parametrize("variant", thinning.loops_for(metafunc, names), scope="function")
 
 
 @pytest.fixture(autouse=True)
