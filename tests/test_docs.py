@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -72,6 +73,36 @@ def test_the_chart_and_the_table_are_what_the_data_say() -> None:
         [sys.executable, ROOT / "docs" / "figures.py", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_diagrams_are_what_their_script_draws() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "diagrams.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+DIAGRAMS = (*(f"route-{driver}" for driver in DRIVERS), "two-pools", "port-rules")
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_a_diagram_is_in_a_page_and_holds_no_text_outside(name: str) -> None:
+    drawn = ElementTree.parse(ROOT / "docs" / "pages" / "images" / f"{name}.svg").getroot()
+    width, height = map(float, drawn.attrib["viewBox"].split()[2:])
+    for text in drawn.iter("{http://www.w3.org/2000/svg}text"):
+        x, half = (
+            float(text.attrib["x"]),
+            3.5 * len(text.text or ""),
+        )  # the widest fonts are a little narrower
+        left = x - half if "mid" in text.attrib["class"] else x
+        assert left >= 0, text.text
+        assert left + 2 * half <= width, text.text
+        assert float(text.attrib["y"]) < height
+    assert "prefers-color-scheme: dark" in (drawn[0].text or "")
+    assert any(f"images/{name}.svg)" in page.read_text() for page in PAGES)
 
 
 def _page_ratios() -> dict[tuple[str, str], float]:

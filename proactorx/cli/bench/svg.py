@@ -12,9 +12,10 @@ PALETTE = ("#0969da", "#54aeff", "#8250df", "#bf8700", "#cf222e", "#1a7f37", "#b
 STYLE = """<style>
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 .faint { fill: #59636e } .title { font-size: 15px; font-weight: 600 }
-.base { stroke: #1f2328 } .noise { stroke: #59636e }
+.page { fill: #ffffff } .base { stroke: #1f2328 } .noise { stroke: #59636e }
 @media (prefers-color-scheme: dark) {
-text { fill: #f0f6fc } .faint { fill: #9198a1 } .base { stroke: #f0f6fc } .noise { stroke: #9198a1 }
+text { fill: #f0f6fc } .page { fill: #0d1117 } .faint { fill: #9198a1 }
+.base { stroke: #f0f6fc } .noise { stroke: #9198a1 }
 }
 </style>"""
 
@@ -38,6 +39,7 @@ def chart(result: Result) -> str:
     out = [
         f'{head} aria-label="{title}">',
         STYLE,
+        f'<rect class="page" width="{WIDTH}" height="{height}"/>',
         _text(0, 16, title, "title"),
         _text(WIDTH, 16, f"{about['python']}, {about['system']}, {about['date']}", "faint", "end"),
         *_legend(result, colours),
