@@ -73,8 +73,10 @@ def _dispatch(options: argparse.Namespace, program: list[str]) -> int:
 
         return probe(as_json=options.json)
     if options.command == "top":
-        from proactorx.cli.top import top
+        from proactorx.cli.top import record, top
 
+        if options.record is not None:
+            return record(options.pid, options.record)
         return top(options.pid, once=options.once, as_json=options.json)
     if options.command == "ps":
         from proactorx.cli.top import ps
@@ -247,6 +249,9 @@ def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         allow_abbrev=False,
     )
     parser.add_argument("pid", nargs="?", type=number, metavar="PID")
+    parser.add_argument(
+        "--record", metavar="FILE", help="write the last turns as a trace; FILE.html: a page that draws it"
+    )
     parser.add_argument("--once", action="store_true", help="print one picture")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser = commands.add_parser(

@@ -6,12 +6,13 @@ The process has to ask for it: ``PROACTORX_TOP=1``, ``loop.expose()`` or ``run -
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from proactorx.cli.errors import NO_RICH, CliError
-from proactorx.observe import expose
+from proactorx.cli.keys import END, Keys
+from proactorx.observe import expose, trace
 from proactorx.observe.stats import Histogram
 from proactorx.observe.tasks import TaskInfo, tree
 
@@ -21,6 +22,9 @@ HISTORY = 30
 FULL = 0.1  # seconds of lag that make a whole bar
 MOST_OPS = 12
 MOST_BUFFERS = 5
+
+ORDERS = ("age", "kind", "fd", "peer", "task")
+HELP = "q quit, s sort, space freeze, t tasks, a who awaits whom, w write a trace"
 
 Answer = dict[str, Any]
 
@@ -40,14 +44,37 @@ def top(pid: int | None, *, once: bool, as_json: bool) -> int:
         if error.name is None or error.name.partition(".")[0] != "rich":
             raise
         raise CliError(NO_RICH) from None
-    screen, console = Screen(), Console()
+    screen, console = Screen(0 if once else pid), Console()
     if once:
         console.print(screen.draw(answer))
         return 0
-    with Live(screen.draw(answer), console=console, screen=True, auto_refresh=False) as live:
+    with Keys() as keys, Live(screen.draw(answer), console=console, screen=True, auto_refresh=False) as live:
         while True:
-            time.sleep(PERIOD)
-            live.update(screen.draw(_ask(pid, "stats")), refresh=True)
+            key = keys.wait(PERIOD)
+            if key in ("q", END):
+                return 0
+            if not screen.press(key):
+                answer = _ask(pid, "stats")
+            live.update(screen.draw(answer), refresh=True)
+
+
+def record(pid: int | None, path: str) -> int:
+    """Write the trace of a process to a file here."""
+    if pid is None:
+        raise CliError("--record needs the PID of a process")
+    print(_record(pid, path))
+    return 0
+
+
+def _record(pid: int, path: str) -> str:
+    traces = _ask(pid, "trace")["traces"]
+    if not traces:
+        raise CliError(f"no loop runs in process {pid}")
+    try:
+        trace.save(trace.joined(traces), path)
+    except OSError as error:
+        raise CliError(f"cannot write {path}: {error.strerror}") from None
+    return f"{path}: {sum(len(each['traceEvents']) for each in traces)} events"
 
 
 def ps(pid: int, *, as_json: bool) -> int:
@@ -56,31 +83,38 @@ def ps(pid: int, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(answer, indent=2))
         return 0
-    for loop in answer["loops"]:
-        names = {task["id"]: task["name"] for task in loop["tasks"]}
-        print(f"loop {loop['number']}: {len(loop['tasks'])} tasks")
-        for task in loop["tasks"]:
-            waits = ", ".join(names.get(other, "?") for other in task["waits_for"]) or task["what"]
-            print(
-                f"  {task['name']}  {task['state']}  {task['coroutine']}"
-                + (f"  waits for {waits}" * bool(waits))
-            )
-            for line in task["stack"]:
-                print(f"      {line}")
+    print("\n".join(_tasks(answer)))
     return 0
 
 
-def pstree(pid: int) -> int:
-    """Draw who waits for whom."""
-    for loop in _ask(pid, "tasks")["loops"]:
+def _tasks(answer: Answer) -> Iterator[str]:
+    for loop in answer["loops"]:
+        names = {task["id"]: task["name"] for task in loop["tasks"]}
+        yield f"loop {loop['number']}: {len(loop['tasks'])} tasks"
+        for task in loop["tasks"]:
+            waits = ", ".join(names.get(other, "?") for other in task["waits_for"]) or task["what"]
+            yield f"  {task['name']}  {task['state']}  {task['coroutine']}" + f"  waits for {waits}" * bool(
+                waits
+            )
+            for line in task["stack"]:
+                yield f"      {line}"
+
+
+def _tree(answer: Answer) -> Iterator[str]:
+    for loop in answer["loops"]:
         tasks = [
             TaskInfo(**task | {"stack": tuple(task["stack"]), "waits_for": tuple(task["waits_for"])})
             for task in loop["tasks"]
         ]
-        print(f"loop {loop['number']}: {len(tasks)} tasks")
+        yield f"loop {loop['number']}: {len(tasks)} tasks"
         for depth, task in tree(tasks):
             place = task.stack[-1] if task.stack else task.coroutine
-            print(f"  {'    ' * depth}{'`-- ' * bool(depth)}{task.name}: {place}")
+            yield f"  {'    ' * depth}{'`-- ' * bool(depth)}{task.name}: {place}"
+
+
+def pstree(pid: int) -> int:
+    """Draw who waits for whom."""
+    print("\n".join(_tree(_ask(pid, "tasks"))))
     return 0
 
 
@@ -110,29 +144,55 @@ def _ask(pid: int, question: str) -> Answer:
 
 
 class Screen:
-    """What was seen before, for rates and the sparkline."""
+    """What was seen before, for rates and the sparkline, and what the keys have chosen."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int = 0) -> None:
+        self._pid = pid
         self._before: dict[int, Answer] = {}
         self._lag: dict[int, deque[float]] = {}
+        self._order = 0
+        self._frozen = False
+        self._lines: Callable[[Answer], Iterator[str]] | None = None
+        self._said = ""
+
+    def press(self, key: str) -> bool:
+        """Do what a key asks for; whether the picture stays the one of the last look."""
+        self._said = ""
+        if key == " ":
+            self._frozen = not self._frozen
+        elif key == "s":
+            self._order = (self._order + 1) % len(ORDERS)
+        elif key in LINES:
+            self._lines = None if self._lines is LINES[key] else LINES[key]
+        elif key == "w":
+            try:
+                self._said = _record(self._pid, f"trace-{self._pid}.html")
+            except CliError as error:
+                self._said = str(error)
+        return self._frozen or key == "s"
 
     def draw(self, answer: Answer) -> Any:
         """One picture, as something that rich prints."""
         from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
+        words = f"{'frozen, ' * self._frozen}sorted by {ORDERS[self._order]}; {self._said or HELP}"
+        head = Text(words, no_wrap=True, overflow="ellipsis")
+        if self._lines is not None:
+            return Group(head, Text("\n".join(self._lines(_ask(self._pid, "tasks")))))
         loops = Table(title=f"process {answer['pid']}: {' '.join(answer['argv'])}", title_justify="left")
         for column in ("loop", "thread", "backend", "turns/s", "idle", "turn p99", "lag p99", "now", "lag"):
             loops.add_column(column, justify="right")
         parts: list[Any] = [loops]
         for loop in answer["loops"]:
             loops.add_row(*self._row(loop))
-            parts.append(_ops(loop, Table))
+            parts.append(_ops(loop, Table, ORDERS[self._order]))
             if loop["buffers"]:
                 parts.append(_buffers(loop, Table))
             parts.append(_rest(loop))
         self._before = {loop["number"]: loop for loop in answer["loops"]}
-        return Group(*parts)
+        return Group(head, *parts) if self._pid else Group(*parts)
 
     def _row(self, loop: Answer) -> list[str]:
         before = self._before.get(loop["number"])
@@ -159,6 +219,9 @@ class Screen:
         ]
 
 
+LINES = {"t": _tasks, "a": _tree}
+
+
 def spark(values: deque[float]) -> str:
     """Draw the lag of each look as a bar, on a scale of `FULL`."""
     return "".join(BARS[min(len(BARS) - 1, round(value / FULL * (len(BARS) - 1)))] for value in values)
@@ -175,13 +238,16 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e6:.0f} µs"
 
 
-def _ops(loop: Answer, make_table: Any) -> Any:
+def _ops(loop: Answer, make_table: Any, order: str = ORDERS[0]) -> Any:
     table = make_table(title=f"loop {loop['number']}: oldest operations in flight", title_justify="left")
+    ops = loop["in_flight"]
+    if order != ORDERS[0]:
+        ops = sorted(ops, key=lambda op: op[order] or (0 if order == "fd" else "~"))
     for column in ("kind", "in flight", "fd", "age"):
         table.add_column(column, justify="right")
     table.add_column("peer")
     table.add_column("task that waits")
-    for op in loop["in_flight"][:MOST_OPS]:
+    for op in ops[:MOST_OPS]:
         age = "-" if op["age"] is None else _time(op["age"])
         table.add_row(
             op["kind"],

@@ -35,6 +35,7 @@ class Inspection(asyncio.BaseEventLoop):
         *,
         repeat: float | None = None,
         report: Callable[[Stall], object] | None = None,
+        traces: str | os.PathLike[str] | None = None,
     ) -> None:
         """Report turns that last too long: once while they do, with the Python stack, and once at their end.
 
@@ -45,6 +46,8 @@ class Inspection(asyncio.BaseEventLoop):
             repeat: seconds after which a stall that goes on is reported again; None: it is not.
             report: called with each ``Stall``, in the watchdog's thread; default: a warning is logged by the
                 logger ``proactorx``.
+            traces: a folder, where a page with the trace is written at the end of each stall; the process
+                keeps the last 20.
 
         Raises:
             ValueError: a time is shorter than 1 ms.
@@ -57,7 +60,10 @@ class Inspection(asyncio.BaseEventLoop):
             raise RuntimeError("Event loop is closed")
         if repeat is not None:
             watchdog.checked(repeat)
-        watchdog.watchdog().watch(cast("Seen", self), watchdog.checked(after), repeat, report or watchdog.log)
+        tell = report or watchdog.log
+        if traces is not None:
+            tell = trace.write_at_each_end(tell, traces)
+        watchdog.watchdog().watch(cast("Seen", self), watchdog.checked(after), repeat, tell)
 
     def expose(self) -> str:
         """Let ``python -m proactorx top``, ``ps`` and ``pstree`` look at the loops of this process.
@@ -75,10 +81,12 @@ class Inspection(asyncio.BaseEventLoop):
         """Write the last 65,536 turns as a trace that Chrome (chrome://tracing) and Perfetto open.
 
         The recorder is always on. The trace has turns with the packets and callbacks of each, sleeps, waits
-        for the GIL, and the stalls that the watchdog has reported. Any thread may ask.
+        for the GIL, the stalls that the watchdog has reported, and the operations and tasks of the moment.
+        Any thread may ask.
 
         Args:
-            path: of the file, which is made or written over; JSON.
+            path: of the file, which is made or written over. JSON, or, where its name ends in ``.html``, a
+                page that draws it, in any browser and without a network.
 
         Returns:
             How many events it has.
@@ -93,7 +101,7 @@ class Inspection(asyncio.BaseEventLoop):
             expose.expose()
         after = watchdog.default_after()
         if after is not None:
-            self.watch(after)
+            self.watch(after, traces=os.environ.get("PROACTORX_TRACES") or None)
 
     def _begin_inspection(self) -> None:
         self._native_id = threading.get_native_id()

@@ -1,8 +1,8 @@
 """A Unix socket where other processes of the same user ask what the loops of this process do.
 
-Read-only: a client names one of two questions and gets one JSON object. The socket has mode 0600 in a folder
-of mode 0700 that belongs to the user, and where the kernel tells who asks, others are refused. A thread of
-its own answers, also while a loop is stuck; a client that is slow is dropped.
+Read-only: a client names one of three questions and gets one JSON object. The socket has mode 0600 in a
+folder of mode 0700 that belongs to the user, and where the kernel tells who asks, others are refused. A
+thread of its own answers, also while a loop is stuck; a client that is slow is dropped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from proactorx.observe.flight import buffers_of, flights_of
 from proactorx.observe.running import loops
 from proactorx.observe.stats import stats_of
 from proactorx.observe.tasks import tasks_of
+from proactorx.observe.trace import trace_of
 from proactorx.pool.core import name_this_thread
 
 NAME = "proactorx-top"
 LONGEST_QUESTION = 64
 PATIENCE = 2.0  # seconds for a client to ask, and to take each piece of the answer
 MOST_OPS = 1000
+MOST_TURNS = 20_000
 REFUSED = "this Python has no Unix sockets: top cannot look at processes here"
 
 Answer = dict[str, Any]
@@ -103,7 +105,16 @@ def answer_tasks() -> Answer:
     }
 
 
-QUESTIONS: dict[bytes, Callable[[], Answer]] = {b"stats": answer_stats, b"tasks": answer_tasks}
+def answer_trace() -> Answer:
+    """The last turns of every loop."""
+    return {"pid": os.getpid(), "traces": [trace_of(loop, MOST_TURNS) for loop in loops()]}
+
+
+QUESTIONS: dict[bytes, Callable[[], Answer]] = {
+    b"stats": answer_stats,
+    b"tasks": answer_tasks,
+    b"trace": answer_trace,
+}
 
 
 def _thread_name(ident: int | None) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import socket
 import stat
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loop.helpers import BOUND, in_thread, run_script
+from loop.helpers import BOUND, in_thread, run_script, script_environment
 
 import proactorx
 from proactorx.cli import main as command
@@ -334,6 +335,55 @@ class TestCommands:
         assert loop["current_turn"] >= 0.01
         assert loop["thread_name"] == "stuck loop"
         assert loop["timers"] == 1
+
+    def test_a_trace(self, stuck: Loop, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        path = tmp_path / "trace.json"
+        assert command(["top", str(os.getpid()), "--record", str(path)]) == 0
+        assert capsys.readouterr().out.startswith(f"{path}: ")
+        names = {event["name"] for event in json.loads(path.read_text())["traceEvents"]}
+        assert names >= {"turn", "sleep", "sleeper"}
+        assert command(["top", str(os.getpid()), "--record", str(tmp_path)]) == 1
+        assert command(["top", "--record", str(path)]) == 1
+        assert "--record needs the PID" in capsys.readouterr().err
+
+    def test_keys(self, stuck: Loop, tmp_path: Path) -> None:
+        """On a real terminal: each key does what it says, and the terminal is as it was."""
+        pytest.importorskip("rich")
+        pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+        terminal, inner = pty.openpty()
+        command = [sys.executable, "-m", "proactorx", "top", str(os.getpid())]
+        process = subprocess.Popen(
+            command,
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            cwd=tmp_path,
+            env=script_environment(TERM="xterm"),
+        )
+        before = termios.tcgetattr(inner)
+        shown = b""
+        end = time.monotonic() + BOUND
+        for key, expected in (
+            (b"", b"sorted by age"),
+            (b"s", b"sorted by kind"),
+            (b" ", b"frozen, "),
+            (b"t", b"sleeper  waiting"),
+            (b"t", b"oldest operations"),
+            (b"a", b"sleeper: "),
+            (b"w", b"events"),
+        ):
+            os.write(terminal, key)
+            shown = b""
+            while expected not in shown:
+                assert time.monotonic() < end, (key, shown)
+                if select.select([terminal], [], [], 0.1)[0]:
+                    shown += os.read(terminal, 1 << 16)
+        os.write(terminal, b"q")
+        assert process.wait(BOUND) == 0
+        assert termios.tcgetattr(inner) == before
+        os.close(inner)
+        os.close(terminal)
+        assert list(tmp_path.glob("trace-*.html"))
 
     def test_a_picture(self, stuck: Loop, capsys: pytest.CaptureFixture[str]) -> None:
         pytest.importorskip("rich")
