@@ -75,8 +75,8 @@ function draw() {
     let drawn = -1;
     for (const span of rows.get(tid)) {
       if (span.ended < view.from || span.began > view.to) continue;
-      const left = Math.max(LEFT, LEFT + (span.began - view.from) * scale);
-      const right = Math.min(width, LEFT + (span.ended - view.from) * scale);
+      const left = Math.floor(Math.max(LEFT, LEFT + (span.began - view.from) * scale));
+      const right = Math.ceil(Math.min(width, LEFT + (span.ended - view.from) * scale));
       if (right < drawn) continue;  // in a pixel that has its colour
       pen.fillRect(left, top + 2, Math.max(1, right - left), ROW - 4);
       drawn = Math.max(left + 1, right);
