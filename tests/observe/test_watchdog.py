@@ -417,9 +417,10 @@ class TestReports:
 
         loop.watch(AFTER, repeat=AFTER / 2, report=report)
         seen.run(main)
-        assert [stall.phase for stall in seen.stalls[:3]] == ["begins", "lasts", "lasts"]
-        assert seen.stalls[-1].phase == "ends"
-        times = [stall.seconds for stall in seen.stalls]
+        phases = [stall.phase for stall in seen.stalls]
+        one = seen.stalls[: phases.index("ends") + 1]  # a busy machine may have another stall after it
+        assert phases[:3] == ["begins", "lasts", "lasts"]
+        times = [stall.seconds for stall in one]
         assert times == sorted(times)
 
     def test_one_that_raises(self, loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
@@ -563,9 +564,9 @@ class TestSettings:
 
         async def main():
             asyncio.get_running_loop().watch(0.05, report=stalls.append)
-            time.sleep(0.3)
-            while len(stalls) < 2:
-                await asyncio.sleep(0.002)
+            while len(stalls) < 2:  # a busy machine may run the watchdog too late for one
+                time.sleep(0.3)
+                await asyncio.sleep(0)
 
         proactorx.run(main())
         stalls.clear()
@@ -575,4 +576,6 @@ class TestSettings:
             os.waitpid(pid, 0)
         print(stalls[0].kind, flush=True)
         """
-        assert run_script(None, script).split("\n")[:2] == ["blocking call", "blocking call"] or not LINUX
+        kinds = run_script(None, script).splitlines()[:2]
+        assert len(kinds) == 2
+        assert set(kinds) <= {"blocking call", "waiting for a processor"} or not LINUX
