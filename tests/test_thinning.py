@@ -40,6 +40,7 @@ def test_a_folder_is_thinned_and_nothing_is_lost() -> None:
     assert any(name.endswith("[asyncio]") for name in short)
 
 
+@pytest.mark.exhaustive
 @SLOW
 def test_another_python_is_asked_what_it_can_change() -> None:
     everything = collected("tests/port", "--driver=auto", "--no-stock")

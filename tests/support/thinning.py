@@ -41,6 +41,7 @@ KEPT: dict[str, frozenset[str]] = {
     "pool": AUTO_AND_STOCK,
     "programs": AUTO,
     **dict.fromkeys(_files("cli", "demo_threads"), AUTO),
+    **dict.fromkeys(_files("cli", "demo", "run"), NOT_SELECT),
     # Long, and found something on one driver only when it was on all of them, as the contract's tests are.
     **dict.fromkeys(_files("drivers/contract", "stress"), AUTO),
     **dict.fromkeys(_files("loop", "ctrl_c", "fork"), AUTO),
@@ -62,11 +63,13 @@ KEPT: dict[str, frozenset[str]] = {
     "transports/test_sendfile.py::test_a_gibibyte_takes_no_memory": AUTO,
     "files": AUTO,
     **dict.fromkeys(_files("files", "beyond", "slow_disk", "tasks"), AUTO | {"epoll"}),
-    "observe": NOT_SELECT,
-    **dict.fromkeys(_files("observe", "watchdog"), AUTO),
+    "observe": AUTO,
+    **dict.fromkeys(_files("observe", "metrics", "stats"), NOT_SELECT),
     "outside": AUTO | {"epoll"},
     # Many processes, or floods that take seconds.
-    **dict.fromkeys(_files("outside", "fairness", "idle_cpu", "last_writes", "pollable", "workers"), AUTO),
+    **dict.fromkeys(
+        _files("outside", "fairness", "idle_cpu", "last_writes", "pollable", "ports_free", "workers"), AUTO
+    ),
     "loop/processes": NOT_SELECT,
 }
 
