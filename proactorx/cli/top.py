@@ -22,6 +22,7 @@ HISTORY = 30
 FULL = 0.1  # seconds of lag that make a whole bar
 MOST_OPS = 12
 MOST_BUFFERS = 5
+MOST_CALLS = 8
 
 ORDERS = ("age", "kind", "fd", "peer", "task")
 HELP = "q quit, s sort, space freeze, t tasks, a who awaits whom, w write a trace"
@@ -188,6 +189,8 @@ class Screen:
         for loop in answer["loops"]:
             loops.add_row(*self._row(loop))
             parts.append(_ops(loop, Table, ORDERS[self._order]))
+            if loop["calls"]:
+                parts.append(_calls(loop, Table))
             if loop["buffers"]:
                 parts.append(_buffers(loop, Table))
             parts.append(_rest(loop))
@@ -257,6 +260,15 @@ def _ops(loop: Answer, make_table: Any, order: str = ORDERS[0]) -> Any:
             op["peer"],
             op["task"],
         )
+    return table
+
+
+def _calls(loop: Answer, make_table: Any) -> Any:
+    table = make_table(title=f"loop {loop['number']}: what took the most time", title_justify="left")
+    for column in ("total", "calls", "longest", "callback"):
+        table.add_column(column, justify="left" if column == "callback" else "right")
+    for each in loop["calls"][:MOST_CALLS]:
+        table.add_row(_time(each["total"]), str(each["count"]), _time(each["longest"]), each["name"])
     return table
 
 

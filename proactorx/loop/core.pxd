@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.loop.handles cimport Handle, TimerHandle
 from proactorx.loop.timers cimport TimerQueue
+from proactorx.observe.details cimport Details
 from proactorx.transports.registry cimport Registry
 
 cdef class LoopCore(TimerQueue):
@@ -15,6 +16,8 @@ cdef class LoopCore(TimerQueue):
     cdef bint slept
     cdef bint fresh          # the first turn of a run
     cdef void *running       # the handle that is called now; borrowed
+    cdef bint noting         # each call and packet
+    cdef Details details     # of them; made once, and not freed before the loop: its thread may use it
 
     cdef object new_future(self)
     cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method)
@@ -25,4 +28,6 @@ cdef class LoopCore(TimerQueue):
     cdef int first_turn(self) except -1
     cdef int dispatch(self, uint32_t count) except -1
     cdef int run_ready(self, uint32_t count) except -1
+    cdef int dispatch_noted(self, uint32_t count) except -1
+    cdef int run_ready_noted(self, uint32_t count) except -1
     cdef int _run_ready_debug(self, uint32_t count) except -1

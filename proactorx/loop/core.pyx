@@ -10,9 +10,11 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport ASK_ANYWAY
 from proactorx.observe.census cimport figures_of, free_records, make_records, records_of
+from proactorx.observe.details cimport Details
 from proactorx.observe.meter cimport (
     Meter, SAMPLE_EVERY, goes_to_sleep, record, run_begins, run_ends, turn_begins, wakes_up,
 )
+from proactorx.ops.op cimport Op
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.atomic cimport exchange, load_pointer
 from proactorx.sys.clock cimport px_monotonic, px_now_ns
@@ -373,6 +375,8 @@ cdef class LoopCore(TimerQueue):
         self.meter.packets += count
         if self._debug:
             return self._port.dispatch_timed(count, self.slow_callback_duration)
+        if self.noting:
+            return self.dispatch_noted(count)
         return self._port.dispatch(count)
 
     cdef int run_ready(self, uint32_t count) except -1:
@@ -380,6 +384,8 @@ cdef class LoopCore(TimerQueue):
         self.meter.callbacks += count
         if self._debug:
             return self._run_ready_debug(count)
+        if self.noting:
+            return self.run_ready_noted(count)
         while count:
             count -= 1
             if self.ready_head == self.ready_tail:
@@ -392,6 +398,42 @@ cdef class LoopCore(TimerQueue):
                     (<Handle>item).run()
                     if self._port.driver.forked:
                         raise RuntimeError(FORKED)  # the callback has returned in a forked child
+            finally:
+                self.running = NULL
+                self.recycle(item)
+        return 0
+
+    cdef int dispatch_noted(self, uint32_t count) except -1:
+        cdef LoopPort port = self._port
+        cdef Op op
+        cdef int64_t began
+        cdef int place, fd
+        while count and port.queued():
+            count -= 1
+            op = <Op>port.driver.queue.items[port.driver.queue.head & port.driver.queue.mask].op
+            place, fd = self.details.of_packet(op), op.fd
+            began = px_now_ns()
+            port.dispatch(1)
+            self.details.note(place, fd, began, px_now_ns())
+        return 0
+
+    cdef int run_ready_noted(self, uint32_t count) except -1:
+        cdef void *item
+        cdef int64_t began
+        cdef int place
+        while count and self.ready_head != self.ready_tail:
+            count -= 1
+            item = self.ready[self.ready_head & self.ready_mask]
+            self.ready_head += 1
+            self.running = item
+            try:
+                if not (<Handle>item)._cancelled:
+                    place = self.details.of_handle((<Handle>item)._callback)
+                    began = px_now_ns()
+                    (<Handle>item).run()
+                    self.details.note(place, -1, began, px_now_ns())
+                    if self._port.driver.forked:
+                        raise RuntimeError(FORKED)
             finally:
                 self.running = NULL
                 self.recycle(item)
@@ -468,6 +510,16 @@ cdef class LoopCore(TimerQueue):
     def _records(self):
         """The last turns, as ``observe.trace`` reads them."""
         return records_of(&self.meter)
+
+    def _note_calls(self, on):
+        """Note each call of a handle and each packet from now on, or no more."""
+        if on and self.details is None:
+            self.details = Details()
+        self.noting = bool(on)
+
+    def _calls(self):
+        """What was noted, as ``observe.details`` keeps it; None: nothing."""
+        return self.details
 
     def _note_turns(self, int64_t length):
         """Note turns that last so many ns; 0: none."""

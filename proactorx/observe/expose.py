@@ -25,7 +25,7 @@ from typing import Any
 
 from proactorx.observe.flight import buffers_of, flights_of
 from proactorx.observe.running import loops
-from proactorx.observe.stats import stats_of
+from proactorx.observe.stats import calls_of, stats_of
 from proactorx.observe.tasks import tasks_of
 from proactorx.observe.trace import trace_of
 from proactorx.pool.core import name_this_thread
@@ -34,6 +34,7 @@ NAME = "proactorx-top"
 LONGEST_QUESTION = 64
 PATIENCE = 2.0  # seconds for a client to ask, and to take each piece of the answer
 MOST_OPS = 1000
+MOST_CALLS = 100
 MOST_TURNS = 20_000
 REFUSED = "this Python has no Unix sockets: top cannot look at processes here"
 
@@ -92,6 +93,7 @@ def answer_stats() -> Answer:
         stats["number"] = loop._number
         stats["thread_name"] = _thread_name(loop._thread_id)
         stats["in_flight"] = plain(flights_of(loop, MOST_OPS))
+        stats["calls"] = plain(calls_of(loop)[:MOST_CALLS])
         stats["buffers"] = plain(buffers_of(loop))
         found.append(stats)
     return {"pid": os.getpid(), "argv": sys.argv[:20], "time": time.time(), "loops": found}

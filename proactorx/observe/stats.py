@@ -191,6 +191,29 @@ class LoopStats:
         return min(1.0, max(0.0, (self.idle - earlier.idle) / running)) if running > 0 else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class CallStats:
+    """What was called, since ``loop.record(detail=True)``."""
+
+    name: str
+    """A function with its file and line; a coroutine, where tasks went on; a kind of operation, with
+    the class of the protocol that was told of it."""
+    count: int
+    total: float
+    """Seconds."""
+    longest: float
+    """Seconds."""
+
+
+def calls_of(loop: Seen) -> tuple[CallStats, ...]:
+    """What `loop` has called, where that is recorded: what took the most time in all first."""
+    details = loop._calls()
+    if details is None:
+        return ()
+    found = [CallStats(*each) for each in details.totals_by_name() if each[1]]
+    return tuple(sorted(found, key=lambda each: -each.total))
+
+
 def stats_of(loop: Seen) -> LoopStats:
     """Count and read; any thread may, while the loop runs."""
     figures = loop._figures()

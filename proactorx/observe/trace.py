@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 #: One record, as `meter` has it: began, ended, woke; packets and callbacks so far, the lower 32 bits of each.
 RECORD = struct.Struct("=qqqII")
-TRACKS = {1: "turns", 2: "sleeps", 3: "waits for the GIL", 4: "stalls", 5: "tasks"}
+TRACKS = {
+    1: "turns",
+    2: "sleeps",
+    3: "waits for the GIL",
+    4: "stalls",
+    5: "tasks",
+    6: "packets",
+    7: "callbacks",
+}
+#: One call, as `details` has it: began, ended, place of the name, descriptor of a packet.
+CALL = struct.Struct("=qqii")
 #: The first of the tracks of operations.
 FIRST_OP = 100
 MOST_OPS = 1000
@@ -41,6 +51,7 @@ def events_of(loop: Seen, most: int | None = None) -> Iterator[Event]:
     for tid, name in TRACKS.items():
         yield _name("thread_name", number, tid, name)
     yield from _turns(number, loop._records(), most)
+    yield from _calls(loop, most)
     for stall in told(loop):
         began = stall.ended - round(stall.seconds * 1e9)
         yield _span(number, 4, stall.kind, began, stall.ended) | {"args": {"report": stall.text}}
@@ -66,6 +77,23 @@ def _turns(number: int, records: bytes, most: int | None) -> Iterator[Event]:
                 }
             }
         before = record
+
+
+def _calls(loop: Seen, most: int | None) -> Iterator[Event]:
+    """Each packet and each callback, where that is recorded."""
+    details = loop._calls()
+    if details is None:
+        return
+    kept = details.calls()
+    if most is not None:
+        kept = kept[max(0, len(kept) - most * CALL.size) :]
+    names = details.all_names()
+    for began, ended, place, fd in CALL.iter_unpack(kept):
+        name = names[place]
+        if fd < 0:
+            yield _span(loop._number, 7, name.partition(" ")[0], began, ended) | {"args": {"code": name}}
+        else:
+            yield _span(loop._number, 6, name, began, ended) | {"args": {"fd": fd}}
 
 
 def _ops(loop: Seen) -> Iterator[Event]:
