@@ -48,7 +48,7 @@ def test_every_row_on_every_loop(cli: Cli, tmp_path: Path) -> None:
 
 def test_what_is_asked_for(cli: Cli, no_rich: str) -> None:
     """Rows and loops by name, without rich and in ASCII; a loop that is not there is said."""
-    argv = ("bench", "--quick", "--rows", "timers", "--loops", "asyncio,select,winloop,iocp")
+    argv = ("bench", "--quick", "--rows", "timers", "--loops", "asyncio,select,zuvloop")
     done = cli(*argv, PYTHONPATH=no_rich, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
@@ -57,7 +57,45 @@ def test_what_is_asked_for(cli: Cli, no_rich: str) -> None:
         "asyncio",
         "select",
     ]
-    assert "winloop (not installed)" in done.stdout
+    assert "zuvloop (not installed)" in done.stdout
+
+
+CRASHES = """
+import asyncio, os
+
+class Loop(asyncio.SelectorEventLoop):
+    def call_at(self, *args, **options):
+        raise RuntimeError("no timers")
+
+    def close(self):
+        os._exit(7)
+
+new_event_loop = Loop
+"""
+
+
+def test_a_loop_that_fails_or_crashes_takes_nothing_with_it(
+    cli: Cli, tmp_path: Path, environment: Callable[..., dict[str, str]]
+) -> None:
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "zuvloop.py").write_text(CRASHES)
+    argv = (
+        "bench",
+        "--quick",
+        "--rows",
+        "call_soon,timers",
+        "--loops",
+        "asyncio,zuvloop",
+        "--json",
+        "bench.json",
+    )
+    done = cli(*argv, PYTHONPATH=environment(tmp_path / "peers")["PYTHONPATH"])
+    assert (done.returncode, done.stderr) == (0, "")
+    data = json.loads((tmp_path / "bench.json").read_text())
+    assert [list(row["loops"]) for row in data["rows"]] == [["asyncio", "zuvloop"], ["asyncio"]]
+    assert "no timers" in data["notes"][0]
+    assert any("zuvloop was left out" in note for note in data["notes"])
+    assert any("exit code 7" in note for note in data["notes"])
 
 
 @pytest.mark.parametrize(
@@ -65,7 +103,7 @@ def test_what_is_asked_for(cli: Cli, no_rich: str) -> None:
     [
         (["--loops", "trio"], 2, "no loop is called 'trio'"),
         (["--rows", "lines"], 2, "no row is called 'lines'"),
-        (["--loops", "winloop"], 1, "no loop to measure: winloop: not installed"),
+        (["--loops", "zuvloop"], 1, "no loop to measure: zuvloop: not installed"),
     ],
 )
 def test_what_cannot_be_measured(cli: Cli, words: list[str], code: int, complaint: str) -> None:

@@ -117,7 +117,9 @@ def _start(
             result.skipped["tls-1k"] = str(error)
     _progress(f"starting {', '.join(names)}")
     argv = ("bench", "bench.server", "--file", str(path), *more, "--loop")
-    starting = {name: stack.enter_context(child(*argv, name)) for name in names}
+    starting = {name: Child(*argv, name) for name in names}
+    for name, server in starting.items():
+        stack.callback(_end, result, name, server)
     servers = {}
     for name, server in starting.items():
         try:
@@ -128,6 +130,17 @@ def _start(
     if not servers:
         raise CliError(f"no loop to measure: {'; '.join(f'{a}: {b}' for a, b in result.missing.items())}")
     return servers
+
+
+def _end(result: Result, name: str, server: Child) -> None:
+    """A loop that crashes at its end, or before, does not take the figures of the others with it."""
+    try:
+        server.finish()
+    except CliError as error:
+        if name in result.loops:
+            result.notes.append(str(error))
+    finally:
+        server.close()
 
 
 def _make_certificate(folder: Path) -> None:

@@ -61,7 +61,11 @@ def make_loop(name: str) -> tuple[asyncio.AbstractEventLoop, str]:
         kind = type(getattr(loop, "_selector", loop)).__name__
         return loop, f"asyncio of Python {platform.python_version()}, {kind}"
     module = importlib.import_module(name)
-    return module.new_event_loop(), f"{name} {importlib.metadata.version(name)}"
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # a module on the path
+        version = "of unknown version"
+    return module.new_event_loop(), f"{name} {version}"
 
 
 class _Server:
