@@ -6,15 +6,14 @@ and finishes each packet when its turn comes.
 """
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.convoy cimport px_convoy_begin, px_convoy_looked, px_convoy_until, px_convoy_woke
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.errnos cimport ENOSYS
 from proactorx.ops.checks cimport px_check
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, ORPHANED, PACKET_READY, buffers_free, queue_count, queue_free, queue_grow,
-    queue_init, set_state,
+    CANCELLING, IN_FLIGHT, ORPHANED, PACKET_READY, buffers_free, queue_count, queue_free, queue_init,
+    set_state,
 )
 
 import os
@@ -163,19 +162,9 @@ cdef class Driver:
         until = px_convoy_until(&self.convoy, now)
         return min(until, now + timeout_ns) if timeout_ns > 0 else until
 
-    cdef int push(self, Op op, int res, uint32_t flags, char *data=NULL) except -1:
-        cdef RawPacket *packet
-        if queue_count(&self.queue) > self.queue.mask:
-            queue_grow(&self.queue)
-        packet = &self.queue.items[self.queue.tail & self.queue.mask]
-        Py_INCREF(op)
-        packet.op = <void *>op
-        packet.res = res
-        packet.flags = flags
-        packet.data = data
-        self.queue.tail += 1
-        if flags & PACKET_READY:
-            op.ready += 1
+    cdef int push_data(self, Op op, int res, uint32_t flags, char *data) except -1:
+        self.push(op, res, flags)
+        self.queue.items[(self.queue.tail - 1) & self.queue.mask].data = data
         return 0
 
     cdef int push_next(self, Op op, int res, uint32_t flags) except -1:

@@ -1,7 +1,9 @@
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.ops.op cimport Op, RawPacket
 
+@cython.final
 cdef class LoopPort:
     cdef readonly Driver driver
     cdef void *woken         # `driver`, as other threads read it

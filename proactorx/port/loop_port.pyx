@@ -5,6 +5,7 @@ cancel and close whatever it likes.  A dispatch takes at most the packets that w
 that a stream which never stops cannot starve timers and callbacks.
 """
 
+cimport cython
 from cpython.ref cimport Py_DECREF
 from proactorx.sys.errnos cimport ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
@@ -34,6 +35,7 @@ cdef Driver closed_driver = Driver()
 closed_driver.closed = True
 
 
+@cython.final
 cdef class LoopPort:
     """One driver and its queue of packets."""
 

@@ -42,7 +42,7 @@ cdef class ReadOp(Op):
         return self.transport if self.weak is None else self.weak()
 
     cdef int on_packet(self, RawPacket *packet) except -1:
-        cdef BaseTransport transport = self.reader()
+        cdef BaseTransport transport = self.transport if self.weak is None else self.reader()
         if transport is None:
             return 0
         try:

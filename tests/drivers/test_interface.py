@@ -16,7 +16,7 @@ from proactorx.ops.op import Overlapped, table
 PACKAGE = Path(proactorx.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "design" / "drivers.md"
 ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| `([\w/]+)`: `(\w+)` \|$", re.MULTILINE)
-METHOD = re.compile(r"^    cdef \w+ (\w+)\(self", re.MULTILINE)
+METHOD = re.compile(r"^    cdef (?:inline )?\w+ (\w+)\(self", re.MULTILINE)
 KINDS = table()
 #: Done by the kernel only: children (elsewhere the loop waits for a pidfd or in a thread), and TransmitFile.
 KERNEL_ONLY = {"wait_child", "transmit"}

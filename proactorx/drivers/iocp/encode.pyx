@@ -63,8 +63,8 @@ cdef int end_recv_stream(OverlappedCalls driver, Op op, char *buffer, uint32_t c
         return driver.end(op, error)
     if count and op.state == IN_FLIGHT:
         driver.again(op)
-        return driver.push(op, <int>count, PACKET_BUFFER | PACKET_MORE, buffer)
-    return driver.push(op, <int>count, PACKET_BUFFER, buffer)
+        return driver.push_data(op, <int>count, PACKET_BUFFER | PACKET_MORE, buffer)
+    return driver.push_data(op, <int>count, PACKET_BUFFER, buffer)
 
 
 cdef int begin_recv(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
@@ -84,7 +84,7 @@ cdef int end_recv(OverlappedCalls driver, Op op, char *buffer, uint32_t count, i
     if error:
         driver.put_buffer(buffer)
         return driver.end(op, error)
-    return driver.push(op, <int>count, PACKET_BUFFER, buffer)
+    return driver.push_data(op, <int>count, PACKET_BUFFER, buffer)
 
 
 cdef int begin_recv_into(OverlappedCalls driver, Op op, px_overlapped *flight) except? -1:
@@ -108,7 +108,7 @@ cdef int end_recv_from(OverlappedCalls driver, Op op, char *buffer, uint32_t cou
     if error or op.buffer() != NULL:
         driver.put_buffer(buffer)
         return driver.end(op, error or <int>count)
-    return driver.push(op, <int>count, PACKET_BUFFER, buffer)
+    return driver.push_data(op, <int>count, PACKET_BUFFER, buffer)
 
 
 # ---------------------------------------------------------------------------------------------------- sending

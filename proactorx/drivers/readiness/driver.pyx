@@ -47,7 +47,7 @@ cdef int perform_call(Op op, const px_kind *row, RawPacket *packet, char *scratc
     """Make the system call of a ready op.  0: nothing came of it; 1: `packet` tells what."""
     cdef px_call call
     cdef ssize_t n
-    if op.stale():
+    if not op.owned and op.stale():
         packet.res = -EBADF
         packet.flags = 0
         return 1
