@@ -1,0 +1,90 @@
+"""The parts of ``run.py`` that need no virtual machine."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import platform
+import stat
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels of Linux")
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"kernels_{name}", HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
+    return _module("run")
+
+
+def test_it_says_what_is_missing(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(run.os, "access", lambda path, mode: False)
+    assert run.main() == run.SKIPPED
+    assert "needs /dev/kvm" in capsys.readouterr().err
+    monkeypatch.setattr(platform, "machine", lambda: "mips")
+    assert run.main() == run.SKIPPED
+    assert "needs an x86-64 machine, not mips" in capsys.readouterr().err
+
+
+def _entries(archive: bytes) -> dict[str, tuple[int, bytes]]:
+    """Mode and content by name, as the kernel reads them."""
+    found, at = {}, 0
+    while True:
+        assert archive[at : at + 6] == b"070701"
+        fields = [int(archive[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]
+        mode, size, length = fields[1], fields[6], fields[11]
+        name = archive[at + 110 : at + 110 + length - 1].decode()
+        start = at + (110 + length + 3) // 4 * 4
+        if name == "TRAILER!!!":
+            return found
+        found[name] = (mode, archive[start : start + size])
+        at = start + (size + 3) // 4 * 4
+
+
+def test_the_archive_is_what_the_kernel_reads(tmp_path: Path) -> None:
+    archive = _module("initramfs").Archive(tmp_path / "initrd")
+    archive.content("/a/b/file", b"content", 0o755)
+    archive.link("/a/link", "b/file")
+    archive.folder("/tmp")
+    archive.close()
+    found = _entries(gzip.decompress((tmp_path / "initrd").read_bytes()))
+    assert list(found) == ["a", "a/b", "a/b/file", "a/link", "tmp"]
+    assert found["a/b/file"] == (stat.S_IFREG | 0o755, b"content")
+    assert found["a/link"] == (stat.S_IFLNK | 0o777, b"b/file")
+    assert found["a"][0] == stat.S_IFDIR | 0o755
+    assert found["tmp"][0] == stat.S_IFDIR | 0o1777
+
+
+def test_results_are_counted_by_driver() -> None:
+    by_driver = _module("by_driver")
+    assert by_driver.driver_of("tests/x.py::test_it[epoll-8]") == "epoll"
+    assert by_driver.driver_of("tests/x.py::test_it[io_uring]") == "io_uring"
+    assert by_driver.driver_of("tests/x.py::test_it[8-select]") == "select"
+    assert by_driver.driver_of("tests/x.py::test_epoll") == by_driver.NONE
+
+
+def test_the_table_of_the_page_is_that_of_the_data(run: ModuleType) -> None:
+    data: list[dict[str, Any]] = json.loads((ROOT / "docs" / "data" / "kernels.json").read_text())
+    assert run.table(data) in (ROOT / "docs" / "pages" / "kernels.md").read_text()
