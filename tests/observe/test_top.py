@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import select
 import socket
 import stat
@@ -117,6 +118,27 @@ class TestSocket:
         expose.expose()
         assert raw(question) == b""
         assert b"pid" in raw(b"stats\n")
+
+    def test_whatever_is_sent(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Random bytes in random pieces, and clients that go in between: it answers no less afterwards."""
+        monkeypatch.setattr(expose, "PATIENCE", 0.02)
+        dice = random.Random(15)
+        threads = threading.active_count()
+        path = str(expose.expose())
+        for _ in range(100):
+            with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
+                sock.settimeout(BOUND)
+                sock.connect(path)
+                start = dice.choice([b"", b"stats", b"tasks", b"trace", b"stats\n"])
+                sock.sendall(start + dice.randbytes(dice.randrange(100)))
+                if dice.random() < 0.3:
+                    sock.sendall(dice.randbytes(dice.randrange(1, 100_000)))
+                if dice.random() < 0.3:
+                    sock.recv(dice.randrange(1, 100))
+        monkeypatch.undo()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(place.parent))
+        assert json.loads(raw(b"stats\n"))["pid"] == os.getpid()
+        assert threading.active_count() <= threads + 1
 
     def test_a_client_that_says_nothing_is_dropped(
         self, place: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,10 +13,8 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,73 +22,11 @@ import pytest
 from loop.helpers import BOUND, finish, run_script, script_environment, start_script
 
 import proactorx
+from observe.planted import AFTER, ALSO, FREE_THREADED, LINUX, Loop, Seen, first
 from proactorx.observe.stall import BLOCKED, COMPUTING, CPU, GIL, UNKNOWN, Stall
 from proactorx.observe.watchdog import NAME, seconds_of
 
 pytestmark = pytest.mark.ours
-
-Loop = proactorx.EventLoop
-
-LINUX = sys.platform.startswith("linux")
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-#: What a busy machine may make of it, and what a system says that knows no CPU times of threads.
-ALSO = {CPU} if LINUX else {UNKNOWN, BLOCKED}
-AFTER = 0.05
-
-
-class Seen:
-    """The stalls that are reported of a loop."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.stalls: list[Stall] = []
-        self.begun = threading.Event()
-
-    def __call__(self, stall: Stall) -> None:
-        self.stalls.append(stall)
-        self.begun.set()
-
-    def find(self, kind: str) -> list[Stall]:
-        return [stall for stall in self.stalls if stall.kind == kind]
-
-    def block(self) -> None:
-        """Block until somebody has told of it."""
-        assert self.begun.wait(BOUND)
-
-    def compute(self) -> None:
-        """Compute until somebody has told of it."""
-        end = time.monotonic() + BOUND
-        while not self.begun.is_set():
-            assert time.monotonic() < end
-
-    def run(self, main: Callable[[], Awaitable[None]]) -> list[Stall]:
-        """Run that as a task, and on until the end of each stall was told."""
-
-        async def body() -> None:
-            await asyncio.sleep(0.001)
-            task = asyncio.create_task(main(), name="the culprit")  # type: ignore[arg-type]
-            await task
-            async with asyncio.timeout(BOUND):
-                while not self.stalls or self.stalls[-1].phase != "ends":
-                    await asyncio.sleep(0.002)
-
-        self.loop.run_until_complete(body())
-        return self.stalls
-
-
-@pytest.fixture
-def seen(loop: Loop) -> Iterator[Seen]:
-    seen = Seen(loop)
-    loop.watch(AFTER, report=seen)
-    yield seen
-    loop.watch(None)
-
-
-def first(seen: Seen) -> Stall:
-    assert [stall.phase for stall in seen.stalls][:2] == ["begins", "ends"]
-    assert seen.stalls[0].seconds >= AFTER
-    assert seen.stalls[1].seconds >= seen.stalls[0].seconds
-    return seen.stalls[0]
 
 
 class TestBlocking:
