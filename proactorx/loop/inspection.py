@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
     from proactorx.observe.stall import Stall
 
+_recording = threading.Lock()  # one thread at a time makes what a loop records into
+
 
 class Inspection(asyncio.BaseEventLoop):
     """What other threads may ask a loop that runs."""
@@ -86,7 +88,8 @@ class Inspection(asyncio.BaseEventLoop):
         Args:
             detail: whether to.
         """
-        cast("Seen", self)._note_calls(detail)
+        with _recording:
+            cast("Seen", self)._note_calls(detail)
 
     def calls(self) -> tuple[CallStats, ...]:
         """Return what was called while ``record(detail=True)`` was on: what took the most time first."""

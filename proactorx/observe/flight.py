@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import stat
+import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from proactorx.observe import census
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
 
+#: There another thread cannot look at the owner of an operation: it may be freed meanwhile.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 MOST_PEERS = 200
 """Of so many descriptors the system is asked who is at the other end."""
 
@@ -30,7 +33,7 @@ class Flight:
     peer: str
     """Who is at the other end of the socket; of a listener: where it listens. Empty: no socket."""
     task: str
-    """The name of the task that waits for it; empty: none does, a protocol is told."""
+    """The name of the task that waits for it; empty: none, a protocol is told. Without a GIL: not known."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def flights_of(loop: Seen, most: int) -> list[Flight]:
     """The oldest operations of `loop`, oldest first."""
     ops = census.ops_of(loop._port.driver)
     ops.sort(key=lambda op: -(op[2] or 0))
-    waiting = _waiting(loop)
+    waiting = {} if FREE_THREADED else _waiting(loop)
     return [
         Flight(kind, fd, age, peer_of(fd) if place < MOST_PEERS else "", _task_of(op, waiting))
         for place, (kind, fd, age, op) in enumerate(ops[:most])
@@ -71,6 +74,8 @@ def _waiting(loop: Seen) -> dict[int, str]:
 
 
 def _task_of(op: Any, waiting: dict[int, str]) -> str:
+    if not waiting:
+        return ""
     for candidate in _futures(op):
         name = waiting.get(id(candidate))
         if name is not None:

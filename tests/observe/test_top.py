@@ -22,6 +22,7 @@ import pytest
 from loop.helpers import BOUND, in_thread, run_script, script_environment
 
 import proactorx
+from observe.planted import FREE_THREADED
 from proactorx.cli import main as command
 from proactorx.observe import expose
 from proactorx.observe.flight import Buffer, Flight, buffers_of, flights_of, peer_of, words_of
@@ -250,6 +251,7 @@ class TestTasks:
 class TestFlight:
     """Which task waits for which operation, and who is at the other end."""
 
+    @pytest.mark.skipif(FREE_THREADED, reason="the owner of an operation may be freed meanwhile")
     def test_a_stream_that_is_read(self, loop: Loop) -> None:
         async def main() -> tuple[list[Flight], str]:
             async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
@@ -272,6 +274,7 @@ class TestFlight:
         assert address in {each.peer for each in found if each.kind.startswith("accept")}
         assert len({each.task for each in found if each.kind == "recv_stream"}) == 2
 
+    @pytest.mark.skipif(FREE_THREADED, reason="the owner of an operation may be freed meanwhile")
     def test_a_socket_of_the_users(self, loop: Loop) -> None:
         async def main() -> list[Flight]:
             left, right = socket.socketpair()
