@@ -161,7 +161,7 @@ def record() -> None:
             steps: Answer = {name: globals()[name](service) for name in STEPS}
         finally:
             service.stop()
-    DATA.write_text(tidy(json.dumps(steps, indent=1)) + "\n")
+    DATA.write_text(tidy(json.dumps(steps, indent=1)) + "\n", encoding="utf-8")
 
 
 def draw(name: str, seen: Any) -> str:
@@ -193,13 +193,13 @@ def main() -> int:
     """Do as the options say."""
     if "--record" in sys.argv:
         record()
-    pictures = {name: draw(name, seen) for name, seen in json.loads(DATA.read_text()).items()}
+    pictures = {name: draw(name, seen) for name, seen in json.loads(DATA.read_text(encoding="utf-8")).items()}
     wrong = 0
     for name, picture in pictures.items():
         path = IMAGES / f"trouble-{name}.svg"
         if "--check" not in sys.argv:
-            path.write_text(picture)
-        elif not path.exists() or words_of(path.read_text()) != words_of(picture):
+            path.write_text(picture, encoding="utf-8")
+        elif not path.exists() or words_of(path.read_text(encoding="utf-8")) != words_of(picture):
             print(f"{path} is not what {DATA} says: run docs/screens.py", file=sys.stderr)
             wrong = 1
     return wrong

@@ -69,7 +69,8 @@ def test_the_images_show_what_was_recorded() -> None:
 
 
 def test_the_page_shows_every_step_and_lines_of_the_example() -> None:
-    page, example = PAGE.read_text(), (EXAMPLES / "troubled_service.py").read_text()
+    page = PAGE.read_text(encoding="utf-8")
+    example = (EXAMPLES / "troubled_service.py").read_text(encoding="utf-8")
     assert re.findall(r"\(images/trouble-(\w+)\.svg\)", page) == list(script().STEPS)
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == len(script().STEPS)
