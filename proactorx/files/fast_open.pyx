@@ -1,6 +1,7 @@
 """Opening a file without an IO thread: at once if nothing has to be waited for, or by an op of the driver."""
 
 from proactorx.files.access cimport Access, FileOp
+from proactorx.files.raw_state cimport is_local
 from proactorx.ops.op cimport OPEN
 from proactorx.sys.errnos cimport EAGAIN, ENOENT
 from proactorx.sys.file cimport (
@@ -11,9 +12,6 @@ from proactorx.sys.file cimport (
 import errno
 import os
 
-from proactorx.files import raw_state as _raw_state
-
-cdef dict local_devices = _raw_state.local_devices
 # A named pipe without a reader; another process's lease, fcntl(2); a loop that is being closed.
 cdef tuple NOT_BY_OP = (errno.ENXIO, errno.EAGAIN, errno.ECANCELED)
 cdef enum:
@@ -46,7 +44,7 @@ async def open_now(Access access not None, path):
     if name is None:
         return -1
     await access.budget()
-    if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
+    if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not is_local(facts.device):
         return -1
     # O_NONBLOCK: another process may hold a lease, fcntl(2).
     fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
@@ -69,7 +67,7 @@ cdef bint may_open_by_op(bytes name) except -1:
         error = px_stat_cached(folder, &facts)
     elif error >= 0 and facts.kind != c"r":
         return False
-    return error >= 0 and bool(local_devices.get(facts.device))
+    return error >= 0 and is_local(facts.device)
 
 
 async def open_by_op(Access access not None, path, int flags):

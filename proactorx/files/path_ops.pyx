@@ -8,32 +8,28 @@ from libc.stdint cimport int64_t
 from proactorx.files.access cimport Access, FileOp
 from proactorx.files.fast_open cimport kernel_name
 from proactorx.ops.op cimport CHANGE_RENAME, CHANGE_RMDIR, CHANGE_UNLINK, PATH_CHANGE
-from proactorx.sys.file cimport PX_LOCAL, px_file_facts, px_file_nature, px_stat_cached
+from proactorx.files.raw_state cimport is_known, is_local, nature_of
+from proactorx.sys.file cimport px_file_facts, px_stat_cached
 
 import os
 import sys
 
-from proactorx.files import raw_state as _raw_state
 from proactorx.files.thread_call import in_thread
 
 UNLINK = CHANGE_UNLINK
 RMDIR = CHANGE_RMDIR
 RENAME = CHANGE_RENAME
-cdef dict local_devices = _raw_state.local_devices
 
 
 def _look_at_file_system(folder):
     """Record whether the files in `folder` are this machine's.  May wait for another machine."""
-    cdef int nature
     cdef int fd
     try:
         fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return  # the call itself will report the error
     try:
-        with nogil:
-            nature = px_file_nature(fd)
-        local_devices[os.fstat(fd).st_dev] = nature == PX_LOCAL
+        nature_of(fd)
     finally:
         os.close(fd)
 
@@ -42,9 +38,9 @@ async def _is_local(Access access, bytes folder):
     cdef px_file_facts facts
     if px_stat_cached(folder, &facts) < 0:
         return False
-    if facts.device not in local_devices:
+    if not is_known(facts.device):
         await in_thread(access, _look_at_file_system, folder)
-    return local_devices.get(facts.device, False)
+    return is_local(facts.device)
 
 
 async def change(Access access not None, int what, str event, tuple paths):

@@ -1,5 +1,9 @@
 from libc.stdint cimport int64_t
 
+cdef int nature_of(int fd) except -1
+cdef bint is_known(unsigned long long device) except -1
+cdef bint is_local(unsigned long long device) except -1
+
 cdef class RawState:
     cdef bytes data          # what was read ahead: data[start:]
     cdef Py_ssize_t start

@@ -36,11 +36,34 @@ cdef extern from *:
     const void *px_find(const void *haystack, size_t size, const char *needle, size_t length) nogil
 
 #: Device number of a file system: whether it is known to be one of this machine's.
-local_devices = {}
+cdef dict devices = {}
+local_devices = devices
 cdef enum:
     ALLOWANCE = 1 << 20      # copied by one operation in the loop's thread, 0.1 ms; the rest is fetched
     WITH_GIL = 1 << 16       # reads of up to so many bytes are over before another thread could have begun
     SEEK_CUR = 1
+
+
+cdef int nature_of(int fd) except -1:
+    """Who answers for a file: PX_LOCAL, PX_REMOTE or PX_MADE_UP; noted for its device.  May wait."""
+    cdef px_file_facts facts
+    cdef int nature, error
+    with nogil:
+        nature = px_file_nature(fd)
+        error = px_stat_fd(fd, &facts)
+    if error == 0:
+        devices[facts.device] = nature == PX_LOCAL
+    return nature
+
+
+cdef bint is_known(unsigned long long device) except -1:
+    """Whether a file of this file system was looked at."""
+    return device in devices
+
+
+cdef bint is_local(unsigned long long device) except -1:
+    """Whether a file system is known to be one of this machine's."""
+    return devices.get(device) is True
 
 
 cdef class RawState:
@@ -228,12 +251,7 @@ cdef class RawState:
 
     def look_at_file_system(self):
         """Find out what kind of file system the file is on.  May wait."""
-        cdef px_file_facts facts
-        cdef int nature
-        with nogil:
-            nature = px_file_nature(self.fd)
-        if px_stat_fd(self.fd, &facts) == 0:
-            local_devices[facts.device] = nature == PX_LOCAL
+        cdef int nature = nature_of(self.fd)
         if nature == PX_LOCAL:
             self.trust_file_system()
         else:

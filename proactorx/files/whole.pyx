@@ -10,9 +10,10 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy
 from proactorx.files.access cimport Access, access_of
+from proactorx.files.raw_state cimport is_local, nature_of
 from proactorx.sys.file cimport (
     O_NONBLOCK, O_RDONLY, PX_BY_HANDLE, PX_LOCAL, PX_RESOLVE_CACHED, PX_RESOLVE_SAME_MOUNT, px_file_close,
-    px_file_facts, px_file_nature, px_file_read_now, px_open_now, px_stat_cached, px_stat_fd,
+    px_file_facts, px_file_read_now, px_open_now, px_stat_cached, px_stat_fd,
 )
 
 import io
@@ -20,7 +21,7 @@ import os
 import select
 
 from proactorx.files.thread_call import in_thread
-from proactorx.files import raw_file as _raw_file, raw_state as _raw_state
+from proactorx.files import raw_file as _raw_file
 
 cdef extern from "Python.h":
     int PyUnicode_FSConverter(object path, PyObject **result) except 0
@@ -28,7 +29,6 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
 
 cdef object RawFile = _raw_file.RawFile
-cdef dict local_devices = _raw_state.local_devices
 cdef enum:
     SMALL = 1 << 18   # read in the loop's thread
     TINY = 1 << 14    # read by one call, which comes before the file is looked at
@@ -76,7 +76,7 @@ cdef int open_small(const char *name) except -2:
     if root == LOCAL and name[0] == c"/":
         fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_SAME_MOUNT)
     if fd < 0:
-        if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not local_devices.get(facts.device):
+        if px_stat_cached(name, &facts) < 0 or facts.kind != c"r" or not is_local(facts.device):
             return -1
         fd = px_open_now(name, O_RDONLY | O_NONBLOCK, PX_RESOLVE_CACHED)
         if fd < 0:
@@ -132,16 +132,15 @@ def _read_file(path):
 
 def _look_at_root():
     global root
-    cdef int nature
     cdef int fd
     try:
         fd = os.open(b"/", getattr(os, "O_PATH", os.O_RDONLY))
     except OSError:
         return  # there is no descriptor left, say; the next file tries again
-    with nogil:
-        nature = px_file_nature(fd)
-    root = LOCAL if nature == PX_LOCAL else OTHER
-    os.close(fd)
+    try:
+        root = LOCAL if nature_of(fd) == PX_LOCAL else OTHER
+    finally:
+        os.close(fd)
 
 
 def _read_pipe(pipe):

@@ -2,16 +2,8 @@
 
 from libc.stdint cimport int64_t
 from proactorx.sys.atomic cimport exchange
+from proactorx.sys.bell cimport PyThread_type_lock, free_bell, new_bell, ring_bell, sleep_on
 from proactorx.sys.clock cimport px_now_ns
-
-cdef extern from "pythread.h":
-    ctypedef void *PyThread_type_lock
-    ctypedef int PyLockStatus
-    PyThread_type_lock PyThread_allocate_lock()
-    void PyThread_free_lock(PyThread_type_lock lock)
-    int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
-    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr) nogil
-    void PyThread_release_lock(PyThread_type_lock lock) nogil
 
 
 def now_ns():
@@ -22,25 +14,19 @@ def now_ns():
 cdef class Alarm:
     """What one thread sleeps on, and others end that sleep with."""
 
-    cdef PyThread_type_lock lock
+    cdef PyThread_type_lock bell
     cdef int rung
 
     def __cinit__(self):
-        self.lock = PyThread_allocate_lock()
-        if self.lock == NULL:
-            raise MemoryError
-        PyThread_acquire_lock(self.lock, 1)
+        self.bell = new_bell()
 
     def __dealloc__(self):
-        if self.lock != NULL:
-            PyThread_acquire_lock(self.lock, 0)  # somebody may have rung: it has to be taken to be released
-            PyThread_release_lock(self.lock)
-            PyThread_free_lock(self.lock)
+        free_bell(self.bell)
 
     def ring(self):
         """End the sleep, or the next one."""
         if not exchange(&self.rung, 1):
-            PyThread_release_lock(self.lock)
+            ring_bell(self.bell)
 
     def sleep(self, double seconds):
         """Sleep so long, or until somebody rings.
@@ -50,10 +36,8 @@ cdef class Alarm:
         """
         cdef long long microseconds = <long long>(seconds * 1e6)
         cdef int64_t until = px_now_ns() + 1000 * microseconds, woke
-        cdef int got
         with nogil:
-            got = PyThread_acquire_lock_timed(self.lock, microseconds, 0)
-            if got:
+            if sleep_on(self.bell, microseconds):
                 exchange(&self.rung, 0)
             woke = px_now_ns()
         return max(0, woke - until), px_now_ns() - woke

@@ -1,15 +1,6 @@
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
-
-cdef extern from "pythread.h":
-    ctypedef void *PyThread_type_lock
-    ctypedef int PyLockStatus
-    PyLockStatus PY_LOCK_ACQUIRED
-    PyThread_type_lock PyThread_allocate_lock()
-    void PyThread_free_lock(PyThread_type_lock lock)
-    int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
-    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr) nogil
-    void PyThread_release_lock(PyThread_type_lock lock) nogil
+from proactorx.sys.bell cimport PyThread_type_lock
 
 cdef class ResultInbox:
     cdef object loop
@@ -36,7 +27,7 @@ cdef class Call:
     cdef int orphan(self) except -1
 
 cdef class IOThread:
-    cdef PyThread_type_lock lock  # held, but for the moment in which the thread is woken
+    cdef PyThread_type_lock bell  # what it sleeps on while it is idle
     cdef IOThread above, below        # in the stack of idle threads
     cdef bint idle                # in that stack
     cdef bint member              # counted in PoolCore.active

@@ -8,6 +8,7 @@ thread that was woken before has yet to look at the queue, since that one wakes 
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from proactorx.sys.bell cimport free_bell, new_bell, ring_bell, sleep_on
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.thread cimport px_name_thread
 
@@ -163,16 +164,10 @@ cdef class IOThread:
     """A thread's place in its pool."""
 
     def __cinit__(self):
-        self.lock = PyThread_allocate_lock()
-        if self.lock == NULL:
-            raise MemoryError
-        PyThread_acquire_lock(self.lock, 1)
+        self.bell = new_bell()
 
     def __dealloc__(self):
-        if self.lock != NULL:
-            PyThread_acquire_lock(self.lock, 0)
-            PyThread_release_lock(self.lock)
-            PyThread_free_lock(self.lock)
+        free_bell(self.bell)
 
 
 cdef class PoolCore:
@@ -262,7 +257,7 @@ cdef class PoolCore:
         if refused:
             raise RuntimeError(CLOSED)
         if woken is not None:
-            PyThread_release_lock(woken.lock)
+            ring_bell(woken.bell)
         elif step != NOTHING:
             self.go(step)
         return 0
@@ -305,7 +300,7 @@ cdef class PoolCore:
     # ------------------------------------------------------------------------------------------- idle threads
 
     cdef IOThread pop_idle(self):
-        """The thread to wake; the caller releases its lock."""
+        """The thread to wake; the caller rings its bell."""
         cdef IOThread thread = self.top
         self.remove_idle(thread)
         thread.expected = True
@@ -360,7 +355,7 @@ cdef class PoolCore:
                     self.push_idle(thread)
                 woken = self.react(&step)
             if woken is not None:
-                PyThread_release_lock(woken.lock)
+                ring_bell(woken.bell)
             elif step != NOTHING:
                 self.go(step)
             if call is not None:
@@ -379,11 +374,11 @@ cdef class PoolCore:
     cdef bint wait(self, IOThread thread) except -1:
         """Wait for packets; False: there were none for so long that the thread is to end."""
         cdef int64_t timeout = self.idle_us
-        cdef PyLockStatus got
+        cdef bint rung
         while True:
             with nogil:
-                got = PyThread_acquire_lock_timed(thread.lock, timeout, 0)
-            if got == PY_LOCK_ACQUIRED:
+                rung = sleep_on(thread.bell, timeout)
+            if rung:
                 return True
             timeout = -1  # woken just now, or the last one, which stays
             with self.mutex:
@@ -519,9 +514,9 @@ cdef class PoolCore:
                     surplus.append(self.pop_idle())
                 woken = self.react(&step)
             while surplus:
-                PyThread_release_lock((<IOThread>surplus.pop()).lock)
+                ring_bell((<IOThread>surplus.pop()).bell)
             if woken is not None:
-                PyThread_release_lock(woken.lock)
+                ring_bell(woken.bell)
             self.go(step)
 
     def _block(self, IOThread thread not None, int step):
@@ -560,7 +555,7 @@ cdef class PoolCore:
             while cancel_queued and self.first != NULL:
                 dropped.append(self.pop())
         for thread in idle:
-            PyThread_release_lock(thread.lock)
+            ring_bell(thread.bell)
         for call in dropped:
             if call.inbox is not None:
                 call.cancelled = True
