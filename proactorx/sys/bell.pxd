@@ -1,7 +1,7 @@
 """A lock of Python's that one thread sleeps on, until another one rings.
 
-It is held, but for the moment between the ring and the end of the sleep.  Each ring needs its sleep: code that may ring
-twice has to note that it has.
+It is held, but for the moment between the ring and the end of the sleep.  Each ring needs its sleep:
+code that may ring twice has to note that it has.
 """
 
 cdef extern from "pythread.h":
