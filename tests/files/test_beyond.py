@@ -412,7 +412,9 @@ async def test_a_watch_that_is_not_read_in_time(tmp_path: Path) -> None:
             if change.kind == "overflow":
                 assert change.path == str(tmp_path)
                 break
-        assert len(kinds) == limit + 1
+        # Fewer where the kernel lacked memory for one: it says "overflow" then too.
+        assert 2 < len(kinds) <= limit + 1
+        assert set(kinds[:-1]) == {"moved_from", "moved_to"}
         (tmp_path / "c").touch()
         while (await asyncio.wait_for(anext(changes), LIMIT)).kind != "created":
             continue

@@ -78,6 +78,7 @@ ANY_PYTHON = (
     *(f"test_{name}.py" for name in ("docs", "layers", "release", "rooms", "thinning", "tidy")),
     *_files("port", "races"),
     "compat",
+    "kernels",
     "programs",
 )
 
