@@ -65,11 +65,8 @@ KEPT: dict[str, frozenset[str]] = {
     **dict.fromkeys(_files("files", "beyond", "slow_disk", "tasks"), AUTO | {"epoll"}),
     "observe": AUTO,
     **dict.fromkeys(_files("observe", "metrics", "stats"), NOT_SELECT),
-    "outside": AUTO | {"epoll"},
-    # Many processes, or floods that take seconds.
-    **dict.fromkeys(
-        _files("outside", "fairness", "idle_cpu", "last_writes", "pollable", "ports_free", "workers"), AUTO
-    ),
+    # A ring can take and hold what others see; without one it is as on stock asyncio.
+    "outside": AUTO,
     "loop/processes": NOT_SELECT,
 }
 
