@@ -4,7 +4,6 @@ One turn: flush what was written, wait for packets (not at all where callbacks a
 due timers to the ready queue, run the callbacks that were ready by then.
 """
 
-cimport cython
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
@@ -90,8 +89,6 @@ cdef class LoopCore(TimerQueue):
         if not callable(callback):
             raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
 
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def call_soon(self, callback, *args, context=None):
         """Call ``callback(*args)`` in the next turn, in the order of the calls to ``call_soon``.
 
@@ -117,8 +114,6 @@ cdef class LoopCore(TimerQueue):
         self.add_soon(handle)
         return handle
 
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def call_soon_threadsafe(self, callback, *args, context=None):
         """Call ``call_soon`` from another thread or from a signal handler, and wake the loop if it sleeps.
 
@@ -139,8 +134,6 @@ cdef class LoopCore(TimerQueue):
             self.post(handle)
         return handle
 
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def call_later(self, delay, callback, *args, context=None):
         """Call ``callback(*args)`` after `delay` seconds.
 
@@ -162,8 +155,6 @@ cdef class LoopCore(TimerQueue):
             raise TypeError("delay must not be None")
         return self._call_at(self.now() + <double>delay, callback, args, context, "call_later")
 
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def call_at(self, when, callback, *args, context=None):
         """Call ``callback(*args)`` at `when`, in seconds of ``loop.time()``; see ``call_later``.
 
@@ -212,8 +203,6 @@ cdef class LoopCore(TimerQueue):
     def _timer_handle_cancelled(self, handle):
         """asyncio's own hook; our handles count for themselves."""
 
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def time(self):
         """Return the time of the loop's clock in seconds, as a float: CLOCK_MONOTONIC, clock_gettime(2)."""
         return px_monotonic()
@@ -231,8 +220,6 @@ cdef class LoopCore(TimerQueue):
         """Return whether ``close`` was called."""
         return self._closed
 
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def create_future(self):
         """Return a new ``asyncio.Future`` that belongs to this loop."""
         return self.new_future()
@@ -242,8 +229,6 @@ cdef class LoopCore(TimerQueue):
             return PyObject_Call(Future, (), <PyObject *>self.only_loop)
         return Future(loop=self)
 
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def create_task(self, coro, **kwargs):
         """Schedule a coroutine as an ``asyncio.Task``, or through the task factory if there is one.
 
