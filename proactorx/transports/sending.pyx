@@ -8,7 +8,6 @@ and the transport makes the system call then. So it knows at any moment how many
 cancelled.
 """
 
-cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
@@ -102,9 +101,6 @@ cdef class SendingTransport(BaseTransport):
         if self.dirty:
             self.flush()
 
-    # A method descriptor, which CPython's interpreter calls without the steps of a Cython function.
-    @cython.binding(False)
-    @cython.embedsignature.format("clinic")
     def write(self, data):
         """Send `data`; bytes are kept until they are sent, anything mutable may be changed after the call.
 
