@@ -325,7 +325,7 @@ def _ran(
         return COMPUTING if cpu >= FEW * (cpu + ready) else CPU, own
     if runs:  # the time since it became ready is only counted when it has a processor
         return COMPUTING if cpu >= FEW * lasted else CPU, own
-    # It computed for a part of the time. On a virtual machine the rest may be the host's, which nobody counts.
+    # It computed for a part of the time. The host of a virtual machine may have had the rest: not counted.
     return (UNKNOWN if own >= FEW * lasted else None), own
 
 
