@@ -29,7 +29,7 @@ class Child:
     """
 
     def __init__(self, owner: str, module: str, *args: str) -> None:
-        self.name = f"{owner}'s {module}"
+        self.name: str = f"{owner}'s {module}"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in stop()
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"proactorx.cli.{module}", *args],

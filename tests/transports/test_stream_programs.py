@@ -93,6 +93,10 @@ class Program:
             return await self._play()
         finally:
             self.transport.close()  # else the writer complains
+            # The protocol's finalizer does that too, and the garbage collector may take the future first.
+            closed = self.protocol._closed
+            if closed.done() and not closed.cancelled():
+                closed.exception()
 
     async def _play(self) -> list[Any]:
         for step in self.steps:
