@@ -89,7 +89,7 @@ class Used:
         return cls(now_ns(), census.thread_cpu(native_id), ready)
 
 
-@dataclass
+@dataclass(eq=False)
 class Watch:
     """One loop that is watched."""
 
@@ -184,6 +184,9 @@ class Watchdog:
                 gil = 0
             self._looks += 1
             for watch in watches:
+                with self._lock:
+                    if watch not in self._watches.values():
+                        continue  # it ended, or another one took its place, while this thread slept
                 try:
                     self._look(watch, now, gil)
                 except Exception:  # the next look may find more
@@ -229,10 +232,11 @@ class Watchdog:
         self, watch: Watch, loop: Seen, ident: int, native_id: int | None, lasts: int, *, waits: bool
     ) -> None:
         """The stall goes on now: look at its stack."""
-        kind, holder, keeps = self._why(watch, native_id, lasts, waits=waits)
+        # The stack first: asking why reads files, which lets go of the GIL, and the turn may end meanwhile.
         culprit = NOBODY if waits else look_at(loop, ident)
         if loop._turn()[0] != (0 if waits else watch.turn):
             culprit = NOBODY  # it went on while it was looked at
+        kind, holder, keeps = self._why(watch, native_id, lasts, waits=waits)
         watch.said = Stall(
             loop,
             "begins" if watch.said is None else "lasts",
