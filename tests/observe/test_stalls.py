@@ -92,11 +92,7 @@ class TestBlocking:
         child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
         os.kill(child.pid, signal.SIGSTOP)
 
-        def release() -> None:
-            child.kill()
-            os.kill(child.pid, signal.SIGCONT)
-
-        stall = blocked(seen, child.wait, release)
+        stall = blocked(seen, child.wait, child.kill)  # SIGKILL ends what is stopped as well, signal(7)
         assert child.stdin is not None
         child.stdin.close()
         assert "in wait" in stall.stack
