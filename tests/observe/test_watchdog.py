@@ -215,8 +215,8 @@ class TestComputing:
 
     def test_a_storm_of_callbacks(self, seen: Seen) -> None:
         async def main() -> None:
-            for _ in itertools.takewhile(lambda _: not seen.begun.is_set(), range(100)):
-                for _ in range(100_000):
+            for _ in itertools.takewhile(lambda _: not seen.begun.is_set(), range(20)):
+                for _ in range(500_000):
                     seen.loop.call_soon(int)
                 await asyncio.sleep(0)
 
