@@ -153,7 +153,7 @@ static const px_kind px_kinds[PX_KINDS] = {
     PX_ROW(SEND,        "send",        OUT,       SOCKET, 1, 1, 1, 1, 1, 0, PX_COUNT,   PX_SENDERS,  
            0, PX_ENDS, px_try_send, NULL),
     PX_ROW(ACCEPT,      "accept",      IN,        SOCKET, 1, 1, 0, 0, 0, 0, PX_FD,      PX_NO_LINE,  
-           8, 0, px_try_accept, NULL),
+           32, 0, px_try_accept, NULL),
     PX_ROW(ACCEPT_ONE,  "accept",      IN,        SOCKET, 1, 1, 0, 0, 0, 0, PX_FD,      PX_ACCEPTORS,
            0, PX_ENDS, px_try_accept, NULL),
     PX_ROW(CONNECT,     "connect",     OUT,       SOCKET, 1, 0, 1, 0, 0, 0, PX_NOTHING, PX_NO_LINE,  

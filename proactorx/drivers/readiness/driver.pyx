@@ -320,7 +320,7 @@ cdef class ReadinessDriver(Driver):
             return 0
         told = perform_call(op, row, packet, self.scratch)
         if row.burst:
-            # Others are likely to be in the backlog: a few are served in the same turn.  Not until EAGAIN:
+            # Others are likely to be in the backlog: some are served in the same turn.  Not until EAGAIN:
             # others may share the listener, and its connections are one source among others.
             op.events = op.events + 1 if told and packet.flags & PACKET_MORE else 0
             if op.events % row.burst:
