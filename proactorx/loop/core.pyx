@@ -373,10 +373,10 @@ cdef class LoopCore(TimerQueue):
 
     cdef int dispatch(self, uint32_t count) except -1:
         self.meter.packets += count
-        if self._debug:
-            return self._port.dispatch_timed(count, self.slow_callback_duration)
         if self.noting:
             return self.dispatch_noted(count)
+        if self._debug:
+            return self._port.dispatch_timed(count, self.slow_callback_duration)
         return self._port.dispatch(count)
 
     cdef int run_ready(self, uint32_t count) except -1:
@@ -413,7 +413,10 @@ cdef class LoopCore(TimerQueue):
             op = <Op>port.driver.queue.items[port.driver.queue.head & port.driver.queue.mask].op
             place, fd = self.details.of_packet(op), op.fd
             began = px_now_ns()
-            port.dispatch(1)
+            if self._debug:
+                port.dispatch_timed(1, self.slow_callback_duration)
+            else:
+                port.dispatch(1)
             self.details.note(place, fd, began, px_now_ns())
         return 0
 
@@ -441,7 +444,8 @@ cdef class LoopCore(TimerQueue):
 
     cdef int _run_ready_debug(self, uint32_t count) except -1:
         cdef Handle handle
-        cdef double before, took
+        cdef int64_t before, after
+        cdef int place
         while count:
             count -= 1
             if self.ready_head == self.ready_tail:
@@ -452,14 +456,18 @@ cdef class LoopCore(TimerQueue):
             if handle._cancelled:
                 continue
             self._current_handle = handle
-            before = px_monotonic()
+            place = self.details.of_handle(handle._callback) if self.noting else -1
+            before = px_now_ns()
             try:
                 handle.run()
             finally:
                 self._current_handle = None
-            took = px_monotonic() - before
-            if took >= self.slow_callback_duration:
-                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)
+            after = px_now_ns()
+            if place >= 0:
+                self.details.note(place, -1, before, after)
+            if (after - before) * 1e-9 >= self.slow_callback_duration:
+                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle),
+                               (after - before) * 1e-9)
         return 0
 
     def _run_once(self):

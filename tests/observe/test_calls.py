@@ -38,7 +38,8 @@ def test_what_is_not_asked_for(loop: Loop) -> None:
     assert loop.calls() == ()
 
 
-def test_callbacks_and_tasks(loop: Loop) -> None:
+@pytest.mark.parametrize("debug", [False, True])
+def test_callbacks_and_tasks(loop: Loop, debug: bool) -> None:
     def often(*_args: object) -> None:
         pass
 
@@ -63,12 +64,14 @@ def test_callbacks_and_tasks(loop: Loop) -> None:
             loop.call_soon(often)
             loop.call_soon(functools.partial(often, 1))
         loop.call_soon(Callable())
-        loop.call_soon(Secret())
+        loop.call_soon(Callable() if debug else Secret())  # debug mode looks for attributes itself
         loop.call_soon(len, ())
         cancelled = loop.call_soon(often)
         cancelled.cancel()
         await asyncio.gather(one(), one())
 
+    loop.set_debug(debug)
+    loop.slow_callback_duration = 10
     loop.record(detail=True)
     loop.run_until_complete(main())
     found = by_name(loop)
@@ -77,13 +80,16 @@ def test_callbacks_and_tasks(loop: Loop) -> None:
     assert found["one"].total >= 0.1
     assert 0.05 <= found["one"].longest < found["one"].total
     assert loop.calls()[0] == found["one"]
-    assert {"len", "Callable", "others", "main"} <= {name.rpartition(".")[2] for name in found}
+    names = {name.rpartition(".")[2] for name in found}
+    assert {"len", "Callable", "main"} <= names
+    assert "others" in names or debug
     loop.record(detail=False)
     loop.run_until_complete(asyncio.sleep(0.001))
     assert by_name(loop)["often"] == found["often"]
 
 
-def test_protocols(loop: Loop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("debug", [False, True])
+def test_protocols(loop: Loop, tmp_path: Path, debug: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         server = await loop.create_server(Slow, "127.0.0.1", 0)
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -94,8 +100,11 @@ def test_protocols(loop: Loop, tmp_path: Path) -> None:
         server.close()
         await server.wait_closed()
 
+    loop.set_debug(debug)
+    loop.slow_callback_duration = 0.01
     loop.record(detail=True)
     loop.run_until_complete(main())
+    assert ("Executing callbacks of " in caplog.text and "Slow" in caplog.text) == debug
     (name,) = [name for name in by_name(loop) if name.endswith(" Slow") and name.startswith("recv")]
     assert by_name(loop)[name].longest >= 0.02
     loop.record_to(tmp_path / "trace.json")
