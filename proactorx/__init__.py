@@ -11,6 +11,17 @@ from collections.abc import Coroutine
 from sys import version_info as _python  # `sys` is the room of that name here
 from typing import TYPE_CHECKING, Any, TypeVar
 
+try:
+    import proactorx._cython  # noqa: F401
+except ModuleNotFoundError as _error:
+    if _error.name != "proactorx._cython":
+        raise
+    # What a newcomer meets who has installed the package and starts Python in the clone.
+    raise ImportError(
+        f"{__path__[0]} has the sources of proactorx, not compiled for this Python. If it is installed, "
+        "start Python in another folder. To use this one, compile it: python -m pip install -e ."
+    ) from None
+
 from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
 from proactorx.observe import running

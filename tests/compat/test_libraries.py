@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +18,12 @@ if sys.platform != "linux":
 import dask_hosts
 from libraries import TABLE, run
 from sessions import SESSIONS
+from support.pages import PAGES, blocks, command_argv, sections, write_files
 from tables import LOOPS, installed
 
 from proactorx import drivers
 
+DASK = PAGES / "deploy" / "dask.md"
 #: The sessions that the exhaustive run has, of the extras ``programs`` and ``compat``; each takes a second.
 SHORT = (
     *("aiodns", "aiohttp", "aiosqlite", "anyio", "httpx", "hypercorn", "pyzmq", "redis", "starlette"),
@@ -53,6 +59,44 @@ def test_three_hosts_lose_two_and_no_task_of_2000() -> None:
     assert (found["tasks"], found["right"], found["workers"]) == (dask_hosts.TASKS, True, 1)
     if drivers.Choice(None).info.name == "io_uring":
         assert found["rings"] == 5  # the scheduler, three workers and a nanny: all are on this loop
+
+
+def opened(pid: int) -> list[str]:
+    """What the descriptors of a process lead to."""
+    links = [link for link in Path(f"/proc/{pid}/fd").iterdir() if os.path.lexists(link)]
+    return [os.readlink(link) for link in links]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.programs
+@pytest.mark.ours
+@pytest.mark.timeout(100)
+@pytest.mark.skipif(sys.version_info >= (3, 16) or not DASK.exists(), reason="no policies, or no docs")
+def test_dask_on_three_hosts_as_its_page_says(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    if os.geteuid() != 0 or shutil.which("ip") is None or not dask_hosts.namespaces_can_be_made():
+        pytest.skip("needs root, iproute2, and a kernel that lets namespaces be made")
+    text = sections(DASK)["dask"]
+    addresses = {"10.0.0.1": dask_hosts.SCHEDULER}
+    client = next(block for block in blocks(text, "python") if block.startswith("# client.py"))
+    write_files(f"```python\n{client}```\n", tmp_path, addresses)
+    install, schedule, work, ask, _ = blocks(text, "sh")
+    assert install == "python -m pip install distributed\n"
+    env = os.environ | {"PYTHONPATH": dask_hosts.package(), "DASK_TEMPORARY_DIRECTORY": str(tmp_path)}
+    with dask_hosts.hosts() as (_, *names), contextlib.ExitStack() as stack:
+
+        def start(host: int, command: str, **options: Any) -> subprocess.Popen[bytes]:
+            argv = ["ip", "netns", "exec", names[host - 1], *command_argv(command, addresses)]
+            process = subprocess.Popen(argv, env=env, cwd=tmp_path, stderr=subprocess.DEVNULL, **options)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        cluster = [start(1, schedule), start(2, work), start(3, work)]
+        answer, _ = start(1, ask, stdout=subprocess.PIPE).communicate(timeout=80)
+        rings = [any("io_uring" in name for name in opened(process.pid)) for process in cluster]
+    assert answer == b"332833500\n"
+    assert rings == [drivers.Choice(None).info.name == "io_uring"] * 3
 
 
 @pytest.mark.skipif(not TABLE.data.exists(), reason="the docs are not here")

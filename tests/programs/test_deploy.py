@@ -7,7 +7,6 @@ import errno
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import ROOT, Program, call, complaints, environment, running
+from serving import Program, call, complaints, environment, running
+from support.pages import PAGES, blocks, command_argv, sections, write_files
 from support.ports import unused_port
 
-PAGES = ROOT / "docs" / "pages" / "deploy"
+DEPLOY = PAGES / "deploy"
+PAGE = DEPLOY / "servers.md"
 if sys.platform != "linux" or not PAGES.exists():
     pytest.skip("the pages are of Linux, and lie beside the sources", allow_module_level=True)
 
@@ -38,31 +39,6 @@ NEEDED = {
     "FastAPI and Starlette": "fastapi",
     "aiohttp": "aiohttp",
 }
-
-
-def _blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def _sections() -> dict[str, str]:
-    parts = re.split(r"^## (.+)\n", (PAGES / "servers.md").read_text(), flags=re.MULTILINE)
-    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
-
-
-def _write(text: str, folder: Path, port: int) -> None:
-    """The files of a section: their first line is their name."""
-    for block in _blocks(text, "python"):
-        name = block.partition("\n")[0].removeprefix("# ")
-        assert re.fullmatch(r"\w+\.py", name), block
-        (folder / name).write_text(block.replace("8000", str(port)))
-
-
-def _argv(command: str, port: int) -> list[str]:
-    """A command of a page, with the program of this Python."""
-    words = command.replace("8000", str(port)).split()
-    if words[0] == "python":
-        return [sys.executable, *words[1:]]
-    return [sys.executable, "-m", *words]
 
 
 def _get(url: str, server: Program, patience: float = 20) -> bytes:
@@ -89,7 +65,7 @@ def _files(pid: int) -> list[str]:
 
 
 def test_every_section_with_a_command_is_tested() -> None:
-    with_command = {title for title, text in _sections().items() if _blocks(text, "sh")}
+    with_command = {title for title, text in sections(PAGE).items() if blocks(text, "sh")}
     assert with_command == {*NEEDED, "A program that makes its loop itself"}
 
 
@@ -98,13 +74,14 @@ def test_a_server_runs_as_its_section_says(title: str, driver_name: str, tmp_pat
     if importlib.util.find_spec(NEEDED[title]) is None:
         pytest.skip(f"needs {NEEDED[title]}")
     port = unused_port()
-    text = _sections()[title]
-    _write(_sections()[""], tmp_path, port)
-    _write(text, tmp_path, port)
+    ports = {"8000": str(port)}
+    text = sections(PAGE)[title]
+    write_files(sections(PAGE)[""], tmp_path, ports)
+    write_files(text, tmp_path, ports)
     env = environment(driver_name)
     env["PYTHONPATH"] += os.pathsep + str(tmp_path)
-    (command,) = _blocks(text, "sh")
-    with running(*_argv(command, port), env=env, cwd=tmp_path) as server:
+    (command,) = blocks(text, "sh")
+    with running(*command_argv(command, ports), env=env, cwd=tmp_path) as server:
         assert b"Hello, world" in _get(f"http://127.0.0.1:{port}/", server)
         on_a_ring = any("io_uring" in name for name in _files(server.process.pid))
         assert on_a_ring == (driver_name == "io_uring")
@@ -118,9 +95,10 @@ def test_jupyter_runs_as_its_section_says(tmp_path: Path) -> None:
     if importlib.util.find_spec("jupyter_server") is None:
         pytest.skip("needs jupyter_server")
     port = unused_port()
-    (command,) = _blocks(_sections()["A program that makes its loop itself"], "sh")
+    ports = {"8000": str(port)}
+    (command,) = blocks(sections(PAGE)["A program that makes its loop itself"], "sh")
     env = environment("io_uring") | {"HOME": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
-    with running(*_argv(command, port), "--allow-root", env=env, cwd=tmp_path) as server:
+    with running(*command_argv(command, ports), "--allow-root", env=env, cwd=tmp_path) as server:
         assert b"version" in _get(f"http://127.0.0.1:{port}/api", server, 40)
         assert any("io_uring" in name for name in _files(server.process.pid))
 
@@ -129,7 +107,7 @@ def test_jupyter_runs_as_its_section_says(tmp_path: Path) -> None:
 
 
 def _script() -> Any:
-    spec = importlib.util.spec_from_file_location("allow_io_uring", PAGES / "allow_io_uring.py")
+    spec = importlib.util.spec_from_file_location("allow_io_uring", DEPLOY / "allow_io_uring.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -158,7 +136,7 @@ needs_headers = pytest.mark.skipif(not under_profile.numbers(), reason="needs th
 def test_the_numbers_are_those_of_the_page() -> None:
     found = under_profile.numbers()
     assert [found[name] for name in _script().CALLS] == [425, 426, 427]
-    assert "425 to 427" in (PAGES / "containers.md").read_text()
+    assert "425 to 427" in (DEPLOY / "containers.md").read_text()
 
 
 def test_the_rest_of_a_profile_is_left_alone() -> None:
@@ -169,7 +147,7 @@ def test_the_rest_of_a_profile_is_left_alone() -> None:
 
 
 def test_the_rule_of_the_page_is_the_one_that_the_script_adds() -> None:
-    rule = json.loads((PAGES / "io_uring_rule.json").read_text())
+    rule = json.loads((DEPLOY / "io_uring_rule.json").read_text())
     added = _script().allow({"syscalls": []})
     assert rule["syscalls"] == added["syscalls"]
 
@@ -196,7 +174,7 @@ def test_a_merged_profile_lets_the_ring_be_made(kind: str, tmp_path: Path) -> No
         pytest.skip("io_uring does not run here")
     default = BY_NAME if kind == "by name" else _by_default()
     (tmp_path / "default.json").write_text(json.dumps(default))
-    merge = [sys.executable, str(PAGES / "allow_io_uring.py")]
+    merge = [sys.executable, str(DEPLOY / "allow_io_uring.py")]
     merged = subprocess.run(merge, input=json.dumps(default).encode(), stdout=subprocess.PIPE, check=True)
     (tmp_path / "io_uring.json").write_bytes(merged.stdout)
     found = {}
@@ -210,8 +188,8 @@ def test_a_merged_profile_lets_the_ring_be_made(kind: str, tmp_path: Path) -> No
 
 
 def test_the_unit_is_the_one_of_the_page_and_systemd_accepts_it(tmp_path: Path) -> None:
-    (unit,) = _blocks((PAGES / "containers.md").read_text(), "ini")
-    assert (PAGES / "app.service").read_text() == unit
+    (unit,) = blocks((DEPLOY / "containers.md").read_text(), "ini")
+    assert (DEPLOY / "app.service").read_text() == unit
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
     # The program of the unit is not on this machine, and that is what systemd would complain about.
