@@ -65,6 +65,17 @@ def test_import_is_light() -> None:
     assert _child(code) == []
 
 
+def test_the_first_call_on_an_io_thread_imports_nothing() -> None:
+    code = (
+        "import json, sys, proactorx\n"
+        "loop = proactorx.new_event_loop()\n"
+        "before = set(sys.modules)\n"
+        "assert loop.run_until_complete(loop.io_pool.call(loop, int)) == 0\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    assert _child(code) == []
+
+
 def test_one_version() -> None:
     with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
         assert proactorx.__version__ == tomllib.load(file)["project"]["version"]

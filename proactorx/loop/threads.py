@@ -61,7 +61,7 @@ class Threads(asyncio.BaseEventLoop):
         if self._io_pool is None:
             if self.is_closed():
                 raise RuntimeError("Event loop is closed")
-            made = IOThreadPool(backend=self.backend_info().name)  # type: ignore[attr-defined]
+            made = IOThreadPool(backend=self._choice.info.name)  # type: ignore[attr-defined]
             vars(self).setdefault("_io_pool", made)  # one, whichever thread comes first
         assert self._io_pool is not None
         return self._io_pool
