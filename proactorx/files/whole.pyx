@@ -43,6 +43,24 @@ cdef enum Root:
 cdef Root root = UNKNOWN
 
 
+def _look_at_root():
+    global root
+    cdef int fd
+    try:
+        fd = os.open(b"/", getattr(os, "O_PATH", os.O_RDONLY))
+    except OSError:
+        return  # there is no descriptor left, say; the next file tries again
+    try:
+        root = LOCAL if nature_of(fd) == PX_LOCAL else OTHER
+    finally:
+        os.close(fd)
+
+
+if not PX_BY_HANDLE:
+    # Importing this module waits for files anyway.  Without it, IO threads would read the first files.
+    _look_at_root()
+
+
 cdef bytes encoded(path):
     cdef PyObject *name = NULL
     PyUnicode_FSConverter(path, &name)
@@ -128,19 +146,6 @@ def _read_file(path):
     if root == UNKNOWN and not PX_BY_HANDLE:
         _look_at_root()
     return data
-
-
-def _look_at_root():
-    global root
-    cdef int fd
-    try:
-        fd = os.open(b"/", getattr(os, "O_PATH", os.O_RDONLY))
-    except OSError:
-        return  # there is no descriptor left, say; the next file tries again
-    try:
-        root = LOCAL if nature_of(fd) == PX_LOCAL else OTHER
-    finally:
-        os.close(fd)
 
 
 def _read_pipe(pipe):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from loop.helpers import run_script
 
 from proactorx import files
 
@@ -42,6 +44,24 @@ def test_loops_in_turn(loop_factory: Factory, path: Path) -> None:
     finally:
         first.close()
         second.close()
+
+
+@pytest.mark.ours
+@pytest.mark.skipif(os.name == "nt", reason="a thread reads whole files")
+def test_the_first_file_needs_no_more_than_the_second(loop_factory: Factory, path: Path) -> None:
+    """The file system of the root is known from the start: no thread where the kernel can do without."""
+    if os.stat(path).st_dev != os.stat("/").st_dev:
+        pytest.skip("temporary files have a file system of their own")
+    source = f"""
+    from proactorx import files
+    for _ in range(2):
+        loop = new_loop()
+        assert loop.run_until_complete(files.read_bytes({str(path)!r})) == b"0123456789"
+        print(loop._io_pool is None)
+        loop.close()
+    """
+    first, second = run_script(loop_factory, source).split()
+    assert first == second
 
 
 def test_one_file_on_two_loops(loop_factory: Factory, path: Path) -> None:
