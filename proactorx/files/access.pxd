@@ -46,7 +46,7 @@ cdef class Access:
     cdef object yield_turn(self)
     cdef int charge(self, Py_ssize_t size) except -1
     cdef bint takes(self, int fd) except -1
-    cdef object call(self, fn, tuple args)
+    cdef int call(self, fn, tuple args, on_end) except -1
 
 cdef Access access_of(object loop, object executor)
 cdef Access access_here(Access before)

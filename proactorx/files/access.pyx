@@ -14,6 +14,7 @@ from proactorx.ops.kinds cimport PX_FD, PX_IN, PX_ON_FILE, px_kind
 from proactorx.ops.op cimport (
     FILE_STEP, IN_FLIGHT, OPEN, Overlapped, PACKET_MORE, READ, RawPacket, WRITE, px_call, px_kinds,
 )
+from proactorx.pool.core cimport Call, PoolCore
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.clock cimport px_monotonic
 from proactorx.sys.file cimport (
@@ -109,8 +110,7 @@ cdef class FileOp(Overlapped):
             return self.finish()
         if (res == -EAGAIN or res == -EOPNOTSUPP) and row.on == PX_ON_FILE and not self.abandoned:
             # Opened with O_NONBLOCK, or its driver in the kernel supports only reads by a waiting thread.
-            self.access.call(self.run, ()).add_done_callback(self._ran)
-            return 0
+            return self.access.call(self.run, (), self._ran)
         if res < 0:
             self.error = ECANCELED if res == -EINTR else -res
         elif res == 0 and row.direction == PX_IN:
@@ -180,10 +180,10 @@ cdef class FileOp(Overlapped):
         if n < 0:
             self.error = <int>-n
 
-    def _ran(self, future):
-        if not future.cancelled():
-            future.result()
-        elif not self.offset:
+    def _ran(self, Call call not None):
+        if call.error is not None:
+            raise call.error
+        if call.cancelled and not self.offset:
             self.error = ECANCELED  # the pool was closed before it began
         self.finish()
 
@@ -282,8 +282,7 @@ cdef class Access:
         if native and self.has_ring() and self.port.driver.native_files >> op.kind & 1:
             self.port.submit(op)
         else:
-            # Not the pool's own future: cancelling that would hide when the body has ended.
-            self.call(op.run, ()).add_done_callback(op._ran)
+            self.call(op.run, (), op._ran)
         return 0
 
     cdef FileOp start_by_path(self, int kind, bytes path, uint32_t events):
@@ -307,12 +306,18 @@ cdef class Access:
         """Whether the driver reads and writes this file.  Called once for each file and loop."""
         return self.has_ring() and self.port.driver.note(fd, FD_FOR_FILE_OPS)
 
-    cdef object call(self, fn, tuple args):
-        """A future of the blocking ``fn(*args)``, on an IO thread."""
-        if self.executor is not None:
-            return self.loop.run_in_executor(self.executor, functools.partial(fn, *args))
-        pool = self.loop.io_pool if self.port is not None else default_pool()
-        return pool.call(self.loop, fn, *args)
+    cdef int call(self, fn, tuple args, on_end) except -1:
+        """Run the blocking ``fn(*args)`` on an IO thread; ``on_end(call)``: in the loop's thread, at its end.
+
+        No future that a caller may cancel: that would hide when the body has ended.
+        """
+        if self.executor is None:
+            pool = self.loop.io_pool if self.port is not None else default_pool()
+            (<PoolCore?>pool).start(self.loop, fn, args, on_end)
+        else:
+            future = self.loop.run_in_executor(self.executor, functools.partial(fn, *args))
+            future.add_done_callback(functools.partial(_ended, on_end))
+        return 0
 
     cdef bint over_budget(self) noexcept:
         """Whether the operation has to let others have their turn first, see ``yield_turn``.
@@ -377,6 +382,16 @@ cdef class Access:
         elif px_monotonic() - self.since > SLICE:
             self.spent = self.turn
         return 0
+
+
+def _ended(on_end, future):
+    """A call by the user's executor has ended: tell of it as of one on an IO thread."""
+    cdef Call call = <Call>Call.__new__(Call)
+    call.cancelled = future.cancelled()
+    if not call.cancelled:
+        call.error = future.exception()
+        call.result = future.result() if call.error is None else None
+    on_end(call)
 
 
 cdef Access new_access(object loop, object executor):

@@ -1,9 +1,11 @@
 from proactorx.files.access cimport Access
+from proactorx.pool.core cimport Call
 
 cdef class ThreadCall:
     cdef readonly object future
-    cdef object inner
-    cdef object then         # called with `inner` at its end, if the caller was cancelled
+    cdef Call ended          # None until then
+    cdef object then         # see `abandon`
+    cdef Call succeeded(self)
     cdef int abandon(self, then) except -1
 
 cdef ThreadCall start_call(Access access, fn, tuple args)

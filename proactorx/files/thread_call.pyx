@@ -1,6 +1,7 @@
 """Blocking calls on IO threads, whose callers may be cancelled meanwhile."""
 
 from proactorx.files.access cimport Access
+from proactorx.pool.core cimport Call
 
 import asyncio
 import functools
@@ -9,26 +10,29 @@ import functools
 cdef class ThreadCall:
     """A blocking call on an IO thread.  Its end is noticed also after its caller was cancelled."""
 
-    def _ended(self, inner):
+    def _ended(self, Call call not None):
+        self.ended = call
         if self.future.done():
-            error = None if inner.cancelled() else inner.exception()
             if self.then is not None:
                 then, self.then = self.then, None
-                then(inner if error is None else None)
-        elif inner.cancelled():
+                then(self.succeeded())
+        elif call.cancelled:
             self.future.cancel()
-        elif inner.exception() is not None:
-            self.future.set_exception(inner.exception())
+        elif call.error is not None:
+            self.future.set_exception(call.error)
         else:
-            self.future.set_result(inner.result())
+            self.future.set_result(call.result)
+
+    cdef Call succeeded(self):
+        """The call that has ended; None if it failed."""
+        return None if self.ended.cancelled or self.ended.error is not None else self.ended
 
     cdef int abandon(self, then) except -1:
-        """The caller was cancelled: have `then` called with the inner future, or None if the call failed."""
+        """The caller was cancelled: have `then` called with the ``Call`` at its end, or None if it failed."""
         self.future.cancel()
-        if self.inner.done():
+        if self.ended is not None:
             # Soon, as if it had ended later: the caller has still to clean up.
-            found = self.inner if not self.inner.cancelled() and self.inner.exception() is None else None
-            self.inner.get_loop().call_soon(then, found)
+            self.future.get_loop().call_soon(then, self.succeeded())
         else:
             self.then = then
         return 0
@@ -37,8 +41,7 @@ cdef class ThreadCall:
 cdef ThreadCall start_call(Access access, fn, tuple args):
     cdef ThreadCall call = <ThreadCall>ThreadCall.__new__(ThreadCall)
     call.future = access.loop.create_future()
-    call.inner = access.call(fn, args)
-    call.inner.add_done_callback(call._ended)
+    access.call(fn, args, call._ended)
     return call
 
 
@@ -58,9 +61,9 @@ async def in_thread(Access access not None, fn, *args, orphan=None):
         raise
 
 
-def _orphaned(orphan, inner):
-    if orphan is not None and inner is not None and not inner.cancelled():
-        orphan(inner.result())
+def _orphaned(orphan, Call call):
+    if orphan is not None and call is not None:
+        orphan(call.result)
 
 
 def read_at(stack, name, args):

@@ -13,6 +13,7 @@ from proactorx.files.access cimport (
 )
 from proactorx.files.raw_state cimport RawState, number_of
 from proactorx.files.thread_call cimport ThreadCall, start_call
+from proactorx.pool.core cimport Call
 from proactorx.sys.errnos cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP
 from proactorx.sys.file cimport px_file_seek, px_file_write_now
 from proactorx.ops.op cimport READ, WRITE
@@ -166,7 +167,7 @@ cdef class Transfer:
         return await self._call(method, (), self._call_ended)
 
     async def _call(self, fn, tuple args, ended):
-        """``fn(*args)`` on an IO thread; `ended`: called with the inner future if the caller is cancelled."""
+        """``fn(*args)`` on an IO thread; `ended`: see ``ThreadCall.abandon``."""
         cdef ThreadCall call = start_call(self.access, fn, args)
         try:
             return await call.future
@@ -175,16 +176,16 @@ cdef class Transfer:
             call.abandon(ended)
             raise
 
-    def _call_ended(self, inner):
+    def _call_ended(self, call):
         self.lock.release_detached()
 
-    def _put_back(self, inner):
+    def _put_back(self, Call call):
         """A cancelled read has ended: move the position back to where the read began."""
-        before = inner.result()[0] if inner is not None and not inner.cancelled() else None
+        before = call.result[0] if call is not None else None
         if before is None or self.access.loop.is_closed() or self.file().closed:
-            self._call_ended(inner)
+            self._call_ended(call)
         else:
-            start_call(self.access, self.file().seek, (before,)).inner.add_done_callback(self._call_ended)
+            start_call(self.access, self.file().seek, (before,)).abandon(self._call_ended)
 
     # ------------------------------------------------------------------------------------------------ reading
 

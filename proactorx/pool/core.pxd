@@ -14,13 +14,14 @@ cdef class ResultInbox:
 cdef class Call:
     cdef PoolCore pool
     cdef ResultInbox inbox        # None: a callback without a future
-    cdef object future
+    cdef object future            # None: `on_end` is called
+    cdef object on_end            # with this call, in the loop's thread, when it has ended
     cdef object fn
     cdef tuple args
     cdef object on_orphan
-    cdef object result
-    cdef object error
-    cdef bint cancelled           # the pool was closed before it began
+    cdef readonly object result
+    cdef readonly object error    # what `fn` has raised, or None
+    cdef readonly bint cancelled           # the pool was closed before it began
     cdef double since
     cdef void *next               # PoolCore.first
     cdef int finish(self) except -1
@@ -54,6 +55,7 @@ cdef class PoolCore:
     cdef bint closing
     cdef int generation           # of the process, counted in forks
     cdef object __weakref__
+    cdef int start(self, object loop, object fn, tuple args, object on_end) except -1
     cdef int put(self, Call call) except -1
     cdef IOThread react(self, int *step)
     cdef int go(self, int step) except -1

@@ -130,9 +130,14 @@ cdef class ResultInbox:
 @cython.final
 @cython.freelist(256)
 cdef class Call:
-    """One packet of a pool: a function to call, and the future that waits for its result."""
+    """One packet of a pool: a function to call, and the future that waits for its result, or ``on_end``."""
 
     cdef int finish(self) except -1:
+        cdef object on_end = self.on_end
+        if on_end is not None:
+            self.on_end = None
+            on_end(self)
+            return 0
         if self.future.done():
             return self.orphan()
         if self.cancelled:
@@ -216,6 +221,19 @@ cdef class PoolCore:
         call.on_orphan = on_orphan
         self.put(call)
         return call.future
+
+    cdef int start(self, object loop, object fn, tuple args, object on_end) except -1:
+        """``call`` without a future: ``on_end(call)`` runs in the loop's thread, a turn before a waiter.
+
+        It is not called after the loop was closed.
+        """
+        cdef Call call = <Call>Call.__new__(Call)
+        call.pool = self
+        call.inbox = inbox_of(loop)
+        call.on_end = on_end
+        call.fn = fn
+        call.args = args
+        return self.put(call)
 
     def queue(self, callback, *args):
         """Have an IO thread call ``callback(*args)``; from any thread.
@@ -412,7 +430,7 @@ cdef class PoolCore:
         if call.inbox is None:
             self._run_callback(call.fn, call.args)
             return 0
-        if call.future.cancelled():
+        if call.future is not None and call.future.cancelled():
             return 0
         try:
             call.result = PyObject_Call(call.fn, call.args, NULL)
