@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 import proactorx
 from proactorx.cli.errors import CliError
-from proactorx.drivers import WORDS
+from proactorx.drivers import BACKENDS
 
 PROG = "python -m proactorx"
-BACKENDS = f"{', '.join(WORDS[:-1])} or {WORDS[-1]}; default: PROACTORX_BACKEND, else auto"
+CHOICE = f"{', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; default: PROACTORX_BACKEND, else auto"
 MAX_SIZE = 16 * 1024 * 1024
 
 
@@ -165,7 +165,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="echo: seconds of load on each server, over all rounds (default: 6); threads: seconds in total "
         "(default: 5)",
     )
-    add("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
+    add("--backend", choices=BACKENDS, metavar="B", help=f"driver of the loop: {CHOICE}")
     add(
         "--size",
         type=_whole(1, MAX_SIZE),
@@ -215,7 +215,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "starts.",
         allow_abbrev=False,
     )
-    parser.add_argument("--backend", choices=WORDS, metavar="B", help=f"driver of the loop: {BACKENDS}")
+    parser.add_argument("--backend", choices=BACKENDS, metavar="B", help=f"driver of the loop: {CHOICE}")
     parser.add_argument(
         "--restrict", action="store_true", help="let the kernel refuse what the loop does not use of io_uring"
     )

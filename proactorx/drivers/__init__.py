@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BackendError", "BackendInfo", "Choice", "Probe", "probe", "probe_all"]
 
 #: The words that ``backend=`` and ``$PROACTORX_BACKEND`` know.
-WORDS = ("auto", "io_uring", "epoll", "iocp", "select")
+BACKENDS = ("auto", "io_uring", "epoll", "iocp", "select")
 _DRIVERS = ("iocp", "select") if sys.platform == "win32" else ("io_uring", "epoll", "select")
 #: The facilities of one system.
 _SYSTEMS = {"io_uring": "Linux", "epoll": "Linux", "iocp": "Windows"}
@@ -39,8 +39,8 @@ def probe(name: str) -> Probe:
     Raises:
         ValueError: there is no driver of that name.
     """
-    if name not in WORDS or name == "auto":
-        raise ValueError(f"unknown backend {name!r}: one of {', '.join(WORDS)}")
+    if name not in BACKENDS or name == "auto":
+        raise ValueError(f"unknown backend {name!r}: one of {', '.join(BACKENDS)}")
     if name == "select":
         return _probe_select()
     if not sys.platform.startswith({"Linux": "linux", "Windows": "win32"}[_SYSTEMS[name]]):
@@ -87,7 +87,7 @@ class Choice:
     ring), a driver that ``auto`` had chosen gives way to the next one; a named one raises.
 
     Args:
-        backend: one of ``WORDS``; None: what ``$PROACTORX_BACKEND`` says, else ``auto``.
+        backend: one of ``BACKENDS``; None: what ``$PROACTORX_BACKEND`` says, else ``auto``.
         shared: the driver is for a port that many threads wait on.
         restrict: a ring refuses what the driver does not use.
 
@@ -103,8 +103,8 @@ class Choice:
         word, source = backend, "the backend argument"
         if word is None:
             word, source = os.environ.get("PROACTORX_BACKEND") or "auto", "$PROACTORX_BACKEND"
-        if word not in WORDS:
-            raise ValueError(f"unknown backend {word!r} in {source}: one of {', '.join(WORDS)}")
+        if word not in BACKENDS:
+            raise ValueError(f"unknown backend {word!r} in {source}: one of {', '.join(BACKENDS)}")
         self._named = word != "auto"
         self._source = source
         self._shared = shared

@@ -15,7 +15,7 @@ from proactorx.sys.atomic cimport load_acquire
 from proactorx.sys.iocp cimport *
 from proactorx.port.binding_windows cimport bind, binding_of, let_go, rebind, unbind
 from proactorx.port.kernel_operations cimport KernelOperations, load_calls, px_port
-from proactorx.port.operations cimport Binding, Overlapped, most_running, nanoseconds
+from proactorx.port.operations cimport Binding, Overlapped, concurrency_limit, nanoseconds
 
 import ctypes
 import logging
@@ -111,7 +111,7 @@ cdef class CompletionPort(KernelOperations):
         self.left = []
 
     def __init__(self, concurrency=0, backend=None, *, restrict=False):
-        cdef int limit = most_running(concurrency)
+        cdef int limit = concurrency_limit(concurrency)
         if self.port != NULL:
             raise RuntimeError("a port is initialized once")
         self.info = Choice(backend, shared=True, restrict=restrict).info

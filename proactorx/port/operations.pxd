@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t
 from proactorx.ops.op cimport Overlapped as Op
 
 cdef int64_t nanoseconds(object timeout) except? -7
-cdef int most_running(object concurrency) except -1
+cdef int concurrency_limit(object concurrency) except -1
 
 cdef class Binding:
     cdef object port         # a weak reference

@@ -64,7 +64,7 @@ def _usable_cpus():
     return os.cpu_count() or 1
 
 
-cdef int most_running(object concurrency) except -1:
+cdef int concurrency_limit(object concurrency) except -1:
     """How many threads of a port may run."""
     concurrency = index(concurrency)
     if concurrency < 0:

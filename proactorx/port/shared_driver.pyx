@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t
 from proactorx.drivers.driver cimport ASK_ANYWAY, Driver
 from proactorx.sys.errnos cimport ECANCELED, ENOMEM
 from proactorx.ops.op cimport IN_FLIGHT
-from proactorx.port.operations cimport Operations, Overlapped, most_running
+from proactorx.port.operations cimport Operations, Overlapped, concurrency_limit
 from proactorx.sys.atomic cimport load_relaxed_ulong, store_relaxed_ulong, store_release
 
 from proactorx.drivers import Choice
@@ -64,7 +64,7 @@ cdef class SharedDriver(Operations):
 
     cdef int open_port(self, concurrency, backend, bint restrict) except -1:
         """Make the port: what ``__init__`` does."""
-        cdef int limit = most_running(concurrency)
+        cdef int limit = concurrency_limit(concurrency)
         if self.core != NULL:
             raise RuntimeError("a port is initialized once")
         self.choice = Choice(backend, shared=True, restrict=restrict)

@@ -23,28 +23,23 @@ async def _end() -> None:
     pass
 
 
-async def call_soon() -> int:
-    """Callbacks that do nothing."""
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-    call = loop.call_soon
+async def _schedule(call: Callable[..., object]) -> int:
+    done = asyncio.get_running_loop().create_future()
     for _ in range(BATCH):
         call(_nothing)
     call(done.set_result, None)
     await done
     return BATCH
+
+
+async def call_soon() -> int:
+    """Callbacks that do nothing."""
+    return await _schedule(asyncio.get_running_loop().call_soon)
 
 
 async def call_soon_threadsafe() -> int:
     """The same through the call for other threads, without their waits for the GIL."""
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-    call = loop.call_soon_threadsafe
-    for _ in range(BATCH):
-        call(_nothing)
-    call(done.set_result, None)
-    await done
-    return BATCH
+    return await _schedule(asyncio.get_running_loop().call_soon_threadsafe)
 
 
 async def task_create() -> int:

@@ -6,9 +6,11 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+from proactorx.drivers import BACKENDS
+
 #: Other loops that are measured where they can be imported.
 PEERS = ("uvloop", "winloop", "rloop", "rsloop", "zuvloop", "blazio")
-OURS = ("io_uring", "epoll", "iocp", "select")
+OURS = BACKENDS[1:]  # without auto
 
 
 @dataclass(frozen=True, slots=True)
