@@ -9,7 +9,6 @@ from proactorx.cli.bench.rows import OURS, ROWS, Ratio, Result, Row
 
 WIDTH = 79
 BAR = 26
-STYLES = {"asyncio": "blue"}
 
 #: A line: pieces of text, each with a style of rich ("" for none).
 Line = list[tuple[str, str]]
