@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from proactorx.drivers import BackendInfo
+    from proactorx.drivers import Choice
     from proactorx.observe.details import Details
     from proactorx.pool import IOThreadPool
     from proactorx.port.loop_port import LoopPort
@@ -21,6 +21,7 @@ class Seen(Protocol):
     _number: int
     _io_pool: IOThreadPool | None
     _default_executor: Executor | None
+    _choice: Choice
 
     @property
     def _port(self) -> LoopPort: ...
@@ -35,4 +36,3 @@ class Seen(Protocol):
     def _calls(self) -> Details | None: ...
     def _note_turns(self, length: int) -> None: ...
     def _called(self) -> Any: ...
-    def backend_info(self) -> BackendInfo: ...

@@ -223,7 +223,7 @@ def stats_of(loop: Seen) -> LoopStats:
     ops, listeners = _ops(driver)
     return LoopStats(
         time=time.monotonic(),
-        backend=loop.backend_info().name,
+        backend=loop._choice.info.name,
         thread=loop._thread_id,
         ops=ops,
         listeners=listeners,
