@@ -123,6 +123,6 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
         return os.environ.get("PROACTORX_CHECKS") or str(int(bool(self.debug or self.inplace)))
 
     def _flags(self, name: str) -> list[str]:
-        level = "-Os" if name == SHARED or name.removeprefix("proactorx.") in COLD else "-O2"
+        level = "-Os" if name.removeprefix("proactorx.") in COLD else "-O2"
         # Python's own flags include debug information, which is three quarters of a module.
         return [level, *([] if self.debug else ["-g0"]), "-fvisibility=hidden", "-Wno-unused-function"]

@@ -1,10 +1,11 @@
 cimport cython
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
-from proactorx.drivers.convoy cimport px_convoy
+from proactorx.drivers.convoy cimport px_convoy, px_convoy_woke
 from proactorx.ops.op cimport (
     BufferPool, IN_FLIGHT, Op, PACKET_READY, PacketQueue, RawPacket, queue_count, queue_grow,
 )
+from proactorx.sys.clock cimport px_now_ns
 
 cdef enum:
     MOST_CHECKED = 256  # ops, and packets, that check_counters looks at in one turn
@@ -44,6 +45,7 @@ cdef class Driver:
     cdef readonly unsigned int native_files
     # ns: when the system call of the wait ended, before the GIL was had; the loop sets it to 0 before a wait
     cdef int64_t woke_at
+    cdef int64_t back_at             # ns: when the thread had the GIL again after that
     cdef int64_t turn_began          # ns; 0: no loop has said so
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
@@ -65,7 +67,7 @@ cdef class Driver:
     # What all drivers share.
     cdef bint may_spin(self) noexcept
     cdef void spun(self, bint hit) noexcept
-    cdef int woke(self) except -1
+    cdef int crowded(self) except -1
     cdef int64_t looked(self, bint hit) noexcept
     cdef int64_t look_until(self, int64_t timeout_ns) noexcept
     cdef int push_data(self, Op op, int res, uint32_t flags, char *data) except -1
@@ -78,16 +80,25 @@ cdef class Driver:
     @cython.final
     cdef inline int push(self, Op op, int res, uint32_t flags) except -1:
         """Queue a packet for `op`."""
+        cdef PacketQueue *queue = &self.queue
         cdef RawPacket *packet
-        if queue_count(&self.queue) > self.queue.mask:
-            queue_grow(&self.queue)
-        packet = &self.queue.items[self.queue.tail & self.queue.mask]
+        if queue_count(queue) > queue.mask:
+            queue_grow(queue)
+        packet = &queue.items[queue.tail & queue.mask]
         Py_INCREF(op)
         packet.op = <void *>op
         packet.res = res
         packet.flags = flags
         packet.data = NULL
-        self.queue.tail += 1
+        queue.tail += 1
         if flags & PACKET_READY:
-            op.ready += 1
+            op.ready = op.ready + 1
+        return 0
+
+    @cython.final
+    cdef inline int woke(self) except -1:
+        """A wait that gave up the GIL ended at `woke_at`, and has it back now: see ``convoy.h``."""
+        self.back_at = px_now_ns()
+        if px_convoy_woke(&self.convoy, self.woke_at, self.back_at):
+            self.crowded()
         return 0

@@ -7,7 +7,7 @@ and finishes each packet when its turn comes.
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from proactorx.drivers.convoy cimport px_convoy_begin, px_convoy_looked, px_convoy_until, px_convoy_woke
+from proactorx.drivers.convoy cimport px_convoy_begin, px_convoy_looked, px_convoy_until
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.errnos cimport ENOSYS
 from proactorx.ops.checks cimport px_check
@@ -139,17 +139,17 @@ cdef class Driver:
             self.spin_penalty = min(2 * self.spin_penalty + 1, 64)
             self.spin_pause = self.spin_penalty
 
-    cdef int woke(self) except -1:
-        """A wait that gave up the GIL ended at `woke_at`, and has it back now: see ``convoy.h``."""
-        cdef int64_t now = px_now_ns()
-        if px_convoy_woke(&self.convoy, self.woke_at, now) and has_gil and _has_others():
-            px_convoy_begin(&self.convoy, <int64_t>(sys.getswitchinterval() * 1e9), now)
+    cdef int crowded(self) except -1:
+        """Taking the GIL back was slow."""
+        if has_gil and _has_others():
+            px_convoy_begin(&self.convoy, <int64_t>(sys.getswitchinterval() * 1e9), self.back_at)
         return 0
 
     cdef int64_t looked(self, bint hit) noexcept:
         """A look has ended; what time it is."""
         cdef int64_t now = px_now_ns()
         px_convoy_looked(&self.convoy, hit, now)
+        self.back_at = now
         self.woke_at = now if hit else 0  # it goes to sleep now: who looks at that would take it for awake
         return now
 

@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.loop.handles cimport Handle, TimerHandle
 from proactorx.loop.timers cimport TimerQueue
@@ -22,11 +23,17 @@ cdef class LoopCore(TimerQueue):
     cdef object new_future(self)
     cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method)
     cdef int turn(self) except -1
+    @cython.final
     cdef int sleep(self, int64_t timeout, int64_t now) except -1
+    @cython.final
     cdef int flush_measured(self) except -1
+    @cython.final
     cdef int finish_measured(self, uint32_t count) except -1
+    @cython.final
     cdef int first_turn(self) except -1
+    @cython.final
     cdef int dispatch(self, uint32_t count) except -1
+    @cython.final
     cdef int run_ready(self, uint32_t count) except -1
     cdef int dispatch_noted(self, uint32_t count) except -1
     cdef int run_ready_noted(self, uint32_t count) except -1

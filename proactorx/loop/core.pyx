@@ -258,8 +258,7 @@ cdef class LoopCore(TimerQueue):
         cdef bint measured = self.meter.countdown == 0
         if port.driver.forked:
             raise RuntimeError(FORKED)
-        port.turns += 1
-        PyErr_CheckSignals()
+        port.turns = port.turns + 1
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self._registry.dirty:
@@ -295,7 +294,7 @@ cdef class LoopCore(TimerQueue):
             turn_begins(&self.meter, now)
         else:
             self.sleep(timeout, now)
-            PyErr_CheckSignals()
+        PyErr_CheckSignals()
         port.driver.turn_began = self.meter.began
         if self.fresh:
             self.fresh = False
@@ -306,25 +305,32 @@ cdef class LoopCore(TimerQueue):
             return self.finish_measured(count)
         self.meter.countdown -= 1
         if count:
-            self.dispatch(count)
+            if self._debug or self.noting:
+                self.dispatch(count)
+            else:
+                self.meter.packets += count
+                port.dispatch(count)
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
             self.due_timers(0 if count else self.meter.began)
-        return self.run_ready(self.ready_tail - self.ready_head)
+        count = self.ready_tail - self.ready_head
+        return self.run_ready(count) if count else 0
 
     cdef int sleep(self, int64_t timeout, int64_t now) except -1:
         """Wait for a packet, a post or the first timer.  `now`: when the loop decided to."""
-        cdef LoopPort port = self._port
-        port.driver.woke_at = 0
+        cdef int64_t woke, back
+        self._port.driver.woke_at = 0
         goes_to_sleep(&self.meter, now)
         # Others post first and look at `sleeping` then; we the other way round: one of us sees the other.
         exchange(&self.sleeping, 1)
         if load_pointer(&self.inbox) == NULL:
             self.polled = True
-            port.wait(timeout)
+            self._port.wait(timeout, ASK_ANYWAY)
         exchange(&self.sleeping, 0)
-        wakes_up(&self.meter, port.driver.woke_at, px_now_ns())
+        woke = self._port.driver.woke_at
+        back = self._port.driver.back_at
+        wakes_up(&self.meter, woke, back if woke and back >= woke else px_now_ns())
         return 0
 
     cdef int flush_measured(self) except -1:

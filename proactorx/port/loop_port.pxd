@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from proactorx.drivers.driver cimport Driver
-from proactorx.ops.op cimport Op, RawPacket
+from proactorx.drivers.driver cimport ASK_ANYWAY, Driver
+from proactorx.ops.op cimport Op, RawPacket, queue_count
 
 @cython.final
 cdef class LoopPort:
@@ -24,11 +24,23 @@ cdef class LoopPort:
     cdef int resume(self, Op op) except -1
     cdef int begin_run(self) except -1
     cdef int end_run(self) except -1
-    cdef int wait(self, int64_t timeout_ns, int callbacks=*) except -1
+    cdef int wait_first(self, int64_t timeout_ns) except -1
     cdef int dispatch(self, uint32_t budget) except -1
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1
-    cdef bint finish(self, Driver driver, Op op, RawPacket *packet) except -1
-    cdef int tell(self, uint32_t last) except -1
-    cdef int failed(self, exc) except -1
-    cdef Op current          # the op whose packet is being dispatched
-    cdef uint32_t queued(self) noexcept
+    cdef int failed(self) except -1
+    cdef Op broken           # the op whose owner has raised an exception
+
+    # Here, to be compiled into the turn of the loop.
+    cdef inline int wait(self, int64_t timeout_ns, int callbacks) except -1:
+        """Queue the packets there are; `callbacks` as for ``Driver.wait``."""
+        if self.driver.closed or self.driver.forked or not self.driver.opened:
+            return self.wait_first(timeout_ns)
+        if timeout_ns == 0:
+            return self.driver.wait(0, callbacks)
+        self.waits = True
+        self.driver.wait(timeout_ns, ASK_ANYWAY)
+        self.waits = False
+        return 0
+
+    cdef inline uint32_t queued(self) noexcept:
+        return queue_count(&self.driver.queue)

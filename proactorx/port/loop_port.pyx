@@ -11,8 +11,8 @@ from proactorx.sys.errnos cimport ECANCELED
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from proactorx.drivers.driver cimport ASK_ANYWAY, CREDENTIALS, Driver, FD_CLOSING, FOR_GOOD, FOR_THIS_THREAD
 from proactorx.ops.op cimport (
-    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, RawPacket, Watch, buffer_give_back,
-    queue_count, set_state,
+    DONE, IN_FLIGHT, Op, PACKET_BUFFER, PACKET_MORE, PACKET_READY, PacketQueue, RawPacket, Watch,
+    buffer_give_back, queue_count, set_state,
 )
 from proactorx.sys.atomic cimport load_pointer, store_pointer
 
@@ -21,6 +21,13 @@ import time
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
+
+cdef extern from *:
+    """
+    /* Hands an exception that is set already to Cython. */
+    static int px_raised(void) { return -1; }
+    """
+    int px_raised() except -1
 
 logger = logging.getLogger("proactorx")
 loop_logger = logging.getLogger("asyncio")
@@ -33,6 +40,64 @@ CANCEL_DEADLINE = 0.5
 # What a port has that was made without its __init__: nothing can be done with it.
 cdef Driver closed_driver = Driver()
 closed_driver.closed = True
+
+
+# As C has it: Cython's try statement saves and restores the exception state of the thread, in each turn.
+ctypedef int (*Unchecked)(LoopPort port, uint32_t last) noexcept
+
+
+cdef int tell(LoopPort port, uint32_t last) except -1:
+    """Dispatch the packets before the place `last`; ends early where the owner of an op raises."""
+    cdef Driver driver = port.driver
+    cdef PacketQueue *queue = &driver.queue
+    cdef RawPacket packet
+    cdef void *op
+    cdef bint told
+    while <int32_t>(last - queue.head) > 0 and queue_count(queue):
+        packet = queue.items[queue.head & queue.mask]
+        queue.head += 1
+        op = packet.op  # and its reference
+        told = False
+        try:
+            if finish(driver, <Op>op, &packet):
+                (<Op>op).on_packet(&packet)
+            told = True
+        finally:
+            if not told:
+                port.broken = <Op>op
+            if packet.flags & PACKET_BUFFER:
+                buffer_give_back(&driver.buffers, packet.data)
+            if (<Op>op).edge and (<Op>op).again:
+                (<Op>op).again = False
+                if (<Op>op).state == IN_FLIGHT and not (<Op>op).ready:
+                    driver.push(<Op>op, packet.res, PACKET_READY | PACKET_MORE)
+            Py_DECREF(<Op>op)
+    return 0
+
+
+cdef inline bint finish(Driver driver, Op op, RawPacket *packet) except -1:
+    """Apply `packet` to the state of `op`.  Returns whether to tell its owner."""
+    if packet.flags & PACKET_READY:
+        op.ready = op.ready - 1
+        if not packet.flags & PACKET_MORE:
+            op.armed = False
+        if op.state != IN_FLIGHT:
+            if op.state == DONE or packet.flags & PACKET_MORE:
+                return False
+            packet.res = -ECANCELED
+            packet.flags = 0
+        elif not driver.perform(op, packet):
+            return False
+    elif not packet.flags & PACKET_MORE and op.state == IN_FLIGHT:
+        op.armed = False
+        if not driver.perform(op, packet):
+            packet.flags |= PACKET_MORE
+            return False
+    if not packet.flags & PACKET_MORE:
+        op.armed = False
+        set_state(op, DONE)
+        driver.untrack(op)
+    return True
 
 
 @cython.final
@@ -50,9 +115,6 @@ cdef class LoopPort:
         self.driver = driver
         self.fallback = fallback
         store_pointer(&self.woken, <void *>driver)
-
-    cdef uint32_t queued(self) noexcept:
-        return queue_count(&self.driver.queue)
 
     cdef int submit(self, Op op) except -1:
         if self.closing or self.driver.closed or self.driver.forked:
@@ -143,87 +205,37 @@ cdef class LoopPort:
             self.driver.close(FOR_THIS_THREAD)
         return 0
 
-    cdef int wait(self, int64_t timeout_ns, int callbacks=ASK_ANYWAY) except -1:
+    cdef int wait_first(self, int64_t timeout_ns) except -1:
+        """A wait before anything was submitted, or after the end."""
         if self.driver.closed or self.driver.forked:
             self._refuse()
-        if not self.driver.opened:
-            if timeout_ns == 0:
-                return 0  # nothing was ever submitted
-            # A thread that posts while there is nothing to wake has posted before we come back and look: so
-            # come back, this once.  (It may also have found the driver that was given up.)
+        # Without a time-out there is nothing to be done.  A thread that posts while there is nothing to wake
+        # has posted before we come back and look: so come back, this once.  (It may also have found the
+        # driver that was given up.)
+        if timeout_ns != 0:
             self.open()
-            return 0
-        if timeout_ns == 0:
-            return self.driver.wait(0, callbacks)
-        self.waits = True
-        self.driver.wait(timeout_ns, ASK_ANYWAY)
-        self.waits = False
         return 0
 
     cdef int dispatch(self, uint32_t budget) except -1:
         # The packets of this turn are counted by their place: `tell` may end early, and is called again then.
         cdef uint32_t last = self.driver.queue.head + budget
-        while True:
-            try:
-                self.tell(last)
-                return 0
-            except Exception as exc:
-                self.failed(exc)
-
-    cdef int tell(self, uint32_t last) except -1:
-        """Dispatch the packets before the place `last`; ends early where the owner of an op raises."""
-        cdef Driver driver = self.driver
-        cdef RawPacket packet
-        cdef Op op, outer = self.current  # a callback may run the port, in tests
-        while <int32_t>(last - driver.queue.head) > 0 and queue_count(&driver.queue):
-            packet = driver.queue.items[driver.queue.head & driver.queue.mask]
-            driver.queue.head += 1
-            op = <Op>packet.op
-            Py_DECREF(op)  # the packet's reference; `op` holds one
-            self.current = op
-            try:
-                if self.finish(driver, op, &packet):
-                    op.on_packet(&packet)
-            finally:
-                if packet.flags & PACKET_BUFFER:
-                    buffer_give_back(&driver.buffers, packet.data)
-                if op.edge and op.again:
-                    op.again = False
-                    if op.state == IN_FLIGHT and not op.ready:
-                        driver.push(op, packet.res, PACKET_READY | PACKET_MORE)
-        self.current = outer
+        while (<Unchecked>tell)(self, last) < 0:
+            self.failed()
         return 0
 
-    cdef bint finish(self, Driver driver, Op op, RawPacket *packet) except -1:
-        """Apply `packet` to the state of `op`.  Returns whether to tell its owner."""
-        if packet.flags & PACKET_READY:
-            op.ready -= 1
-            if not packet.flags & PACKET_MORE:
-                op.armed = False
-            if op.state != IN_FLIGHT:
-                if op.state == DONE or packet.flags & PACKET_MORE:
-                    return False
-                packet.res = -ECANCELED
-                packet.flags = 0
-            elif not driver.perform(op, packet):
-                return False
-        elif not packet.flags & PACKET_MORE and op.state == IN_FLIGHT:
-            op.armed = False
-            if not driver.perform(op, packet):
-                packet.flags |= PACKET_MORE
-                return False
-        if not packet.flags & PACKET_MORE:
-            op.armed = False
-            set_state(op, DONE)
-            driver.untrack(op)
-        return True
-
-    cdef int failed(self, exc) except -1:
-        """Report the exception of an op's owner; neither the loop nor the rest of the turn ends because of
-        it.
+    cdef int failed(self) except -1:
+        """An op's owner has raised what is set now: report it; neither the loop nor the rest of the turn ends
+        because of it.
         """
-        cdef Op op = self.current
-        self.current = None
+        cdef Op op = self.broken
+        self.broken = None
+        try:
+            px_raised()
+        except Exception as exc:
+            self._report(op, exc)
+        return 0
+
+    def _report(self, Op op, exc):
         if self.report is not None:
             self.report({"message": f"Exception in the owner of an operation: {op!r}", "exception": exc})
         else:
@@ -232,7 +244,6 @@ cdef class LoopPort:
             op.owner_failed(exc)
         except Exception as second:
             logger.error("the owner of %r failed once more", op, exc_info=second)
-        return 0
 
     cdef int dispatch_timed(self, uint32_t budget, double slow) except -1:
         """Dispatch in the loop's debug mode: log a warning if the callbacks of a protocol took `slow`
@@ -298,7 +309,7 @@ cdef class LoopPort:
         """
         cdef uint32_t count
         if not self.queued():
-            self.wait(-1 if timeout is None else <int64_t>(timeout * 1e9))
+            self.wait(-1 if timeout is None else <int64_t>(timeout * 1e9), ASK_ANYWAY)
         count = self.queued()
         self.dispatch(count)
         return count

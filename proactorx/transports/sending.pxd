@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from proactorx.ops.op cimport Op, RawPacket
 from proactorx.transports.base cimport BaseTransport
@@ -33,11 +34,14 @@ cdef class SendingTransport(BaseTransport):
     cdef object _keep(self, data, Py_ssize_t size)
     cdef int refuse(self) except -1
     cdef bint _may_send(self) except -1
+    @cython.final
     cdef int enqueue(self, object data, Py_ssize_t size) except -1
     cdef int wait_writable(self) except -1
+    @cython.final
     cdef ssize_t send_some(self, Py_ssize_t *tried) except? -1
     cdef int send_failed(self, int error) except -1
     cdef int has_room(self) except -1
+    @cython.final
     cdef int consume(self, Py_ssize_t size) except -1
     cdef int drained(self) except -1
     cdef int clear_buffer(self) except -1

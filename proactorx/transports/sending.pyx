@@ -10,6 +10,7 @@ cancelled.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from proactorx.sys.errnos cimport EAGAIN, EBADF, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
@@ -208,6 +209,10 @@ cdef class SendingTransport(BaseTransport):
             if n < 0:
                 self.send_failed(<int>-n)
                 break
+            if n == self.buffered and self.more is None:  # as most of the time
+                self.first = None
+                self.buffered = self.offset = 0
+                break
             self.consume(n)
             if n < tried:
                 self.wait_writable()
@@ -221,11 +226,12 @@ cdef class SendingTransport(BaseTransport):
         cdef Py_ssize_t size, total, i, count
         cdef char gathered[GATHER]
         cdef iovec vector[VECTOR]
-        cdef char *memory = PyBytes_AS_STRING(self.first) + self.offset
+        cdef PyObject *first = <PyObject *>self.first
+        cdef char *memory = PyBytes_AS_STRING(<object>first) + self.offset
         cdef ssize_t n
         if self.user_owned and not holds(self.sock, self.fd):
             return -EBADF  # the user has closed the socket
-        size = PyBytes_GET_SIZE(self.first) - self.offset
+        size = PyBytes_GET_SIZE(<object>first) - self.offset
         if self.more is None:
             tried[0] = size
             if size < UNLOCKED_SEND:

@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from proactorx.ops.op cimport RawPacket
 from proactorx.transports.registry cimport Flushable
@@ -21,17 +22,28 @@ cdef class StreamTransport(SendingTransport):
     cdef _name(self, bint peer)
     cdef int remember_name(self, bint peer) except -1
     cdef int keep_name(self, bint peer, unsigned char *name, int size) except -1
+    @cython.final
+    cdef int failed(self, str method) except -1
+    @cython.final
     cdef int get_buffer(self, Py_buffer *view) except -1
+    @cython.final
     cdef int buffer_updated(self, Py_ssize_t size) except -1
     cdef _eof(self)
     cdef int start_reading(self) except -1
     cdef void left_behind(self, Py_ssize_t n, bint more) noexcept
+    @cython.final
     cdef int data(self, char *data, Py_ssize_t size) except -1
+    @cython.final
     cdef int data_reader(self, char *data, Py_ssize_t size) except -1
+    @cython.final
     cdef int data_plain(self, object data) except -1
+    @cython.final
     cdef int data_raw(self, char *data, Py_ssize_t size) except -1
+    @cython.final
     cdef int data_buffered(self, char *data, Py_ssize_t size) except -1
+    @cython.final
     cdef int ready(self, uint32_t mask) except -1
+    @cython.final
     cdef int eof(self) except -1
     cdef int receive_failed(self, int error) except -1
     cdef int unstash(self) except -1

@@ -8,8 +8,10 @@ Writing and closing: see ``sending``.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release
+from cpython.long cimport PyLong_FromSsize_t
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 from proactorx.drivers.driver cimport FD_OPENED
 from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from libc.stdint cimport uint8_t, uint32_t
@@ -33,10 +35,21 @@ from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket
 
 cdef extern from "Python.h":
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
+    int px_enter "PyContext_Enter"(PyObject *context) except -1
+    int px_exit "PyContext_Exit"(PyObject *context) except -1
     object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
+    # As C has them: NULL or -1 with an exception set, which Cython does not look at.
+    int px_get_buffer "PyObject_GetBuffer"(object buffer, Py_buffer *view, int flags)
+    PyObject *px_call_method "PyObject_VectorcallMethod"(PyObject *name, PyObject **args, size_t nargsf,
+                                                         PyObject *kwnames)
+
+cdef extern from *:
+    """
+    /* Hands an exception that is set already to Cython. */
+    static int px_raised(void) { return -1; }
+    """
+    int px_raised() except -1
 
 cdef enum:
     MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI  # a short read is not the last then
@@ -47,10 +60,39 @@ cdef int AF_UNIX = getattr(socket, "AF_UNIX", -1)
 cdef object NONBLOCKING_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 cdef object DATA_RECEIVED = "data_received"
+cdef object GET_BUFFER = "get_buffer"
+cdef object BUFFER_UPDATED = "buffer_updated"
+cdef object ANY_SIZE = -1
 
 
 class TCPTransport(transports._FlowControlMixin, asyncio.Transport):
     """What ``isinstance`` sees of a stream transport: it is an ``asyncio.Transport``."""
+
+
+# As above: an exception is the caller's to handle.
+ctypedef int (*Unchecked)(PyObject *protocol, Py_buffer *view) noexcept
+
+
+cdef int ask_for_buffer(PyObject *protocol, Py_buffer *view) except -1:
+    cdef PyObject *args[2]
+    args[0] = protocol
+    args[1] = <PyObject *>ANY_SIZE
+    buffer = PyObject_VectorcallMethod(GET_BUFFER, args, 2, NULL)
+    if not len(buffer):
+        raise RuntimeError("get_buffer() returned an empty buffer")
+    if px_get_buffer(buffer, view, PyBUF_WRITABLE) < 0:
+        refused(buffer)
+    return 0
+
+
+cdef int refused(buffer) except -1:
+    try:
+        px_raised()
+    except BufferError:
+        # The error of socket.recv_into(), which stock asyncio calls.
+        raise TypeError(
+            f"get_buffer() must return a read-write bytes-like object, not {type(buffer).__name__}") from None
+    return 0
 
 
 cdef class RawProtocol(Flushable):
@@ -292,7 +334,7 @@ cdef class StreamTransport(SendingTransport):
             return 0
         if self.reader_protocol and self.data_reader(data, size):
             return 0
-        PyContext_Enter(self.context)
+        px_enter(<PyObject *>self.context)
         try:
             if self.raw_protocol:
                 self.data_raw(data, size)
@@ -301,7 +343,7 @@ cdef class StreamTransport(SendingTransport):
             else:
                 self.data_plain(PyBytes_FromStringAndSize(data, size))
         finally:
-            PyContext_Exit(self.context)
+            px_exit(<PyObject *>self.context)
             if self.dirty:
                 self.flush()
         return 0
@@ -323,18 +365,30 @@ cdef class StreamTransport(SendingTransport):
         return 1
 
     cdef int data_plain(self, object data) except -1:
+        # Plain C, as Handle.run: a try statement saves and restores the exception state of the thread.
         cdef PyObject *args[2]
+        cdef PyObject *result
         args[0] = <PyObject *>self._protocol
         args[1] = <PyObject *>data
         self.in_callback = True
+        result = px_call_method(<PyObject *>DATA_RECEIVED, args, 2, NULL)
+        if result != NULL:
+            self.in_callback = False
+            Py_DECREF(<object>result)
+            return 0
         try:
-            PyObject_VectorcallMethod(DATA_RECEIVED, args, 2, NULL)
+            return self.failed("data_received")
+        finally:
+            self.in_callback = False
+
+    cdef int failed(self, str method) except -1:
+        """A method of the protocol has raised the exception that is set now."""
+        try:
+            px_raised()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
-        finally:
-            self.in_callback = False
+            self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
         return 0
 
     cdef int data_raw(self, char *data, Py_ssize_t size) except -1:
@@ -351,31 +405,21 @@ cdef class StreamTransport(SendingTransport):
 
     cdef int get_buffer(self, Py_buffer *view) except -1:
         """Get a buffer of the protocol's into `view`.  0: it has none, and the connection is aborted."""
-        try:
-            buffer = self._protocol.get_buffer(-1)
-            if not len(buffer):
-                raise RuntimeError("get_buffer() returned an empty buffer")
-            try:
-                PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE)
-            except BufferError:
-                # The error of socket.recv_into(), which stock asyncio calls.
-                raise TypeError(
-                    f"get_buffer() must return a read-write bytes-like object, "
-                    f"not {type(buffer).__name__}") from None
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
+        if (<Unchecked>ask_for_buffer)(<PyObject *>self._protocol, view) < 0:
+            self.failed("get_buffer")
             return 0
         return 1
 
     cdef int buffer_updated(self, Py_ssize_t size) except -1:
-        try:
-            self._protocol.buffer_updated(size)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+        cdef PyObject *args[2]
+        cdef PyObject *result
+        count = PyLong_FromSsize_t(size)
+        args[0] = <PyObject *>self._protocol
+        args[1] = <PyObject *>count
+        result = px_call_method(<PyObject *>BUFFER_UPDATED, args, 2, NULL)
+        if result == NULL:
+            return self.failed("buffer_updated")
+        Py_DECREF(<object>result)
         return 0
 
     cdef int data_buffered(self, char *data, Py_ssize_t size) except -1:
@@ -418,7 +462,7 @@ cdef class StreamTransport(SendingTransport):
         if self.stash is not None:
             return self.unstash()
         self.in_callback = True
-        PyContext_Enter(self.context)
+        px_enter(<PyObject *>self.context)
         try:
             if not self.buffered_protocol:
                 # The protocol was changed back: as any other stream, but the call is ours to make.
@@ -441,7 +485,7 @@ cdef class StreamTransport(SendingTransport):
                 if n > 0:
                     self.buffer_updated(n)
         finally:
-            PyContext_Exit(self.context)
+            px_exit(<PyObject *>self.context)
             self.in_callback = False
             if self.dirty:
                 self.flush()
@@ -467,11 +511,11 @@ cdef class StreamTransport(SendingTransport):
                 self.stash = []
             self.stash.append(None)
             return 0
-        PyContext_Enter(self.context)
+        px_enter(<PyObject *>self.context)
         try:
             self._eof()
         finally:
-            PyContext_Exit(self.context)
+            px_exit(<PyObject *>self.context)
             if self.dirty:
                 self.flush()
         return 0

@@ -71,9 +71,9 @@ def test_the_page_says_what_the_code_says() -> None:
 @needs_sources
 def test_each_method_is_called_where_the_page_says() -> None:
     for name, _, file, function in ROW.findall(PAGE.read_text()):
-        source = (PACKAGE / f"{file}.pyx").read_text()
+        source = "".join((PACKAGE / f"{file}.{kind}").read_text() for kind in ("pyx", "pxd"))
         body = re.search(
-            rf"^    (?:cdef|def) [^\n]*\b{function}\(.*?(?=^    (?:cdef|def) |\Z)", source, re.M | re.S
+            rf"^ *(?:cdef|def) [^\n]*\b{function}\(.*?(?=^(?:    )?(?:cdef|def) |\Z)", source, re.M | re.S
         )
         assert body is not None, f"{file}: {function}"
         assert f".{name}(" in body[0], f"{file}: {function} does not call {name}"

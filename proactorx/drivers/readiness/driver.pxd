@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport Driver
 from proactorx.ops.kinds cimport px_kind
@@ -24,11 +25,13 @@ cdef class ReadinessDriver(Driver):
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1
     cdef int ready(self, int fd, uint32_t mask) except -1
     cdef int _refused(self, Op op, int error) except -1
+    @cython.final
     cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1
     cdef int update(self, int fd) except -1
     cdef int match(self, int fd) except -1
     cdef int end_stale(self, int fd, void *fresh) except -1
     cdef int enqueue(self, Op op) except -1
+    @cython.final
     cdef int pause(self, Op op) except -1
     cdef int resume(self, Op op) except -1
     cdef int unlink(self, Op op, bint lazily=*) except -1

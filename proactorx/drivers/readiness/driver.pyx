@@ -289,24 +289,24 @@ cdef class ReadinessDriver(Driver):
             return 0
         slot = &self.slots[fd]
         self._tell(slot.readers, mask, POLLIN)
-        self._tell(slot.writers, mask, POLLOUT)
+        if slot.writers != NULL:
+            self._tell(slot.writers, mask, POLLOUT)
         if slot.readers == NULL and slot.registered & POLLIN:
             self.update(fd)  # it was left there by a receive that is over
         return 0
 
     cdef int _tell(self, void *item, uint32_t mask, uint32_t direction) except -1:
         cdef bint served = False
-        cdef Op op
         while item != NULL:
-            op = <Op>item
-            item = op.line.next
-            if waits_for_events(op):
-                if not op.ready and mask & (op.events | POLLERR | POLLHUP):
-                    self.push(op, mask, PACKET_READY | PACKET_MORE)
+            # (No push frees an op: the driver has a reference.)
+            if waits_for_events(<Op>item):
+                if not (<Op>item).ready and mask & ((<Op>item).events | POLLERR | POLLHUP):
+                    self.push(<Op>item, mask, PACKET_READY | PACKET_MORE)
             elif not served and mask & (direction | POLLERR | POLLHUP):
                 served = True
-                if not op.ready:
-                    self.push(op, mask, PACKET_READY | PACKET_MORE)
+                if not (<Op>item).ready:
+                    self.push(<Op>item, mask, PACKET_READY | PACKET_MORE)
+            item = (<Op>item).line.next
         return 0
 
     cdef int perform(self, Op op, RawPacket *packet) except -1:
@@ -319,6 +319,8 @@ cdef class ReadinessDriver(Driver):
         if not op.armed:
             return 0
         told = perform_call(op, row, packet, self.scratch)
+        if told and packet.flags & PACKET_MORE and not row.burst:
+            return 1
         if row.burst:
             # Others are likely to be in the backlog: some are served in the same turn.  Not until EAGAIN:
             # others may share the listener, and its connections are one source among others.

@@ -12,9 +12,8 @@ cdef class EpollSet(ReadinessDriver):
     cdef int64_t polled_at
 
     cdef bint is_due(self, uint32_t callbacks) noexcept
-    cdef int collect(self, int n) except -1
     cdef int renew(self) except -1
-    cdef int _sleep_in_set(self, int64_t timeout_ns) except? -1
+    cdef int _look_first(self, int64_t timeout_ns) except? -1
     cdef int _look(self, int64_t until) noexcept
     cdef int _spin(self)
     cdef _drop(self, int wake_fd)

@@ -110,14 +110,22 @@ cdef class EpollSet(ReadinessDriver):
                 or px_now_ns() - self.polled_at >= NS_BETWEEN_POLLS)
 
     cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
-        cdef int n
+        cdef int n = 0
+        cdef px_event *event = self.events
+        cdef bint renew = False
         if callbacks >= 0 and not self.is_due(callbacks):
             return 0
         if timeout_ns == 0:
             n = px_epoll_wait(self.epfd, self.events, 0)
             self.polled_at = px_now_ns()
         else:
-            n = self._sleep_in_set(timeout_ns)
+            if self.convoy.trust or self.spin_ns:
+                n = self._look_first(timeout_ns)
+            if n == 0:
+                with nogil:
+                    n = px_epoll_wait(self.epfd, self.events, timeout_ns)
+                    self.polled_at = self.woke_at = px_now_ns()
+                self.woke()
         self.turns = self.callbacks = 0
         if not self.woke_at:
             self.woke_at = self.polled_at
@@ -125,24 +133,18 @@ cdef class EpollSet(ReadinessDriver):
             if n == -EINTR:
                 return 0
             raise OSError(-n, os.strerror(-n))
-        self.collect(n)
-        if PX_CHECKS:
-            self.check_counters()
-        return 0
-
-    cdef int collect(self, int n) except -1:
-        """Queue the packets of `n` events."""
-        cdef int i
-        cdef bint renew = False
-        for i in range(n):
-            if self.events[i].fd == self.waker.fd:
+        for _ in range(n):
+            if event.fd == self.waker.fd:
                 px_eventfd_drain(self.waker.fd)
-            elif self.events[i].generation == self.slots[self.events[i].fd].generation:
-                self.ready(self.events[i].fd, self.events[i].events)
+            elif event.generation == self.slots[event.fd].generation:
+                self.ready(event.fd, event.events)
             else:
                 renew = True
+            event += 1
         if renew:
             self.renew()
+        if PX_CHECKS:
+            self.check_counters()
         return 0
 
     cdef int sleep(self, int64_t timeout_ns) except -1 nogil:
@@ -151,19 +153,16 @@ cdef class EpollSet(ReadinessDriver):
         cdef int epfd = load_acquire(&self.epfd), n = px_epoll_wait(epfd, found, timeout_ns)
         return -n if n < 0 and epfd == load_acquire(&self.epfd) else 0
 
-    cdef int _sleep_in_set(self, int64_t timeout_ns) except? -1:
+    cdef int _look_first(self, int64_t timeout_ns) except? -1:
+        """Look for events before the sleep, where that is likely to pay; how many there are."""
         cdef int64_t until = self.look_until(timeout_ns)
-        cdef int n = 0
+        cdef int n
         if until:
-            n = self._look(until)
-        elif self.spin_ns and self.may_spin():
-            n = self._spin()
-            self.spun(n != 0)
-        if n == 0:
-            with nogil:
-                n = px_epoll_wait(self.epfd, self.events, timeout_ns)
-                self.polled_at = self.woke_at = px_now_ns()
-            self.woke()
+            return self._look(until)
+        if not self.spin_ns or not self.may_spin():
+            return 0
+        n = self._spin()
+        self.spun(n != 0)
         return n
 
     cdef int _look(self, int64_t until) noexcept:
