@@ -14,7 +14,7 @@ from proactorx.observe.details cimport Details
 from proactorx.observe.meter cimport (
     Meter, SAMPLE_EVERY, goes_to_sleep, record, run_begins, run_ends, turn_begins, wakes_up,
 )
-from proactorx.ops.op cimport Op
+from proactorx.ops.op cimport IN_FLIGHT, Op
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.atomic cimport exchange, load_pointer
 from proactorx.sys.clock cimport px_monotonic, px_now_ns
@@ -412,23 +412,25 @@ cdef class LoopCore(TimerQueue):
     cdef int dispatch_noted(self, uint32_t count) except -1:
         cdef LoopPort port = self._port
         cdef Op op
-        cdef int64_t began
+        cdef int64_t began, since
         cdef int place, fd
         while count and port.queued():
             count -= 1
             op = <Op>port.driver.queue.items[port.driver.queue.head & port.driver.queue.mask].op
-            place, fd = self.details.of_packet(op), op.fd
+            place, fd, since = self.details.of_packet(op), op.fd, op.since
             began = px_now_ns()
             if self._debug:
                 port.dispatch_timed(1, self.slow_callback_duration)
             else:
                 port.dispatch(1)
-            self.details.note(place, fd, began, px_now_ns())
+            # An op that its owner has submitted anew was submitted in this turn.
+            self.details.note(place, fd, since, began, px_now_ns()).more = (
+                op.state == IN_FLIGHT and op.since == since)
         return 0
 
     cdef int run_ready_noted(self, uint32_t count) except -1:
         cdef void *item
-        cdef int64_t began
+        cdef int64_t began, task
         cdef int place
         while count and self.ready_head != self.ready_tail:
             count -= 1
@@ -438,9 +440,10 @@ cdef class LoopCore(TimerQueue):
             try:
                 if not (<Handle>item)._cancelled:
                     place = self.details.of_handle((<Handle>item)._callback)
+                    task = self.details.task_of((<Handle>item)._callback)
                     began = px_now_ns()
                     (<Handle>item).run()
-                    self.details.note(place, -1, began, px_now_ns())
+                    self.details.note(place, -1, task, began, px_now_ns())
                     if self._port.driver.forked:
                         raise RuntimeError(FORKED)
             finally:
@@ -450,7 +453,7 @@ cdef class LoopCore(TimerQueue):
 
     cdef int _run_ready_debug(self, uint32_t count) except -1:
         cdef Handle handle
-        cdef int64_t before, after
+        cdef int64_t before, after, task = 0
         cdef int place
         while count:
             count -= 1
@@ -462,7 +465,10 @@ cdef class LoopCore(TimerQueue):
             if handle._cancelled:
                 continue
             self._current_handle = handle
-            place = self.details.of_handle(handle._callback) if self.noting else -1
+            place = -1
+            if self.noting:
+                place = self.details.of_handle(handle._callback)
+                task = self.details.task_of(handle._callback)
             before = px_now_ns()
             try:
                 handle.run()
@@ -470,7 +476,7 @@ cdef class LoopCore(TimerQueue):
                 self._current_handle = None
             after = px_now_ns()
             if place >= 0:
-                self.details.note(place, -1, before, after)
+                self.details.note(place, -1, task, before, after)
             if (after - before) * 1e-9 >= self.slow_callback_duration:
                 logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle),
                                (after - before) * 1e-9)

@@ -99,8 +99,8 @@ class Inspection(asyncio.BaseEventLoop):
         """Write the last 65,536 turns as a trace that Chrome (chrome://tracing) and Perfetto open.
 
         The recorder is always on. The trace has turns with the packets and callbacks of each, sleeps, waits
-        for the GIL, the stalls that the watchdog has reported, and the operations and tasks of the moment.
-        Any thread may ask.
+        for the GIL, the stalls that the watchdog has reported, what the threads of both pools have run, what
+        each listener has accepted, and the operations and tasks of the moment. Any thread may ask.
 
         Args:
             path: of the file, which is made or written over. JSON, or, where its name ends in ``.html``, a

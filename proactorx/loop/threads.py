@@ -10,14 +10,16 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TypeVar, TypeVarTuple
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar, TypeVarTuple
 
 from proactorx.pool import IOThreadPool
 from proactorx.pool.core import name_this_thread
+from proactorx.pool.jobs import Jobs
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
+_P = ParamSpec("_P")
 
 
 class Threads(asyncio.BaseEventLoop):
@@ -48,7 +50,7 @@ class Threads(asyncio.BaseEventLoop):
         """
         if executor is None and self._default_executor is None and not self._executor_shutdown_called:
             self._check_closed()  # type: ignore[attr-defined]
-            self._default_executor = _workers()
+            self._default_executor = Workers()
         return super().run_in_executor(executor, func, *args)
 
     @property
@@ -75,12 +77,23 @@ class Threads(asyncio.BaseEventLoop):
             results.close()
 
 
-def _workers() -> ThreadPoolExecutor:
-    numbers = itertools.count(1)
+class Workers(ThreadPoolExecutor):
+    """The default executor of a loop: its threads have names, and what they do is kept for who looks."""
 
-    def begin() -> None:
-        name = f"proactorx-worker-{next(numbers)}"
-        threading.current_thread().name = name
-        name_this_thread(name)
+    def __init__(self) -> None:
+        self.jobs = jobs = Jobs()
+        numbers = itertools.count(1)
 
-    return ThreadPoolExecutor(thread_name_prefix="proactorx-worker", initializer=begin)
+        def begin() -> (
+            None
+        ):  # without `self`: threads keep this, and end when nobody has the executor any more
+            name = f"proactorx-worker-{next(numbers)}"
+            threading.current_thread().name = name
+            name_this_thread(name)
+            jobs.enters(name)
+
+        super().__init__(thread_name_prefix="proactorx-worker", initializer=begin)
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """As an executor does."""
+        return super().submit(self.jobs.work(fn), *args, **kwargs)

@@ -4,7 +4,6 @@ Kept only where ``loop.record(detail=True)`` asks for it.  What is called is kno
 its coroutine, where a task goes on.  The thread of the loop writes, any other may read.
 """
 
-from functools import partial
 from asyncio import Task
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -12,6 +11,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 from proactorx.ops.kinds cimport px_kinds
 from proactorx.ops.op cimport Op
+from proactorx.pool.jobs cimport code_of as plain_code_of
 from proactorx.sys.pages cimport px_pages, px_pages_free
 
 
@@ -29,12 +29,7 @@ cdef object code_of(callback):
             if code is not None:
                 return code
         return type(coroutine)
-    while isinstance(callback, partial):
-        callback = callback.func
-    code = getattr(getattr(callback, "__func__", callback), "__code__", None)
-    if code is not None:
-        return code
-    return getattr(callback, "__qualname__", None) or type(callback)
+    return plain_code_of(callback)
 
 
 cdef class Details:
@@ -48,6 +43,8 @@ cdef class Details:
         self.places = {}
         self.owners = [None]
         self.names = ["others"]
+        self.task_places = {}
+        self.tasks = []
 
     def __dealloc__(self):
         px_pages_free(self.kept, DETAILS * sizeof(Detail))
@@ -85,22 +82,48 @@ cdef class Details:
         except Exception:
             return 0
 
-    cdef void note(self, int place, int fd, int64_t began, int64_t ended) noexcept:
+    cdef int64_t task_of(self, callback) noexcept:
+        """Which task goes on by this call, as a Detail has it."""
+        try:
+            owner = getattr(callback, "__self__", None)
+            if not isinstance(owner, Task):
+                return 0
+            name = owner.get_name()
+            if name.startswith("Task-") and name[5:].isdecimal() and len(name) < 20:
+                return <int64_t>int(name[5:])
+            place = self.task_places.get(name)
+            if place is None:
+                if len(self.tasks) >= PLACES:
+                    return 0
+                place = self.task_places[name] = len(self.tasks)
+                self.tasks.append(name[:200])
+            return -1 - <int64_t>place
+        except Exception:
+            return 0
+
+    cdef Detail *note(self, int place, int fd, int64_t of, int64_t began, int64_t ended) noexcept:
         cdef Detail *kept = &self.kept[self.count % DETAILS]
         cdef Total *total = &self.totals[place]
         kept.began = began
         kept.ended = ended
+        kept.of = of
         kept.place = place
         kept.fd = fd
+        kept.more = 0
         self.count += 1
         total.count += 1
         total.ns += ended - began
         if ended - began > total.longest:
             total.longest = ended - began
+        return kept
 
     def all_names(self):
         """What the places of `calls` mean."""
         return list(self.names)
+
+    def all_tasks(self):
+        """The names of tasks that are no numbers."""
+        return list(self.tasks)
 
     def totals_by_name(self):
         """[(name, calls, seconds in all, seconds of the longest)]."""

@@ -36,16 +36,29 @@ kbd { border: 1px solid; border-radius: 3px; padding: 0 3px; }
 "use strict";
 const trace = JSON.parse(document.getElementById("trace").textContent);
 const COLOURS = ["#0969da", "#8c959f", "#bf3989", "#cf222e", "#1a7f37", "#9a6700"];
-const ROW = 20, LEFT = 190;
+const ROW = 20, LEFT = 190, MOST_ROWS = 1500;
 const names = new Map(), rows = new Map();
+const loops = new Set(trace.traceEvents.map(each => each.pid)), open = new Map();
+// A row for each track of each loop: a number, so that they can be sorted.
+const rowOf = each => each.pid * 1e6 + each.tid;
 for (const each of trace.traceEvents)
-  if (each.ph === "M" && each.name === "thread_name") names.set(each.tid, each.args.name);
+  if (each.ph === "M" && each.name === "thread_name")
+    names.set(rowOf(each), (loops.size > 1 ? `loop ${each.pid}: ` : "") + each.args.name);
 for (const each of trace.traceEvents) {
   if (each.ph === "M") continue;
-  if (!rows.has(each.tid)) rows.set(each.tid, []);
-  rows.get(each.tid).push({began: each.ts, ended: each.ts + (each.dur || 0), event: each});
+  const key = `${each.pid} ${each.cat} ${each.id}`;
+  if (each.ph === "e") {
+    const span = open.get(key);
+    open.delete(key);
+    if (span) { span.ended = each.ts; span.event.dur = each.ts - span.began; continue; }
+  }
+  const span = {began: each.ts, ended: each.ts + (each.dur || 0), event: each};
+  if (each.ph === "b") open.set(key, span);
+  if (!rows.has(rowOf(each))) rows.set(rowOf(each), []);
+  rows.get(rowOf(each)).push(span);
 }
-const tracks = [...rows.keys()].sort((a, b) => a - b);
+for (const row of rows.values()) row.sort((a, b) => a.began - b.began);
+const tracks = [...rows.keys()].sort((a, b) => a - b).slice(0, MOST_ROWS);
 let first = Infinity, last = -Infinity;
 for (const row of rows.values())
   for (const span of row) { first = Math.min(first, span.began); last = Math.max(last, span.ended); }
@@ -60,7 +73,8 @@ function time(us) {
 
 const canvas = document.getElementById("tracks"), detail = document.getElementById("detail");
 function draw() {
-  const width = canvas.clientWidth || 900, height = (tracks.length + 1) * ROW, ratio = devicePixelRatio || 1;
+  const width = canvas.clientWidth || 900, height = (tracks.length + 1) * ROW;
+  const ratio = Math.min(devicePixelRatio || 1, 32000 / height);  // what a canvas takes
   canvas.width = width * ratio; canvas.height = height * ratio; canvas.style.height = height + "px";
   const pen = canvas.getContext("2d"), scale = (width - LEFT) / (view.to - view.from);
   const ink = getComputedStyle(document.body).color;
@@ -71,7 +85,7 @@ function draw() {
   tracks.forEach((tid, place) => {
     const top = (place + 1) * ROW;
     pen.fillStyle = ink; pen.fillText(names.get(tid) || "track " + tid, 0, top + ROW / 2, LEFT - 8);
-    pen.fillStyle = COLOURS[(Math.min(tid, 5) + COLOURS.length - 1) % COLOURS.length];
+    pen.fillStyle = COLOURS[(Math.min(tid % 1e6, 5) + COLOURS.length - 1) % COLOURS.length];
     let drawn = -1;
     for (const span of rows.get(tid)) {
       if (span.ended < view.from || span.began > view.to) continue;
@@ -114,7 +128,8 @@ canvas.addEventListener("click", event => {
 });
 addEventListener("resize", draw);
 
-const about = trace.otherData || {}, turns = rows.get(1) || [], stalls = rows.get(4) || [];
+const about = trace.otherData || {}, first_loop = 1e6 * Math.min(...loops);
+const turns = rows.get(first_loop + 1) || [], stalls = rows.get(first_loop + 4) || [];
 const longest = turns.reduce((most, span) => Math.max(most, span.ended - span.began), 0);
 document.getElementById("summary").textContent =
   `Loop ${about.loop} of process ${about.pid} on ${about.backend}, written ${about.written}: ` +

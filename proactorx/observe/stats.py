@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from proactorx.observe import census
+from proactorx.pool.jobs import Jobs
 
 if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
@@ -109,7 +110,8 @@ class ThreadStats:
     queued: int
     """Calls that no thread has taken yet."""
     oldest_wait: float | None
-    """Seconds for which the first of those has waited; None: not known."""
+    """Seconds for which the first of those has waited; None: there is none, or, of an executor that you have
+    set, it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,9 @@ def _workers(loop: Seen) -> ThreadStats:
         return NO_THREADS
     threads, queued = len(executor._threads), executor._work_queue.qsize()
     idle: int = getattr(executor._idle_semaphore, "_value", 0)
-    return ThreadStats(threads, max(0, threads - idle), queued, None)
+    jobs = getattr(executor, "jobs", None)
+    oldest = jobs.oldest_wait() if queued and isinstance(jobs, Jobs) else None
+    return ThreadStats(threads, max(0, threads - idle), queued, oldest)
 
 
 def _ring(driver: Any) -> RingStats | None:

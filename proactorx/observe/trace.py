@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from proactorx.observe import page
+from proactorx.observe import page, tracks
 from proactorx.observe.alarm import now_ns
+from proactorx.observe.events import Event, instant, named, span
 from proactorx.observe.flight import flights_of
 from proactorx.observe.stall import Stall, told
 from proactorx.observe.stats import stats_of
@@ -28,18 +29,16 @@ TRACKS = {
     3: "waits for the GIL",
     4: "stalls",
     5: "tasks",
-    6: "packets",
-    7: "callbacks",
+    tracks.PACKETS: "packets",
+    tracks.CALLBACKS: "callbacks",
+    tracks.HAND_OVERS: "hand-over to threads",
+    tracks.OPERATIONS: "operations that have ended",
 }
-#: One call, as `details` has it: began, ended, place of the name, descriptor of a packet.
-CALL = struct.Struct("=qqii")
 #: The first of the tracks of operations.
 FIRST_OP = 100
 MOST_OPS = 1000
 MOST_TASKS = 1000
 MOST_PAGES = 20
-
-Event = dict[str, Any]
 
 _pages = itertools.count()
 
@@ -47,14 +46,16 @@ _pages = itertools.count()
 def events_of(loop: Seen, most: int | None = None) -> Iterator[Event]:
     """What the recorder has, oldest first: of so many turns, or of all."""
     number = loop._number
-    yield _name("process_name", number, 0, f"loop {number}")
+    yield named("process_name", number, 0, f"loop {number}")
     for tid, name in TRACKS.items():
-        yield _name("thread_name", number, tid, name)
+        yield named("thread_name", number, tid, name)
     yield from _turns(number, loop._records(), most)
-    yield from _calls(loop, most)
+    yield from tracks.calls_of(loop, most)
+    yield from tracks.listeners_of(loop, most)
+    yield from tracks.threads_of(loop, most)
     for stall in told(loop):
         began = stall.ended - round(stall.seconds * 1e9)
-        yield _span(number, 4, stall.kind, began, stall.ended) | {"args": {"report": stall.text}}
+        yield span(number, 4, stall.kind, began, stall.ended, report=stall.text)
     yield from _ops(loop)
     yield from _tasks(loop)
 
@@ -67,33 +68,15 @@ def _turns(number: int, records: bytes, most: int | None) -> Iterator[Event]:
         began, ended, woke, packets, callbacks = record
         if before is not None:
             if began > before[1]:
-                yield _span(number, 2, "sleep", before[1], woke or began)
+                yield span(number, 2, "sleep", before[1], woke or began)
             if woke:
-                yield _span(number, 3, "wait", woke, began)
-            yield _span(number, 1, "turn", began, ended) | {
-                "args": {
-                    "packets": (packets - before[3]) & 0xFFFFFFFF,
-                    "callbacks": (callbacks - before[4]) & 0xFFFFFFFF,
-                }
+                yield span(number, 3, "wait", woke, began)
+            did = {
+                "packets": (packets - before[3]) & 0xFFFFFFFF,
+                "callbacks": (callbacks - before[4]) & 0xFFFFFFFF,
             }
+            yield span(number, 1, "turn", began, ended, **did)
         before = record
-
-
-def _calls(loop: Seen, most: int | None) -> Iterator[Event]:
-    """Each packet and each callback, where that is recorded."""
-    details = loop._calls()
-    if details is None:
-        return
-    kept = details.calls()
-    if most is not None:
-        kept = kept[max(0, len(kept) - most * CALL.size) :]
-    names = details.all_names()
-    for began, ended, place, fd in CALL.iter_unpack(kept):
-        name = names[place]
-        if fd < 0:
-            yield _span(loop._number, 7, name.partition(" ")[0], began, ended) | {"args": {"code": name}}
-        else:
-            yield _span(loop._number, 6, name, began, ended) | {"args": {"fd": fd}}
 
 
 def _ops(loop: Seen) -> Iterator[Event]:
@@ -104,41 +87,18 @@ def _ops(loop: Seen) -> Iterator[Event]:
     now = now_ns()
     for place, op in enumerate(flights_of(loop, MOST_OPS)):
         if op.age is not None:
-            yield _name("thread_name", loop._number, FIRST_OP + place, f"{op.kind} fd {op.fd}")
-            yield _span(loop._number, FIRST_OP + place, op.kind, now - round(op.age * 1e9), now) | {
-                "args": {"fd": op.fd, "peer": op.peer, "task": op.task}
-            }
+            yield named("thread_name", loop._number, FIRST_OP + place, f"{op.kind} fd {op.fd}")
+            began = now - round(op.age * 1e9)
+            args = {"fd": op.fd, "peer": op.peer, "task": op.task}
+            yield span(loop._number, FIRST_OP + place, op.kind, began, now, **args)
 
 
 def _tasks(loop: Seen) -> Iterator[Event]:
     """The tasks that are there when this is written."""
-    now = now_ns() / 1e3
+    now = now_ns()
     for task in tasks_of(loop)[:MOST_TASKS]:
-        yield {
-            "name": task.name,
-            "ph": "i",
-            "s": "t",
-            "pid": loop._number,
-            "tid": 5,
-            "ts": now,
-            "args": {"state": task.state, "stack": "\n".join(task.stack), "waits for": task.what},
-        }
-
-
-def _name(kind: str, loop: int, track: int, name: str) -> Event:
-    return {"name": kind, "ph": "M", "pid": loop, "tid": track, "args": {"name": name}}
-
-
-def _span(loop: int, track: int, name: str, began: int, ended: int) -> Event:
-    """A time, in microseconds as the format wants it."""
-    return {
-        "name": name,
-        "ph": "X",
-        "pid": loop,
-        "tid": track,
-        "ts": began / 1e3,
-        "dur": (ended - began) / 1e3,
-    }
+        args = {"state": task.state, "stack": "\n".join(task.stack), "waits for": task.what}
+        yield instant(loop._number, 5, task.name, now, **args)
 
 
 def trace_of(loop: Seen, most: int | None = None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
+from proactorx.pool.jobs cimport Jobs
 from proactorx.sys.bell cimport PyThread_type_lock
 
 cdef class ResultInbox:
@@ -22,7 +23,7 @@ cdef class Call:
     cdef readonly object result
     cdef readonly object error    # what `fn` has raised, or None
     cdef readonly bint cancelled           # the pool was closed before it began
-    cdef double since
+    cdef int64_t since            # ns: when it was handed over
     cdef void *next               # PoolCore.first
     cdef int finish(self) except -1
     cdef int orphan(self) except -1
@@ -39,6 +40,7 @@ cdef class IOThread:
     cdef readonly str why         # it ends
 
 cdef class PoolCore:
+    cdef readonly Jobs _jobs      # that have been run
     cdef cython.pymutex mutex
     # The mutex guards everything below.
     cdef void *first              # the queue, of owned references

@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple
 
+from proactorx.pool.jobs import Jobs
+
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -27,6 +29,8 @@ class IOThread:
     def why(self) -> str: ...
 
 class PoolCore:
+    @property
+    def _jobs(self) -> Jobs: ...
     def call(
         self,
         loop: asyncio.AbstractEventLoop,

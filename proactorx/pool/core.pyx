@@ -8,6 +8,7 @@ thread that was woken before has yet to look at the queue, since that one wakes 
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from proactorx.pool.jobs cimport Job, Jobs
 from proactorx.sys.bell cimport free_bell, new_bell, ring_bell, sleep_on
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.thread cimport px_name_thread
@@ -183,6 +184,7 @@ cdef class PoolCore:
         self.minimum = self.maximum = 1
         self.idle_us = 1000000
         self.threads = []
+        self._jobs = Jobs()
 
     def __dealloc__(self):
         cdef Call call
@@ -260,7 +262,7 @@ cdef class PoolCore:
         cdef bint refused
         if self.generation != generation:
             raise RuntimeError(FORKED)
-        call.since = px_now_ns() * 1e-9
+        call.since = px_now_ns()
         with self.mutex:
             refused = self.closing
             if not refused:
@@ -427,10 +429,13 @@ cdef class PoolCore:
             call = None
 
     cdef int perform(self, IOThread thread, Call call) except -1:
+        cdef Job job
+        if call.inbox is not None and call.future is not None and call.future.cancelled():
+            return 0
+        job = self._jobs.begin(call.since, call.fn)
         if call.inbox is None:
             self._run_callback(call.fn, call.args)
-            return 0
-        if call.future is not None and call.future.cancelled():
+            self._jobs.end(job)
             return 0
         try:
             call.result = PyObject_Call(call.fn, call.args, NULL)
@@ -440,6 +445,7 @@ cdef class PoolCore:
             call.error.__cause__ = exc
         except BaseException as exc:
             call.error = exc
+        self._jobs.end(job)
         with self.mutex:
             self.ended(thread)
             # This thread looks at the queue next, so that a caller that calls again needs no other thread.
@@ -587,11 +593,11 @@ cdef class PoolCore:
 
     def _counts(self):
         """The numbers of ``stats()``."""
-        cdef double since, now = px_now_ns() * 1e-9
+        cdef int64_t since, now = px_now_ns()
         cdef int active, working
         cdef uint64_t retired, queued, completed
         with self.mutex:
             active, working = self.active, self.working
             retired, queued, completed = self.retired, self.queued, self.completed
             since = (<Call>self.first).since if self.first != NULL else now
-        return active, working, retired, queued, completed, max(0.0, now - since)
+        return active, working, retired, queued, completed, max(0, now - since) * 1e-9

@@ -259,6 +259,7 @@ class IOThreadPool(PoolCore):
 
     def _main(self, io_thread: IOThread, number: int) -> None:
         name_this_thread(threading.current_thread().name)
+        self._jobs.enters(threading.current_thread().name)
         _here.place = (self, io_thread)
         try:
             self._serve(io_thread)

@@ -1,5 +1,6 @@
 """Accepting: one op on a listening socket, and the transports of the connections that it brings."""
 
+from libc.stdint cimport int64_t
 from proactorx.drivers.driver cimport FD_CLOSING, FD_OPENED
 from proactorx.sys.errnos cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO
 from proactorx.ops.op cimport ACCEPT, IN_FLIGHT, NEW, Op, PACKET_MORE, RawPacket, client_of, set_state
@@ -7,6 +8,7 @@ from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.base cimport holds
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport StreamTransport
+from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.socket cimport px_close
 
 import socket
@@ -96,7 +98,7 @@ cdef class Listener(Op):
                 px_close(res)
             else:
                 self.starved = False
-                self.accepted(res, client_of(packet))
+                self.note_accepted(res, client_of(packet))
         elif packet.flags & PACKET_MORE:
             self.error = -res
         if not packet.flags & PACKET_MORE:
@@ -106,6 +108,12 @@ cdef class Listener(Op):
             elif res < 0 and holds(self.sock, self.fd):
                 res, self.error = self.error or -res, 0
                 self._failed(res)
+        return 0
+
+    cdef int note_accepted(self, int fd, bytes peer) except -1:
+        cdef int64_t began = px_now_ns()
+        self.accepted(fd, peer)
+        self.registry.accepts.append((began, px_now_ns(), self.fd, fd))
         return 0
 
     cdef int accepted(self, int fd, bytes peer) except -1:

@@ -12,6 +12,7 @@ cdef class Registry:
     cdef cython.pymutex mutex    # of the next two: other threads look at who is there
     cdef void **owners           # the transport of each descriptor that has one; borrowed
     cdef int owner_count
+    cdef readonly object accepts # a deque of the last: (began, ended, descriptors of listener and connection)
     cdef object arena            # memory that the datagram transports share; None: not yet made, or in use
     cdef int own(self, int fd, object owner) except -1
     cdef void disown(self, int fd, void *owner) noexcept

@@ -8,7 +8,12 @@ from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memset
 from proactorx.sys.errnos cimport EBADF
 
+from collections import deque
+
 from proactorx.sys.errors import strerror
+
+cdef enum:
+    ACCEPTS = 4096  # connections that the recorder keeps
 
 
 cdef class Flushable:
@@ -34,6 +39,7 @@ cdef class Registry:
     def __cinit__(self, *args, **kwargs):
         self.port = no_port
         self.dirty = []
+        self.accepts = deque(maxlen=ACCEPTS)
 
     def __init__(self, LoopPort port not None):
         if self.port is not no_port:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,8 @@ from loop.helpers import BOUND, Thread
 
 import proactorx
 from observe.planted import FREE_THREADED
-from proactorx.observe.trace import TRACKS
+from observe.trace_format import check, parse
+from proactorx.observe.trace import FIRST_OP, MOST_OPS, TRACKS
 
 pytestmark = pytest.mark.ours
 
@@ -30,16 +30,20 @@ Loop = proactorx.EventLoop
 def trace(loop: Loop, path: Path) -> dict[str, list[dict[str, Any]]]:
     """The events of a loop's trace, by track; operations have one each."""
     count = loop.record_to(path)
-    content = json.loads(path.read_text())
+    content = parse(path.read_text())
     assert len(content["traceEvents"]) == count
+    assert {event["pid"] for event in content["traceEvents"]} == {loop._number}
+    return by_track(content["traceEvents"])
+
+
+def by_track(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The events of one loop by the names of the tracks; operations in flight together."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*TRACKS.values(), "operations")}
-    for event in content["traceEvents"]:
-        assert event["ph"] in ("X", "M", "i")
-        assert event["pid"] == loop._number
-        if event["ph"] == "X":
-            assert event["dur"] >= 0
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    for event in events:
         if event["ph"] != "M":
-            found[TRACKS.get(event["tid"], "operations")].append(event)
+            in_flight = FIRST_OP <= event["tid"] < FIRST_OP + MOST_OPS
+            found.setdefault("operations" if in_flight else names[event["tid"]], []).append(event)
     return found
 
 
@@ -184,6 +188,7 @@ def test_a_browser_draws_the_page(tmp_path: Path) -> None:
         for _ in range(100):
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)
+        await asyncio.to_thread(int)
         path = tmp_path / "trace.html"
         loop.record_to(path)  # type: ignore[attr-defined]
         look = (
@@ -193,7 +198,10 @@ def test_a_browser_draws_the_page(tmp_path: Path) -> None:
             "for (let i = 0; i < data.length; i += 4) if (data[i + 3] === 255)"
             " seen.add(`${data[i]},${data[i + 1]},${data[i + 2]}`);"
             "canvas.dispatchEvent(new MouseEvent('click', {offsetX: 0}));"
-            "document.body.dataset.colours = [...seen].join(' '); })()</script></html>"
+            "document.body.dataset.colours = [...seen].join(' ');"
+            "document.body.dataset.tracks = tracks.map(row => names.get(row)).join(' | ');"
+            "document.body.dataset.waits ="
+            " rows.get(first_loop + 8).filter(span => span.ended > span.began).length; })()</script></html>"
         )
         path.write_text(path.read_text().replace("</html>", look))
 
@@ -204,6 +212,197 @@ def test_a_browser_draws_the_page(tmp_path: Path) -> None:
     assert int(found[1]) >= 100
     assert "length of a turn: " in shown
     assert "<b>task" not in shown
+    assert re.search(
+        r'data-tracks="[^"]*turns \| [^"]*hand-over to threads \| [^"]*proactorx-worker-1', shown
+    )
+    assert 'data-waits="1"' in shown
     colours = re.search(r'data-colours="([^"]*)"', shown)
     assert colours is not None
     assert {"9,105,218", "140,149,159"} <= set(colours[1].split())  # turns and sleeps
+
+
+# ------------------------------------------------------------------- threads, listeners, operations and tasks
+
+
+def test_threads_of_both_pools(loop: Loop, tmp_path: Path) -> None:
+    """What each has run, where, from when to when, and how long it had waited for a thread."""
+
+    def work() -> None:
+        began.append(time.monotonic())
+        where.append(threading.current_thread().name)
+        time.sleep(0.01)
+
+    async def main() -> dict[str, list[dict[str, Any]]]:
+        await asyncio.gather(*[asyncio.to_thread(work) for _ in range(4)])
+        await asyncio.gather(*[loop.io_pool.call(loop, work) for _ in range(3)])
+        await loop.io_pool.call(loop, os.stat, tmp_path)
+        return trace(loop, tmp_path / "trace.json")
+
+    began: list[float] = []
+    where: list[str] = []
+    found = loop.run_until_complete(main())
+    names = [name for name in found if name.startswith(("proactorx-io-", "proactorx-worker-"))]
+    jobs = [(name, job) for name in names for job in found[name]]
+    ours = [(name, job) for name, job in jobs if job["name"].endswith("<locals>.work")]
+    assert sorted(name for name, _ in ours) == sorted(where)
+    assert [job["args"]["pool"] for _, job in jobs].count("workers") == 4
+    assert [job["name"] for _, job in jobs].count("stat") == 1
+    assert all(job["dur"] >= 9_000 and __file__ in job["args"]["code"] for _, job in ours)
+    for (_, job), at in zip(sorted(ours, key=lambda each: each[1]["ts"]), sorted(began), strict=True):
+        assert 0 <= at * 1e6 - job["ts"] < 1e6 * BOUND
+    waits = found["hand-over to threads"]
+    assert len(waits) == 2 * len(jobs)
+    assert {event["ts"] for event in waits if event["ph"] == "e"} == {job["ts"] for _, job in jobs}
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def test_a_call_that_runs_and_one_that_waits(loop: Loop, tmp_path: Path) -> None:
+    """The first is on its thread's track; the second is none of a thread's yet, and is counted."""
+
+    def block() -> None:
+        inside.set()
+        assert go_on.wait(BOUND)
+
+    async def main() -> dict[str, list[dict[str, Any]]]:
+        calls = [loop.run_in_executor(None, block)]
+        assert inside.wait(BOUND)
+        executor: Any = loop._default_executor
+        executor._max_workers = 1
+        calls.append(loop.run_in_executor(None, block))
+        cancelled = loop.run_in_executor(None, block)
+        await asyncio.sleep(0.02)
+        found = trace(loop, tmp_path / "trace.json")
+        stats = loop.stats().workers
+        cancelled.cancel()
+        go_on.set()
+        await asyncio.gather(*calls)
+        assert (stats.active, stats.queued) == (1, 2)
+        assert stats.oldest_wait is not None
+        assert 0.015 < stats.oldest_wait < BOUND
+        return found
+
+    inside, go_on = threading.Event(), threading.Event()
+    found = loop.run_until_complete(main())
+    (running,) = found["proactorx-worker-1"]
+    assert running["args"]["state"] == "running"
+    assert running["dur"] >= 15_000
+    loop.run_until_complete(loop.shutdown_default_executor())
+    assert loop.stats().workers.oldest_wait is None
+
+
+def test_listeners(loop: Loop, tmp_path: Path) -> None:
+    """Each has a track with the connections that it has accepted, and how long each was being made."""
+
+    class Slow(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            time.sleep(0.005)
+            transport.close()
+
+    async def main() -> dict[str, list[dict[str, Any]]]:
+        for factory, connections in ((Slow, 3), (asyncio.Protocol, 2)):
+            server = await loop.create_server(factory, "127.0.0.1", 0)
+            servers.append(server)
+            address = server.sockets[0].getsockname()
+            for _ in range(connections):
+                _, writer = await asyncio.open_connection(*address)
+                writers.append(writer)
+        async with asyncio.timeout(BOUND):
+            while len(loop._registry.accepts) < 5:
+                await asyncio.sleep(0.001)
+        for server in servers:
+            address = server.sockets[0].getsockname()
+            names.append(f"listener fd {server.sockets[0].fileno()} 127.0.0.1:{address[1]}")
+        found = trace(loop, tmp_path / "trace.json")
+        for each in (*writers, *servers):
+            each.close()
+        await asyncio.sleep(0.001)
+        return found
+
+    servers: list[asyncio.Server] = []
+    writers: list[asyncio.StreamWriter] = []
+    names: list[str] = []
+    found = loop.run_until_complete(main())
+    assert [len(found[name]) for name in names] == [3, 2]
+    assert all(accept["dur"] >= 4_900 for accept in found[names[0]])
+
+
+def test_operations_from_submission_to_completion(loop: Loop, tmp_path: Path) -> None:
+    async def main() -> dict[str, list[dict[str, Any]]]:
+        left, right = socket.socketpair()
+        with left, right:
+            left.setblocking(False)
+            for _ in range(3):
+                loop.call_later(0.02, right.send, b"x")
+                await loop.sock_recv(left, 1)
+            fds.append(left.fileno())
+            return trace(loop, tmp_path / "trace.json")
+
+    fds: list[int] = []
+    loop.record(detail=True)
+    found = loop.run_until_complete(main())
+    events = [event for event in found["operations that have ended"] if event["args"]["fd"] in fds]
+    begun = {event["id"]: event["ts"] for event in events if event["ph"] == "b"}
+    took = [event["ts"] - begun[event["id"]] for event in events if event["ph"] == "e"]
+    assert len(took) == 3
+    assert all(15_000 < each < 1e6 * BOUND for each in took)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_tasks_by_name(loop: Loop, tmp_path: Path, debug: bool) -> None:
+    async def step() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+            time.sleep(0.001)
+
+    async def main() -> None:
+        numbered = asyncio.create_task(step())
+        names.append(numbered.get_name())
+        await asyncio.gather(numbered, *[asyncio.create_task(step(), name=name) for name in ("a", "Task-x")])
+
+    names: list[str] = []
+    loop.set_debug(debug)
+    loop.record(detail=True)
+    loop.run_until_complete(main())
+    found = trace(loop, tmp_path / "trace.json")
+    for name in (*names, "a", "Task-x"):
+        steps = found[f"task {name}"]
+        assert len(steps) == 6
+        assert sum(each["dur"] for each in steps) >= 5_000
+        assert {each["name"].rpartition(".")[2] for each in steps} == {"step"}
+    assert len(found["callbacks"]) >= 18
+
+
+def test_the_rules_of_the_format() -> None:
+    """What the checker refuses, so that it is known to look."""
+    names = [
+        {"name": kind, "ph": "M", "pid": 1, "tid": 1, "args": {"name": "x"}}
+        for kind in ("process_name", "thread_name")
+    ]
+    span = {"name": "x", "ph": "X", "pid": 1, "tid": 1, "ts": 1.0, "dur": 2.0}
+    begin = {"name": "x", "ph": "b", "pid": 1, "tid": 1, "ts": 1.0, "cat": "c", "id": 1}
+    end = begin | {"ph": "e", "ts": 2.0}
+    check({"traceEvents": [*names, span, span | {"ts": 3.0}, span | {"ts": 1.5, "dur": 1}, begin, end]})
+    for wrong in (
+        [span | {"ph": "Q"}],
+        [span | {"ts": -1.0}],
+        [span | {"ts": float("nan")}],
+        [span | {"dur": -1}],
+        [span | {"pid": "1"}],
+        [span | {"colour": "red"}],
+        [span | {"tid": 2}],
+        [span | {"args": None}],
+        [names[1]],
+        [span, span | {"ts": 2.0}],
+        [begin],
+        [end, begin],
+        [begin, end | {"ts": 0.5}],
+        [begin, end | {"id": 2}],
+        [begin, {key: value for key, value in end.items() if key != "cat"}],
+        [span | {"ph": "B"}],
+    ):
+        with pytest.raises((AssertionError, KeyError)):
+            check({"traceEvents": [*names, *wrong]})
+    with pytest.raises(AssertionError):
+        check({"traceEvents": [], "events": []})
+    with pytest.raises(AssertionError):
+        parse('{"traceEvents": [], "otherData": NaN}')

@@ -1,0 +1,130 @@
+"""The last calls that the threads of a pool have run: what, where, when it was handed over, begun and ended.
+
+Always kept: a call that goes to another thread costs many times what this does.  Names are made by who reads.
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int64_t
+from proactorx.sys.clock cimport px_now_ns
+
+cdef extern from "Python.h":
+    bint PyFunction_Check(object callback)
+    PyObject *PyFunction_GetCode(object callback)  # borrowed
+
+from collections import deque
+from contextvars import Context
+from functools import partial
+from types import CodeType
+
+cdef enum:
+    KEPT = 4096
+
+
+cdef object code_of(callback):
+    """The code that runs when this is called; else its name, or its type."""
+    if PyFunction_Check(callback):
+        return <object>PyFunction_GetCode(callback)
+    while isinstance(callback, partial):
+        if callback.args and isinstance(getattr(callback.func, "__self__", None), Context):
+            callback = callback.args[0]  # what asyncio.to_thread makes
+        else:
+            callback = callback.func
+    code = getattr(getattr(callback, "__func__", callback), "__code__", None)
+    if type(code) is CodeType:
+        return code
+    name = getattr(callback, "__qualname__", None)
+    return name if type(name) is str and name else type(callback)
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Job:
+    """One call on a thread of a pool."""
+
+
+@cython.final
+cdef class Jobs:
+    """Those of one pool."""
+
+    def __cinit__(self):
+        self.done = deque(maxlen=KEPT)
+        self.keep = self.done.append
+        self.running = {}
+        self.names = {}
+        self.waiting = deque()
+
+    def enters(self, str name not None):
+        """The thread that calls this is one of the pool's, and has this name."""
+        self.names[PyThread_get_thread_ident()] = name
+
+    cdef Job begin(self, int64_t since, fn):
+        """This thread calls `fn` now; None: that cannot be kept."""
+        cdef Job job
+        try:
+            job = <Job>Job.__new__(Job)
+            job.ident = ident = PyThread_get_thread_ident()
+            job.what = code_of(fn)
+            job.thread = self.names.get(ident, "?")
+            job.since = since
+            job.began = px_now_ns()
+            self.running[ident] = job
+            return job
+        except Exception:  # of an attribute of the user's, or for want of memory
+            return None
+
+    cdef void end(self, Job job) noexcept:
+        """... and it has returned."""
+        if job is None:
+            return
+        job.ended = px_now_ns()
+        self.keep(job)
+        self.running.pop(job.ident, None)
+
+    def work(self, fn):
+        """`fn`, for an executor: it says when it is called, and when it returns."""
+        cdef Work work = <Work>Work.__new__(Work)
+        work.jobs = self
+        work.fn = fn
+        work.since = px_now_ns()
+        self.waiting.append(work.since)
+        return work
+
+    def oldest_wait(self):
+        """Seconds for which the first call of ``work`` has waited for a thread; None: there is none."""
+        try:
+            return (px_now_ns() - self.waiting[0]) * 1e-9
+        except IndexError:
+            return None
+
+    def last(self):
+        """Those that have ended, in that order, and those that run; any thread may ask."""
+        running = self.running.copy().values()  # first: one that ends meanwhile is in both, not in none
+        done = list(self.done.copy())
+        ended = set(map(id, done))
+        return done + [job for job in running if id(job) not in ended]
+
+
+@cython.final
+cdef class Work:
+    """A function that is called in another thread, once."""
+
+    def __call__(self, *args, **kwargs):
+        cdef Job job
+        self.begins()
+        job = self.jobs.begin(self.since, self.fn)
+        try:
+            return self.fn(*args, **kwargs)
+        finally:
+            self.jobs.end(job)
+
+    cdef begins(self):
+        if not self.begun:
+            self.begun = True
+            self.jobs.waiting.popleft()
+
+    def __dealloc__(self):
+        # Cancelled before it was called.  Any time may be taken out: both come in the same order.
+        if not self.begun and self.jobs is not None:
+            self.jobs.waiting.popleft()
