@@ -324,7 +324,8 @@ def _ran(
     if before is None or before.cpu is None or now.cpu is None:
         return UNKNOWN, 0
     cpu, ready = now.cpu - before.cpu, now.ready - before.ready
-    own = max(0, cpu - max(0, began - before.at))
+    earlier = max(0, began - before.at)
+    own, ready = max(0, cpu - earlier), max(0, ready - earlier)
     if cpu + ready >= MOST * lasted:
         return COMPUTING if cpu >= FEW * (cpu + ready) else CPU, own
     if runs:  # the time since it became ready is only counted when it has a processor

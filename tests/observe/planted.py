@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import sysconfig
 import threading
@@ -21,6 +22,12 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 #: What a busy machine may make of it, and what a system says that knows no CPU times of threads.
 ALSO = {CPU} if LINUX else {UNKNOWN, BLOCKED}
 AFTER = 0.05
+
+
+def may_block() -> set[str]:
+    """What may be said of a loop that waits in a call: on a busy machine it may not have come to that yet."""
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+    return {BLOCKED, UNKNOWN} | ({CPU} if busy else set())
 
 
 class Seen:

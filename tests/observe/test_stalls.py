@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loop.helpers import BOUND
+from files import slow_disk
+from loop.helpers import BOUND, finish, start_script
 
-from observe.planted import ALSO, FREE_THREADED, LINUX, Loop, Seen, first
+from observe.planted import ALSO, FREE_THREADED, LINUX, Loop, Seen, first, may_block
 from proactorx.observe.stall import BLOCKED, COMPUTING, CPU, UNKNOWN, Stall
 
 pytestmark = pytest.mark.ours
@@ -42,7 +43,7 @@ def blocked(seen: Seen, body: Callable[[], object], release: Callable[[], object
     seen.run(main)
     thread.join()
     stall = first(seen)
-    assert stall.kind in {BLOCKED, UNKNOWN}
+    assert stall.kind in may_block()
     assert stall.task == "the culprit"
     assert not stall.keeps_gil
     return stall
@@ -108,6 +109,8 @@ class TestBlocking:
         assert "fcntl.flock(two" in stall.stack
 
 
+#: The opcode of fsync in linux/fuse.h, as the server of the slow disk prints it.
+FSYNC = b"20\n"
 RESOLVER = """
 import fcntl, os, struct, sys, time
 fd = int(sys.argv[1])
@@ -146,6 +149,77 @@ def test_a_page_that_takes_long_to_come(seen: Seen) -> None:
     stall = seen.stalls[0]
     assert stall.kind in {BLOCKED, CPU}
     assert stall.keeps_gil or FREE_THREADED or stall.kind == CPU
+
+
+@pytest.mark.skipif(not LINUX, reason="needs FUSE")
+def test_fsync(seen: Seen, tmp_path: Path) -> None:
+    """... of a file whose file system takes its time: the one of the tests of files."""
+    if not os.access("/dev/fuse", os.W_OK) or os.geteuid():
+        pytest.skip("mounting takes root, and /dev/fuse")
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    command = [sys.executable, "-S", slow_disk.__file__, str(folder)]
+    server = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+
+    def serve() -> None:
+        for line in server.stdout or ():
+            if line == FSYNC:
+                seen.block()
+            assert server.stdin is not None
+            server.stdin.write(b"x")
+            server.stdin.flush()
+
+    async def main() -> None:
+        os.fsync(fd)
+
+    assert server.stdout is not None
+    answers = threading.Thread(target=serve)
+    try:
+        if server.stdout.readline() != b"ready\n":
+            pytest.skip("this system mounts no FUSE")
+        answers.start()
+        fd = os.open(folder / "f", os.O_RDWR)
+        seen.run(main)
+        os.close(fd)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
+        server.kill()
+        server.communicate()
+    answers.join()
+    assert first(seen).kind in may_block()
+    assert first(seen).task == "the culprit"
+    assert "os.fsync(fd)" in first(seen).stack
+
+
+@POSIX
+def test_print_to_a_full_pipe(loop: Loop) -> None:
+    """The standard output of a process, which nobody reads until the stall has been reported."""
+    script = f"""
+    import asyncio, proactorx, sys
+
+    def report(stall):
+        words = [stall.phase, stall.task, stall.kind, "print(" in stall.stack]
+        print(*words, sep="|", file=sys.stderr, flush=True)
+
+    async def main():
+        asyncio.current_task().set_name("the culprit")
+        asyncio.get_running_loop().watch(0.05, report=report)
+        await asyncio.sleep(0.001)
+        print("x" * 300_000)
+        await asyncio.sleep(0.2)
+
+    proactorx.run(main(), backend={loop.backend_info().name!r})
+    """
+    process = start_script(script)
+    assert process.stderr is not None
+    words = process.stderr.readline().rstrip().split("|")
+    out, _ = finish(process)
+    assert len(out) == 300_001
+    assert process.returncode == 0
+    assert words[:2] + words[3:] == ["begins", "the culprit", "True"]
+    assert words[2] in may_block()
 
 
 class TestComputing:
