@@ -44,7 +44,7 @@ DIRECTIVES = {
 #: or next to a thread switch.
 COLD = {
     *("drivers.io_uring.features", "transports.tls_transport", "transports.informed_datagram"),
-    *("observe.alarm", "observe.census", "observe.details"),
+    *("observe.alarm", "observe.witness", "observe.census", "observe.details"),
     *(f"files.{name}" for name in ("disk_calls", "fast_open", "inotify", "path_ops", "text")),
 }
 #: Cython's own runtime, shared by all modules.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from proactorx.observe import expose, running, trace, watchdog
+from proactorx.observe import expose, running, trace, watchdog, witness
 from proactorx.observe.stats import CallStats, LoopStats, calls_of, stats_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class Inspection(asyncio.BaseEventLoop):
     """What other threads may ask a loop that runs."""
 
     _number = 0  # of the loops of this process; 0: it has not run yet
+    _thread_state = 0  # the address of the interpreter's own of that thread; 0: the loop does not run
     _native_id: int | None = None  # of the thread that runs the loop, as the system numbers it
 
     def stats(self) -> LoopStats:
@@ -125,9 +126,11 @@ class Inspection(asyncio.BaseEventLoop):
 
     def _begin_inspection(self) -> None:
         self._native_id = threading.get_native_id()
+        self._thread_state = witness.thread_state()
         running.begins(cast("Seen", self))
         watchdog.watchdog().begins(cast("Seen", self))
 
     def _end_inspection(self) -> None:
+        watchdog.watchdog().ends(cast("Seen", self))
         running.ends(cast("Seen", self))
         self._native_id = None

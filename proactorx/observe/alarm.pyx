@@ -1,6 +1,7 @@
 """A sleep that knows why it was long: because it woke late, or because it had to wait for the GIL."""
 
 from libc.stdint cimport int64_t
+from proactorx.observe.witness cimport asks_for_gil, has_gil
 from proactorx.sys.atomic cimport exchange
 from proactorx.sys.bell cimport PyThread_type_lock, free_bell, new_bell, ring_bell, sleep_on
 from proactorx.sys.clock cimport px_now_ns
@@ -40,4 +41,6 @@ cdef class Alarm:
             if sleep_on(self.bell, microseconds):
                 exchange(&self.rung, 0)
             woke = px_now_ns()
+            asks_for_gil(woke)
+        has_gil()
         return max(0, woke - until), px_now_ns() - woke

@@ -52,6 +52,9 @@ class Stall:
     stack: str
     """The Python stack of the loop's thread, from the callback on; of a stall that nobody could look at while
     it lasted: empty."""
+    dump: str = ""
+    """What was read without the GIL while nobody could have it: the Python stack of the thread, innermost
+    call first, as ``faulthandler`` writes it, and what the kernel says of that thread."""
 
     def __str__(self) -> str:
         kind = f"{self.kind} held by thread {self.holder}" if self.holder else self.kind
@@ -59,9 +62,15 @@ class Stall:
             kind += ", in code that keeps the GIL"
         who = self._who()
         if self.phase == "ends":
-            return f"the loop goes on after {self.seconds:.3f} s: {kind}{who}"
+            text = f"the loop goes on after {self.seconds:.3f} s: {kind}{who}"
+            return text if self.stack else self._with_dump(text)
         text = f"the loop has not turned for {self.seconds:.3f} s: {kind}{who}"
-        return f"{text}\n{self.stack}".rstrip()
+        return self._with_dump(f"{text}\n{self.stack}".rstrip())
+
+    def _with_dump(self, text: str) -> str:
+        if not self.dump:
+            return text
+        return f"{text}\nread without the GIL, while nobody could have it:\n{self.dump}".rstrip()
 
     def _who(self) -> str:
         if self.task is not None:

@@ -18,13 +18,14 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from proactorx.observe import census
+from proactorx.observe import census, witness
 from proactorx.observe.alarm import Alarm, now_ns
 from proactorx.observe.stall import (
     BLOCKED,
@@ -57,6 +58,9 @@ FEW = 0.2  # ... and so much of the time in which a thread was ready: that it ha
 HOLDER = 0.1  # who keeps the GIL has computed for this share of the stall, however busy the machine is
 SECOND_LOOK = 0.02  # seconds
 THREADS_EVERY = 4  # looks: so often the CPU times of all threads are read
+
+STATE = re.compile(r"^  state: (\w)$", re.MULTILINE)
+"""As the witness writes it: the state of the loop's thread while nobody could have the GIL."""
 
 Report = Callable[[Stall], object]
 
@@ -102,8 +106,13 @@ class Watch:
     latest: Used | None = None  # at the last look of all
     gil: int = 0  # for how long the watchdog has waited for the GIL in this turn
     slow: int = 0  # how many long turns the loop itself had counted at the last look
+    seen: tuple[int, str] = (0, "")  # a turn, and what was read without the GIL in it
     said: Stall | None = None
     next: int = 0  # when it is repeated
+
+    def seen_in(self, turn: int) -> str:
+        """What was read without the GIL in that turn; empty: nothing."""
+        return self.seen[1] if self.seen[0] == turn else ""
 
     def before(self, began: int) -> Used | None:
         """What the thread had had when a turn began, as far as that was looked at."""
@@ -134,6 +143,7 @@ class Watchdog:
         made.used = Used.by(loop._native_id)
         with self._lock:
             self._watches[id(loop)] = made
+            self._suspect(made, loop)
             self._start()
         loop._note_turns(made.after)
         self._alarm.ring()
@@ -142,6 +152,7 @@ class Watchdog:
         """The counterpart."""
         with self._lock:
             found = self._watches.pop(id(loop), None)
+            witness.release(id(loop))
         if found is not None:
             loop._note_turns(0)
             self._alarm.ring()
@@ -151,6 +162,22 @@ class Watchdog:
         watch = self._watches.get(id(loop))
         if watch is not None:
             watch.used = watch.latest = Used.by(loop._native_id)
+            with self._lock:
+                self._suspect(watch, loop)
+
+    def ends(self, loop: Seen) -> None:
+        """The counterpart."""
+        with self._lock:
+            loop._thread_state = 0
+            if id(loop) in self._watches:
+                witness.release(id(loop))
+
+    def _suspect(self, watch: Watch, loop: Seen) -> None:
+        """Have it looked at without the GIL, too; under the lock."""
+        if loop._thread_state and witness.begin():
+            address, loud = loop._turn_address(), watch.report is log
+            native_id = loop._native_id or 0
+            witness.suspect(id(loop), address, watch.after, loop._thread_state, native_id, loud)
 
     def _start(self) -> None:
         if self._thread is None and not self._stopping:
@@ -160,6 +187,9 @@ class Watchdog:
     def stop(self) -> None:
         """End the thread, and start no other: the interpreter ends."""
         self._stopping = True
+        with self._lock:
+            for key in self._watches:
+                witness.release(key)
         thread = self._thread
         if thread is not None:
             self._alarm.ring()
@@ -182,6 +212,10 @@ class Watchdog:
             if overslept > OVERSLEPT:
                 self._excused = now - gil  # nobody has run meanwhile, or hardly
                 gil = 0
+            for owner, turn, text in witness.collect():
+                for each in watches:
+                    if id(each.loop()) == owner:
+                        each.seen = turn, text
             self._looks += 1
             for watch in watches:
                 with self._lock:
@@ -248,6 +282,7 @@ class Watchdog:
             culprit.callback,
             holder,
             culprit.stack,
+            watch.seen_in(watch.turn),
         )
         watch.next = now_ns() + (watch.repeat or 0)
         _call(watch.report, watch.said)
@@ -258,10 +293,10 @@ class Watchdog:
         """(kind, who holds the GIL, whether it was kept)."""
         keeps = watch.gil >= MOST * lasts
         kind, own = None, 0
+        seen = STATE.search(watch.seen_in(watch.turn))
+        runs = seen[1] == "R" if seen is not None else _runs(native_id)
         if not waits:
-            kind, own = _ran(
-                watch.before(watch.turn), Used.by(native_id), lasts, began=watch.turn, runs=_runs(native_id)
-            )
+            kind, own = _ran(watch.before(watch.turn), Used.by(native_id), lasts, began=watch.turn, runs=runs)
         if kind == UNKNOWN and not keeps:
             # It has not been looked at before the stall: so look twice now.
             before = Used.by(native_id)
@@ -301,7 +336,8 @@ class Watchdog:
         kind, own = _ran(watch.before(began), Used.by(native_id), lasted, began=began)
         holder = self._holder(native_id, lasted, own) if keeps else None
         kind = GIL if holder is not None else kind or BLOCKED
-        stall = Stall(loop, "ends", kind, lasted * 1e-9, keeps, None, (), None, holder, "")
+        seen = watch.seen_in(began)
+        stall = Stall(loop, "ends", kind, lasted * 1e-9, keeps, None, (), None, holder, "", seen)
         keep(stall, ended, stall.seconds)
         _call(watch.report, stall)
 
@@ -417,6 +453,7 @@ def default_after() -> float | None:
 
 def _after_fork() -> None:
     global _watchdog
+    witness.forked()
     _watchdog = Watchdog()  # the thread is the parent's, and so are the loops
 
 

@@ -1,0 +1,96 @@
+"""C code that keeps the GIL while it waits, as what ``ctypes.PyDLL`` calls does: who looks needs no GIL."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from loop.helpers import start_script
+
+from observe.planted import FREE_THREADED, LINUX, Loop, Seen, may_block
+
+pytestmark = [
+    pytest.mark.ours,
+    pytest.mark.skipif(FREE_THREADED, reason="there is no GIL"),
+    pytest.mark.skipif(sys.platform == "win32", reason="there nobody looks without the GIL"),
+]
+
+
+def test_what_is_read(seen: Seen) -> None:
+    async def main() -> None:
+        keep_it()
+
+    def keep_it() -> None:
+        for _ in range(10):
+            ctypes.PyDLL(None).usleep(400_000)
+            if seen.begun.is_set():
+                return
+
+    seen.run(main)
+    dump = seen.stalls[0].dump
+    lines = dump.splitlines()
+    assert re.fullmatch(r'  File ".*test_without_gil.py", line \d+ in .*keep_it', lines[0])
+    assert re.fullmatch(r'  File ".*test_without_gil.py", line \d+ in .*main', lines[1])
+    assert "read without the GIL" in str(seen.stalls[0])
+    assert seen.stalls[0].kind in may_block()
+    assert seen.stalls[0].keeps_gil
+    if LINUX:
+        assert "\n  state: S\n" in dump
+
+
+def test_a_callback_without_python(seen: Seen) -> None:
+    """Nothing of it is left when the watchdog has the GIL: only the end is told, with what was read."""
+
+    async def main() -> None:
+        seen.loop.call_soon(ctypes.PyDLL(None).usleep, 400_000)
+        await asyncio.sleep(0.001)
+
+    seen.run(main)
+    assert re.search(r" in (EventLoop\.)?run_forever$", seen.stalls[0].dump.splitlines()[0])
+
+
+def test_while_it_lasts(loop: Loop) -> None:
+    """What is logged goes to the standard error output at once: nobody may ever have the GIL again."""
+    script = f"""
+    import asyncio, ctypes, proactorx
+
+    async def main():
+        asyncio.get_running_loop().watch(0.05)
+        await asyncio.sleep(0.001)
+        ctypes.PyDLL(None).usleep(30_000_000)
+
+    proactorx.run(main(), backend={loop.backend_info().name!r})
+    """
+    before = time.monotonic()
+    process = start_script(script)
+    assert process.stderr is not None
+    assert "read without it:" in process.stderr.readline()
+    assert "in main" in process.stderr.readline()
+    assert time.monotonic() - before < 30
+    process.kill()
+    process.communicate()
+
+
+def test_loops_that_come_and_go(loop_factory: Callable[[], Loop]) -> None:
+    """Their threads end while others keep the GIL: nobody is looked at who has gone."""
+
+    def run() -> None:
+        for _ in range(5):
+            loop = loop_factory()
+            loop.watch(0.001, report=lambda stall: None)
+            loop.run_until_complete(asyncio.sleep(0.002))
+            loop.call_soon(ctypes.PyDLL(None).usleep, 25_000)
+            loop.run_until_complete(asyncio.sleep(0.001))
+            loop.close()
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
