@@ -435,8 +435,7 @@ cdef class PoolCore:
         job = self._jobs.begin(call.since, call.fn)
         if call.inbox is None:
             self._run_callback(call.fn, call.args)
-            self._jobs.end(job)
-            return 0
+            return self._jobs.end(job)
         try:
             call.result = PyObject_Call(call.fn, call.args, NULL)
         except StopIteration as exc:
@@ -499,8 +498,7 @@ cdef class PoolCore:
     def _sample_threads(self):
         """Called by the gate: why to start a thread, None, or ``"end"`` if nothing was queued for a while."""
         cdef IOThread thread
-        cdef int stuck = 0
-        cdef bint none_taken
+        cdef int stuck = 0, none_taken
         with self.mutex:
             none_taken = self.taken == self.seen
             self.seen = self.taken
@@ -594,10 +592,9 @@ cdef class PoolCore:
     def _counts(self):
         """The numbers of ``stats()``."""
         cdef int64_t since, now = px_now_ns()
-        cdef int active, working
-        cdef uint64_t retired, queued, completed
+        cdef uint64_t active, working, retired, queued, completed
         with self.mutex:
-            active, working = self.active, self.working
-            retired, queued, completed = self.retired, self.queued, self.completed
+            active, working, retired = self.active, self.working, self.retired
+            queued, completed = self.queued, self.completed
             since = (<Call>self.first).since if self.first != NULL else now
         return active, working, retired, queued, completed, max(0, now - since) * 1e-9

@@ -17,7 +17,7 @@ cdef class Jobs:
     cdef dict names              # of the threads, by the same
     cdef object waiting          # of Work: when each was handed over, in that order
     cdef Job begin(self, int64_t since, fn)
-    cdef void end(self, Job job) noexcept
+    cdef int end(self, Job job) noexcept
 
 cdef class Work:
     cdef Jobs jobs

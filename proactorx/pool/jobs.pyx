@@ -74,13 +74,14 @@ cdef class Jobs:
         except Exception:  # of an attribute of the user's, or for want of memory
             return None
 
-    cdef void end(self, Job job) noexcept:
+    cdef int end(self, Job job) noexcept:
         """... and it has returned."""
         if job is None:
-            return
+            return 0
         job.ended = px_now_ns()
         self.keep(job)
         self.running.pop(job.ident, None)
+        return 0
 
     def work(self, fn):
         """`fn`, for an executor: it says when it is called, and when it returns."""

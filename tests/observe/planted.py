@@ -24,10 +24,14 @@ ALSO = {CPU} if LINUX else {UNKNOWN, BLOCKED}
 AFTER = 0.05
 
 
+def busy() -> bool:
+    """Whether more programs want to run here than there are processors."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 def may_block() -> set[str]:
     """What may be said of a loop that waits in a call: on a busy machine it may not have come to that yet."""
-    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
-    return {BLOCKED, UNKNOWN} | ({CPU} if busy else set())
+    return {BLOCKED, UNKNOWN} | ({CPU} if busy() else set())
 
 
 class Seen:

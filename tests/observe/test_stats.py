@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import dataclasses
 import gc
 import itertools
@@ -17,6 +18,7 @@ import pytest
 from loop.helpers import BOUND, Thread, in_thread, run_script
 
 import proactorx
+from observe.planted import FREE_THREADED
 from proactorx.observe.stats import BOUNDS, Histogram, LoopStats
 
 pytestmark = pytest.mark.ours
@@ -326,6 +328,126 @@ def test_the_ring(loop: Loop) -> None:
     assert ring is not None
     assert ring.submission_entries >= 64
     assert (ring.in_kernel, ring.overflows, ring.starved, ring.rebuilds) == (0, 0, 0, 0)
+
+
+async def test_packets_of_a_reader() -> None:
+    """Each packet of a watched descriptor is one call of its callback."""
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    calls = 0
+
+    def read() -> None:
+        nonlocal calls
+        calls += 1
+        left.recv(1)
+
+    with left, right:
+        left.setblocking(False)
+        loop.add_reader(left, read)
+        before = loop.stats()  # type: ignore[attr-defined]
+        for count in range(1, 21):
+            right.send(b"x")
+            async with asyncio.timeout(BOUND):
+                while calls < count:
+                    await asyncio.sleep(0.001)
+        stats = loop.stats()  # type: ignore[attr-defined]
+        loop.remove_reader(left)
+    assert stats.packets - before.packets == calls == 20
+
+
+async def test_the_age_of_an_operation() -> None:
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        before = time.monotonic()
+        receiver = asyncio.create_task(loop.sock_recv(left, 1))
+        await asyncio.sleep(0.001)
+        began = time.monotonic()
+        await asyncio.sleep(0.05)
+        least = time.monotonic() - began
+        op = loop.stats().ops["recv"]  # type: ignore[attr-defined]
+        most = time.monotonic() - before
+        assert op.count == 1
+        assert least <= op.oldest <= most
+        right.send(b"x")
+        assert await receiver == b"x"
+
+
+async def test_calls_that_wait_for_an_io_thread() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, proactorx.EventLoop)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        inside.set()
+        go_on.wait(BOUND)
+
+    loop.io_pool.min_threads = loop.io_pool.max_threads = 1
+    calls = [loop.io_pool.call(loop, block)]
+    assert inside.wait(BOUND)
+    before = time.monotonic()
+    calls += [loop.io_pool.call(loop, int) for _ in range(3)]
+    began = time.monotonic()
+    await asyncio.sleep(0.03)
+    least = time.monotonic() - began
+    threads = loop.stats().io_threads
+    most = time.monotonic() - before
+    go_on.set()
+    await asyncio.gather(*calls)
+    assert (threads.threads, threads.active, threads.queued) == (1, 1, 3)
+    assert threads.oldest_wait is not None
+    assert least <= threads.oldest_wait <= most
+    assert loop.stats().io_threads.queued == 0
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="there is no GIL")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a function of C that sleeps")
+def test_waits_for_the_gil(loop: Loop) -> None:
+    """Another thread keeps it for a known time, within which the loop's sleep ends."""
+    if loop.backend_info().name == "select":
+        pytest.skip("it does not tell when its sleep has ended")
+    held: list[tuple[float, float]] = []
+
+    def hold() -> None:
+        time.sleep(0.02)
+        before = time.monotonic()
+        ctypes.PyDLL(None).usleep(100_000)
+        held.append((before, time.monotonic()))
+
+    async def main() -> None:
+        thread.start()
+        await asyncio.sleep(0.05)  # the other one begins to hold it within
+        while thread.is_alive():
+            await asyncio.sleep(0.001)
+
+    thread = threading.Thread(target=hold)
+    loop.run_until_complete(main())
+    ((before, after),) = held
+    waits = loop.stats().gil_wait
+    assert 0.03 < waits.longest < after - before + 1
+    assert waits.longest <= waits.total
+    assert waits.count >= 1
+
+
+def test_a_ring_of_two_threads(loop: Loop) -> None:
+    """... which is made anew for a run in another thread."""
+    if loop.backend_info().name != "io_uring":
+        pytest.skip("has no ring")
+
+    async def main() -> int:
+        async with await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0) as server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            await asyncio.sleep(0.01)
+            ring = loop.stats().ring
+            assert ring is not None
+            writer.close()
+            await writer.wait_closed()
+            return ring.rebuilds
+
+    assert loop.run_until_complete(main()) == 0
+    assert in_thread(lambda: loop.run_until_complete(main())) == 1
+    assert loop.run_until_complete(main()) == 2
 
 
 def test_a_turn_costs_no_call_of_python(loop: Loop) -> None:
