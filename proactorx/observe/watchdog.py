@@ -291,9 +291,10 @@ class Watchdog:
         self, watch: Watch, native_id: int | None, lasts: int, *, waits: bool
     ) -> tuple[str, str | None, bool]:
         """(kind, who holds the GIL, whether it was kept)."""
-        keeps = watch.gil >= MOST * lasts
+        dump = watch.seen_in(watch.turn)
+        keeps = bool(dump) or watch.gil >= MOST * lasts
         kind, own = None, 0
-        seen = STATE.search(watch.seen_in(watch.turn))
+        seen = STATE.search(dump)
         runs = seen[1] == "R" if seen is not None else _runs(native_id)
         if not waits:
             kind, own = _ran(watch.before(watch.turn), Used.by(native_id), lasts, began=watch.turn, runs=runs)

@@ -111,10 +111,10 @@ def test_stalls_are_in_it(loop: Loop, tmp_path: Path) -> None:
     ended = threading.Event()
 
     async def main() -> None:
-        time.sleep(0.2)
         async with asyncio.timeout(BOUND):
             while not ended.is_set():
-                await asyncio.sleep(0.002)
+                time.sleep(0.2)  # again: a watchdog that has no processor meanwhile says nothing
+                await asyncio.sleep(0.05)
 
     loop.watch(0.05, report=lambda stall: ended.set() if stall.phase == "ends" else None)
     loop.run_until_complete(main())
@@ -145,10 +145,10 @@ def test_what_is_there_now(loop: Loop, tmp_path: Path) -> None:
 
 def test_a_page_at_the_end_of_each_stall(loop: Loop, tmp_path: Path) -> None:
     async def main() -> None:
-        time.sleep(0.2)
         async with asyncio.timeout(BOUND):
             while not os.listdir(tmp_path):
-                await asyncio.sleep(0.002)
+                time.sleep(0.2)  # again: a watchdog that has no processor meanwhile says nothing
+                await asyncio.sleep(0.05)
 
     loop.watch(0.05, report=lambda stall: None, traces=tmp_path)
     loop.run_until_complete(main())
@@ -156,10 +156,10 @@ def test_a_page_at_the_end_of_each_stall(loop: Loop, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there(loop: Loop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        time.sleep(0.2)
         async with asyncio.timeout(BOUND):
             while "the report of a stall failed" not in caplog.text:
-                await asyncio.sleep(0.002)
+                time.sleep(0.2)  # again: a watchdog that has no processor meanwhile says nothing
+                await asyncio.sleep(0.05)
 
     loop.watch(0.05, report=lambda stall: None, traces=tmp_path / "none")
     loop.run_until_complete(main())
