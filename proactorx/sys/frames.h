@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#define PX_FRAMES_TITLE "Stack (most recent call first):\n"
 enum { PX_MOST_FRAMES = 100, PX_LONGEST_NAME = 300 };
 
 /* The text of a str, as far as it is ASCII. */
@@ -41,7 +42,8 @@ static inline void px_ascii(PyObject *text, char *to) {
 static inline void px_frames(int fd, void *state) {
     char file[PX_LONGEST_NAME + 1], name[PX_LONGEST_NAME + 1], line[2 * PX_LONGEST_NAME + 100];
     struct _PyInterpreterFrame *frame = ((PyThreadState *)state)->current_frame;
-    int left = PX_MOST_FRAMES, length;
+    int left = PX_MOST_FRAMES, length = (int)sizeof PX_FRAMES_TITLE - 1;
+    if (write(fd, PX_FRAMES_TITLE, (size_t)length) < 0) return;
     for (; frame != NULL && left; frame = frame->previous) {
         PyCodeObject *code;
         if (frame->owner == PX_OF_THE_INTERPRETER) continue;

@@ -34,7 +34,8 @@ def test_what_is_read(seen: Seen) -> None:
 
     seen.run(main)
     dump = seen.stalls[0].dump
-    lines = dump.splitlines()
+    title, *lines = dump.splitlines()
+    assert title == "Stack (most recent call first):"
     assert re.fullmatch(r'  File ".*test_without_gil.py", line \d+ in .*keep_it', lines[0])
     assert re.fullmatch(r'  File ".*test_without_gil.py", line \d+ in .*main', lines[1])
     assert "read without the GIL" in str(seen.stalls[0])
@@ -52,7 +53,7 @@ def test_a_callback_without_python(seen: Seen) -> None:
         await asyncio.sleep(0.001)
 
     seen.run(main)
-    assert re.search(r" in (EventLoop\.)?run_forever$", seen.stalls[0].dump.splitlines()[0])
+    assert re.search(r" in (EventLoop\.)?run_forever$", seen.stalls[0].dump.splitlines()[1])
 
 
 def test_while_it_lasts(loop: Loop) -> None:
@@ -71,6 +72,7 @@ def test_while_it_lasts(loop: Loop) -> None:
     process = start_script(script)
     assert process.stderr is not None
     assert "read without it:" in process.stderr.readline()
+    assert process.stderr.readline().startswith("Stack ")
     assert "in main" in process.stderr.readline()
     assert time.monotonic() - before < 30
     process.kill()
