@@ -41,6 +41,12 @@ cdef class Alarm:
             if sleep_on(self.bell, microseconds):
                 exchange(&self.rung, 0)
             woke = px_now_ns()
-            asks_for_gil(woke)
-        has_gil()
         return max(0, woke - until), px_now_ns() - woke
+
+    def probe(self, double seconds):
+        """Sleep so long, and then let the witness know how long it takes to have the GIL."""
+        with nogil:
+            if sleep_on(self.bell, <long long>(seconds * 1e6)):
+                exchange(&self.rung, 0)
+            asks_for_gil(px_now_ns())
+        has_gil()

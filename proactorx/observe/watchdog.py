@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("proactorx")
 
 NAME = "proactorx-watchdog"
+PROBER = "proactorx-probe"
 SHORTEST = 0.001  # seconds: the least `after`
 LOOKS = 4  # how often the watchdog looks within `after`
 LONGEST_SLEEP = 0.25
@@ -128,6 +129,8 @@ class Watchdog:
         self._lock = threading.Lock()
         self._watches: dict[int, Watch] = {}  # by the loop's id
         self._thread: threading.Thread | None = None
+        self._prober: threading.Thread | None = None
+        self._bell = Alarm()  # of that
         self._alarm = Alarm()
         self._stopping = False
         self._excused = 0  # what was before does not count
@@ -156,6 +159,7 @@ class Watchdog:
         if found is not None:
             loop._note_turns(0)
             self._alarm.ring()
+            self._bell.ring()
 
     def begins(self, loop: Seen) -> None:
         """`loop` runs from now on, in this thread."""
@@ -178,6 +182,20 @@ class Watchdog:
             address, loud = loop._turn_address(), watch.report is log
             native_id = loop._native_id or 0
             witness.suspect(id(loop), address, watch.after, loop._thread_state, native_id, loud)
+            if self._prober is None and not self._stopping:
+                self._prober = threading.Thread(target=self._probe, name=PROBER, daemon=True)
+                self._prober.start()
+
+    def _probe(self) -> None:
+        """Ask for the GIL now and then: its own thread, since the watchdog waits for it at many places."""
+        name_this_thread(PROBER)
+        while True:
+            with self._lock:
+                if self._stopping or not self._watches:
+                    self._prober = None
+                    return
+                period = 2 * self._period(list(self._watches.values()))
+            self._bell.probe(period)
 
     def _start(self) -> None:
         if self._thread is None and not self._stopping:
@@ -190,10 +208,11 @@ class Watchdog:
         with self._lock:
             for key in self._watches:
                 witness.release(key)
-        thread = self._thread
-        if thread is not None:
-            self._alarm.ring()
-            thread.join(1)
+        self._alarm.ring()
+        self._bell.ring()
+        for thread in (self._thread, self._prober):
+            if thread is not None:
+                thread.join(1)
 
     # ----------------------------------------------------------------------------------------- its own thread
 
@@ -313,7 +332,7 @@ class Watchdog:
         threads = _cpu_of_threads()
         for other, (name, cpu) in threads.items():
             used = cpu - self._threads.get(other, (name, 0))[1]
-            if other != native_id and used >= most and name != NAME:
+            if other != native_id and used >= most and name not in (NAME, PROBER):
                 found, most = name, used
         if found is None and own < HOLDER * lasts:  # one that has ended meanwhile?
             ended = [each[::-1] for other, each in self._threads.items() if other not in threads]

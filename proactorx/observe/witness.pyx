@@ -1,6 +1,7 @@
 """What can be seen of a loop's thread without the GIL: for when the watchdog cannot have it.
 
-A thread without any Python looks while the watchdog waits for the GIL.  Where a loop does not turn meanwhile,
+One thread asks for the GIL now and then, and does nothing with it; another one, without any Python, looks
+when that takes long.  Where a loop does not turn meanwhile,
 it writes the stack of the loop's thread, by the interpreter's function behind ``faulthandler``, which needs
 no GIL, or by ours where that is hidden, and adds what the kernel says of that thread.  As with
 ``faulthandler`` nobody has stopped that thread; but it waits for the GIL too, or is in the code that keeps
@@ -49,7 +50,7 @@ cdef struct Suspect:         # a loop that runs and is watched
 
 cdef Suspect suspects[MOST]
 cdef int used = 0            # places, free ones included
-cdef int64_t asked = 0       # since when the watchdog waits for the GIL; 0: it does not
+cdef int64_t asked = 0       # since when the thread that asks waits for the GIL; 0: it does not
 cdef PyThread_type_lock guard = NULL  # of all this; who holds it calls no Python
 cdef PyThread_type_lock bell = NULL
 cdef Dump dump = NULL
