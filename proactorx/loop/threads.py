@@ -81,7 +81,8 @@ class Workers(ThreadPoolExecutor):
     """The default executor of a loop: its threads have names, and what they do is kept for who looks."""
 
     def __init__(self) -> None:
-        self.jobs = jobs = Jobs()
+        jobs = Jobs()
+        self.jobs: Jobs = jobs
         numbers = itertools.count(1)
 
         def begin() -> (
