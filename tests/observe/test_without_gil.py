@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from collections.abc import Callable
 import pytest
 from loop.helpers import start_script
 
-from observe.planted import FREE_THREADED, LINUX, Loop, Seen, may_block
+from observe.planted import LINUX, Loop, Seen, may_block
+from proactorx.observe import witness
 
 pytestmark = [
     pytest.mark.ours,
-    pytest.mark.skipif(FREE_THREADED, reason="there is no GIL"),
-    pytest.mark.skipif(sys.platform == "win32", reason="there nobody looks without the GIL"),
+    pytest.mark.skipif(not witness.begin(), reason="there is no GIL, or nobody can look without it"),
 ]
 
 
