@@ -330,6 +330,7 @@ def test_the_ring(loop: Loop) -> None:
     assert (ring.in_kernel, ring.overflows, ring.starved, ring.rebuilds) == (0, 0, 0, 0)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="readiness comes by more packets there")
 async def test_packets_of_a_reader() -> None:
     """Each packet of a watched descriptor is one call of its callback."""
     loop = asyncio.get_running_loop()
