@@ -23,23 +23,25 @@ pytestmark = [
 
 def test_what_is_read(seen: Seen) -> None:
     async def main() -> None:
-        keep_it()
-
-    def keep_it() -> None:
         for _ in range(10):
-            ctypes.PyDLL(None).usleep(400_000)
-            if seen.begun.is_set():
+            await asyncio.sleep(0.05)  # until who looks has begun to
+            keep_it()
+            if any(stall.dump for stall in seen.stalls):
                 return
 
+    def keep_it() -> None:
+        ctypes.PyDLL(None).usleep(400_000)
+
     seen.run(main)
-    dump = seen.stalls[0].dump
+    stall = next(stall for stall in seen.stalls if stall.dump)
+    dump = stall.dump
     title, *lines = dump.splitlines()
     assert title == "Stack (most recent call first):"
     assert re.fullmatch(r'  File ".*test_without_gil.py", line \d+ in .*keep_it', lines[0])
     assert re.fullmatch(r'  File ".*test_without_gil.py", line \d+ in .*main', lines[1])
-    assert "read without the GIL" in str(seen.stalls[0])
-    assert seen.stalls[0].kind in may_block()
-    assert seen.stalls[0].keeps_gil
+    assert "read without the GIL" in str(stall)
+    assert stall.kind in may_block()
+    assert stall.keeps_gil
     if LINUX:
         assert "\n  state: S\n" in dump
 
@@ -48,11 +50,16 @@ def test_a_callback_without_python(seen: Seen) -> None:
     """Nothing of it is left when the watchdog has the GIL: only the end is told, with what was read."""
 
     async def main() -> None:
-        seen.loop.call_soon(ctypes.PyDLL(None).usleep, 400_000)
-        await asyncio.sleep(0.001)
+        for _ in range(10):
+            await asyncio.sleep(0.05)  # until who looks has begun to
+            seen.loop.call_soon(ctypes.PyDLL(None).usleep, 400_000)
+            await asyncio.sleep(0.05)
+            if any(stall.dump for stall in seen.stalls):
+                return
 
     seen.run(main)
-    assert re.search(r" in (EventLoop\.)?run_forever$", seen.stalls[0].dump.splitlines()[1])
+    dump = next(stall.dump for stall in seen.stalls if stall.dump)
+    assert re.search(r" in (EventLoop\.)?run_forever$", dump.splitlines()[1])
 
 
 def test_while_it_lasts(loop: Loop) -> None:
@@ -62,7 +69,7 @@ def test_while_it_lasts(loop: Loop) -> None:
 
     async def main():
         asyncio.get_running_loop().watch(0.05)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.5)  # until who looks has begun to
         ctypes.PyDLL(None).usleep(30_000_000)
 
     proactorx.run(main(), backend={loop.backend_info().name!r})
