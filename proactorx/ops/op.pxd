@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
+from proactorx.sys.flag cimport flag
 from proactorx.sys.overlapped cimport px_overlapped
 from proactorx.ops.checks cimport px_check
 from proactorx.ops.kinds cimport (
@@ -69,14 +70,14 @@ cdef struct LineNote:       # readiness
     void *next              # the op that waits behind it on the same fd and direction
 
 cdef struct RingNote:       # io_uring
-    bint used               # the ring does it; else it waits in the epoll set
-    bint in_kernel          # its entry was not answered for the last time
-    bint withdrawn          # its entry was turned into a no-op before the kernel saw it
+    flag used               # the ring does it; else it waits in the epoll set
+    flag in_kernel          # its entry was not answered for the last time
+    flag withdrawn          # its entry was turned into a no-op before the kernel saw it
     uint32_t entry          # the place of its entry in the submission queue
 
 cdef struct KernelNote:     # iocp
     uint8_t mode            # how it waits
-    bint in_kernel          # the kernel holds a reference
+    flag in_kernel          # the kernel holds a reference
 
 
 cdef class Op:
@@ -84,21 +85,22 @@ cdef class Op:
     cdef uint32_t events
     cdef uint8_t kind
     cdef uint8_t state
-    cdef bint paused         # its owner wants no packets now
-    cdef bint found_nothing  # RECV_STREAM: the last receive
+    cdef flag paused         # its owner wants no packets now
+    cdef flag found_nothing  # RECV_STREAM: the last receive
     # RECV_STREAM: the owner makes the recv(2) itself, at PACKET_READY; POLL: never ends
-    cdef bint direct
-    cdef bint again          # direct: the owner left bytes behind; READ, WRITE: there is more to be moved
-    cdef bint owned          # RECV_STREAM: the loop alone has the socket, so the driver may keep its file
-    cdef bint unix_stream    # RECV_STREAM: a Unix socket, on which a receive may stop short
-    cdef bint same_file      # that the last op on `fd` was for, its owner knows
+    cdef flag direct
+    cdef flag again          # direct: the owner left bytes behind; READ, WRITE: there is more to be moved
+    cdef flag owned          # RECV_STREAM: the loop alone has the socket, so the driver may keep its file
+    cdef flag unix_stream    # RECV_STREAM: a Unix socket, on which a receive may stop short
+    cdef flag same_file      # that the last op on `fd` was for, its owner knows
     # Between the driver and the port.
-    cdef bint armed          # the driver waits for the kernel's last word on this op
-    cdef bint cancel_sent
-    cdef bint suspended          # paused, and the driver has stopped listening
-    cdef bint pending_ready  # paused while ready
+    cdef flag armed          # the driver waits for the kernel's last word on this op
+    cdef flag cancel_sent
+    cdef flag suspended          # paused, and the driver has stopped listening
+    cdef flag pending_ready  # paused while ready
     # its READY packets report edges: bytes that were left behind must be asked for again
-    cdef bint edge
+    cdef flag edge
+    cdef KernelNote kernel   # the driver's own, as `line` and `ring`; here it fills a gap
     cdef uint32_t ready      # READY packets in the queue
     cdef int slot            # its place in Driver.inflight
     cdef int64_t since       # ns: the turn in which it was submitted began; 0: not known
@@ -106,7 +108,6 @@ cdef class Op:
     # The driver's own: each reads and writes one of these only.
     cdef LineNote line
     cdef RingNote ring
-    cdef KernelNote kernel
     cdef px_overlapped flight # Windows: what the kernel has of it while it is in flight
     cdef int on_packet(self, RawPacket *packet) except -1
     cdef object subject(self)

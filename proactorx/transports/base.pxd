@@ -1,5 +1,6 @@
 from proactorx.ops.op cimport Op, RawPacket
 from proactorx.port.loop_port cimport LoopPort
+from proactorx.sys.flag cimport flag
 from proactorx.transports.registry cimport Flushable, Registry
 
 cdef class ReadOp(Op):
@@ -20,12 +21,12 @@ cdef class BaseTransport(Flushable):
     cdef object weak             # a weak reference to this, once it was needed
     cdef list stash              # received while paused
     cdef int fd
-    cdef bint user_owned       # `sock` came with the descriptor: it may be closed behind our back
-    cdef bint lent               # it is the user's own socket or file, who may do with it what they like
-    cdef bint reading_paused
-    cdef bint closing
-    cdef bint connection_lost_called
-    cdef bint awaited            # a task waits for the transport: it goes on before anything is read
+    cdef flag user_owned       # `sock` came with the descriptor: it may be closed behind our back
+    cdef flag lent               # it is the user's own socket or file, who may do with it what they like
+    cdef flag reading_paused
+    cdef flag closing
+    cdef flag connection_lost_called
+    cdef flag awaited            # a task waits for the transport: it goes on before anything is read
 
     cdef object __weakref__
 

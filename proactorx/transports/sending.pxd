@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from proactorx.ops.op cimport Op, RawPacket
 from proactorx.transports.base cimport BaseTransport
+from proactorx.sys.flag cimport flag
 from proactorx.sys.socket cimport iovec
 
 cdef enum:
@@ -22,12 +23,12 @@ cdef class SendingTransport(BaseTransport):
     cdef Py_ssize_t high, low
     # writes after the connection was lost, plus one, as far as `refuse` counts; 0: alive
     cdef uint16_t lost
-    cdef bint protocol_paused
-    cdef bint eof_written
-    cdef bint shut               # shutdown(2) was called
-    cdef bint sending_file
-    cdef bint in_callback
-    cdef bint eager              # others may use the descriptor: no write is put off, not even in a callback
+    cdef flag protocol_paused
+    cdef flag eof_written
+    cdef flag shut               # shutdown(2) was called
+    cdef flag sending_file
+    cdef flag in_callback
+    cdef flag eager              # others may use the descriptor: no write is put off, not even in a callback
 
     cdef ssize_t put(self, const char *data, size_t size) noexcept nogil
     cdef ssize_t putv(self, iovec *vector, int count) noexcept nogil

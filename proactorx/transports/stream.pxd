@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from proactorx.ops.op cimport RawPacket
+from proactorx.sys.flag cimport flag
 from proactorx.transports.registry cimport Flushable
 from proactorx.transports.sending cimport SendingTransport
 
@@ -9,11 +10,11 @@ cdef class RawProtocol(Flushable):
 
 cdef class StreamTransport(SendingTransport):
     cdef object server
-    cdef bint buffered_protocol
-    cdef bint reader_protocol    # asyncio's own, see `reader`
     cdef object reader_of_ours   # the weak reference to it, where it is one of `streams`; else None
-    cdef bint raw_protocol       # a layer of this package, see RawProtocol
-    cdef bint eof_seen
+    cdef flag buffered_protocol
+    cdef flag reader_protocol    # asyncio's own, see `reader`
+    cdef flag raw_protocol       # a layer of this package, see RawProtocol
+    cdef flag eof_seen
     cdef uint8_t name_sizes[2]   # sockname, peername: as the kernel gave them, see remember_name
     cdef unsigned char names[2][28]
     cdef dict __dict__
