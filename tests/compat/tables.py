@@ -45,6 +45,7 @@ class Table:
     data: Path
     page: Path
     markdown: Callable[[dict[str, Any]], str]
+    marks: tuple[str, str] = (START, END)
 
     def read(self) -> dict[str, Any]:
         """The data."""
@@ -57,8 +58,9 @@ class Table:
 
     def text(self) -> str:
         """The page as it is to be."""
-        before, start, rest = self.page.read_text().partition(START)
-        return f"{before}{start}\n\n{self.markdown(self.read())}\n\n{END}{rest.partition(END)[2]}"
+        start, end = self.marks
+        before, _, rest = self.page.read_text().partition(start)
+        return f"{before}{start}\n\n{self.markdown(self.read())}\n\n{end}{rest.partition(end)[2]}"
 
     def write_page(self) -> None:
         """Replace the table of the page."""

@@ -16,6 +16,7 @@ if sys.platform != "linux":
     pytest.skip("the sessions are of Linux", allow_module_level=True)
 
 import dask_hosts
+import suites
 from libraries import TABLE, run
 from sessions import SESSIONS
 from support.pages import PAGES, blocks, command_argv, sections, write_files
@@ -106,3 +107,27 @@ def test_the_page_is_made_of_the_data() -> None:
     assert [row["library"] for row in data["rows"]] == sorted(SESSIONS)
     ours = {row["library"]: row[LOOPS[-1]] for row in data["rows"] if row["version"]}
     assert {library: found for library, found in ours.items() if "error" in found} == {}
+
+
+UNITTEST = """
+FAIL: test_a (package.tests.Case.test_a)
+ERROR: test_b (package.tests.Case.test_b)
+Ran 12 tests in 0.5s
+
+FAILED (failures=1, errors=1, skipped=3)
+"""
+
+
+def test_what_a_suite_prints_is_counted() -> None:
+    failed = ["package.tests.Case.test_a", "package.tests.Case.test_b"]
+    assert suites.counts(UNITTEST) == {"passed": 7, "skipped": 3, "failed": failed}
+    assert suites.counts("Ran 1 test in 0.5s\n\nOK\n") == {"passed": 1, "skipped": 0, "failed": []}
+    assert "error" in suites.counts("Segmentation fault")
+
+
+@pytest.mark.skipif(not suites.TABLE.data.exists(), reason="the docs are not here")
+def test_the_table_of_suites_is_made_of_the_data() -> None:
+    data = suites.TABLE.read()
+    assert suites.TABLE.page.read_text() == suites.TABLE.text()
+    assert [row["library"] for row in data["rows"]] == sorted(suites.SUITES)
+    assert all(row[loop]["passed"] > 20 for row in data["rows"] for loop in LOOPS)
