@@ -35,7 +35,7 @@ cdef class CallQueue(HandleOwner):
         cdef void *next
         while self.ready_head != self.ready_tail:
             handle = <object>self.ready[self.ready_head & self.ready_mask]
-            self.ready_head += 1
+            self.ready_head = self.ready_head + 1
             Py_DECREF(handle)
             handle = None
         item = px_inbox_take(&self.inbox)
@@ -62,7 +62,7 @@ cdef class CallQueue(HandleOwner):
             self.ready_tail = count
         Py_INCREF(handle)
         self.ready[self.ready_tail & self.ready_mask] = <void *>handle
-        self.ready_tail += 1
+        self.ready_tail = self.ready_tail + 1
         if load_relaxed(&self.sleeping):
             self.rouse()
         return 0

@@ -303,12 +303,12 @@ cdef class LoopCore(TimerQueue):
         count = port.queued()
         if measured:
             return self.finish_measured(count)
-        self.meter.countdown -= 1
+        self.meter.countdown = self.meter.countdown - 1
         if count:
             if self._debug or self.noting:
                 self.dispatch(count)
             else:
-                self.meter.packets += count
+                self.meter.packets = self.meter.packets + count
                 port.dispatch(count)
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
@@ -372,13 +372,13 @@ cdef class LoopCore(TimerQueue):
             self.due_timers(0)
         for _ in range(later):
             handle = <object>self.ready[self.ready_head & self.ready_mask]
-            self.ready_head += 1
+            self.ready_head = self.ready_head + 1
             Py_DECREF(handle)
             self.push_ready(<Handle>handle)
         return self.run_ready(self.ready_tail - self.ready_head - later)
 
     cdef int dispatch(self, uint32_t count) except -1:
-        self.meter.packets += count
+        self.meter.packets = self.meter.packets + count
         if self.noting:
             return self.dispatch_noted(count)
         if self._debug:
@@ -387,7 +387,7 @@ cdef class LoopCore(TimerQueue):
 
     cdef int run_ready(self, uint32_t count) except -1:
         cdef void *item
-        self.meter.callbacks += count
+        self.meter.callbacks = self.meter.callbacks + count
         if self._debug:
             return self._run_ready_debug(count)
         if self.noting:
@@ -397,7 +397,7 @@ cdef class LoopCore(TimerQueue):
             if self.ready_head == self.ready_tail:
                 break
             item = self.ready[self.ready_head & self.ready_mask]
-            self.ready_head += 1
+            self.ready_head = self.ready_head + 1
             self.running = item
             try:
                 if not (<Handle>item)._cancelled:
@@ -435,7 +435,7 @@ cdef class LoopCore(TimerQueue):
         while count and self.ready_head != self.ready_tail:
             count -= 1
             item = self.ready[self.ready_head & self.ready_mask]
-            self.ready_head += 1
+            self.ready_head = self.ready_head + 1
             self.running = item
             try:
                 if not (<Handle>item)._cancelled:
@@ -460,7 +460,7 @@ cdef class LoopCore(TimerQueue):
             if self.ready_head == self.ready_tail:
                 break
             handle = <Handle>self.ready[self.ready_head & self.ready_mask]
-            self.ready_head += 1
+            self.ready_head = self.ready_head + 1
             Py_DECREF(handle)
             if handle._cancelled:
                 continue

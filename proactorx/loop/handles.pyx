@@ -227,7 +227,7 @@ cdef class HandleOwner:
         (<Handle>item)._cancelled = False
         (<Handle>item).next = self.spare
         self.spare = item
-        self.spare_count += 1
+        self.spare_count = self.spare_count + 1
 
     cdef bint runs_elsewhere(self) noexcept:
         """Return whether another thread runs the loop now, and uses its queues."""
@@ -246,7 +246,7 @@ cdef class HandleOwner:
             handle = <Handle>self.spare
             Py_DECREF(handle)  # the list's reference is ours now
             self.spare = handle.next
-            self.spare_count -= 1
+            self.spare_count = self.spare_count - 1
         else:
             handle = <Handle>Handle.__new__(Handle)
         handle._loop = self
