@@ -16,6 +16,7 @@ cdef extern from "Python.h":
 from collections import deque
 from contextvars import Context
 from functools import partial
+from operator import itemgetter
 from types import CodeType
 
 cdef enum:
@@ -49,9 +50,8 @@ cdef class Jobs:
     """Those of one pool."""
 
     def __cinit__(self):
-        self.done = deque(maxlen=KEPT)
-        self.keep = self.done.append
-        self.running = {}
+        self.kept = []
+        self.displaced = set()
         self.names = {}
         self.waiting = deque()
 
@@ -64,23 +64,38 @@ cdef class Jobs:
         cdef Job job
         try:
             job = <Job>Job.__new__(Job)
-            job.ident = ident = PyThread_get_thread_ident()
             job.what = code_of(fn)
-            job.thread = self.names.get(ident, "?")
+            job.thread = self.names.get(PyThread_get_thread_ident(), "?")
             job.since = since
             job.began = px_now_ns()
-            self.running[ident] = job
+            self.keep(job)
             return job
         except Exception:  # of an attribute of the user's, or for want of memory
             return None
 
+    cdef int keep(self, Job job) except -1:
+        cdef Job before = None
+        with self.mutex:
+            if len(self.kept) < KEPT:
+                self.kept.append(job)
+                return 0
+            before = <Job>self.kept[self.oldest]
+            if not before.ended:
+                self.displaced.add(before)
+                before.displaced = True
+            self.kept[self.oldest] = job
+            self.oldest = (self.oldest + 1) % KEPT
+        return 0
+
     cdef int end(self, Job job) noexcept:
         """... and it has returned."""
+        cdef int64_t now = px_now_ns()
         if job is None:
             return 0
-        job.ended = px_now_ns()
-        self.keep(job)
-        self.running.pop(job.ident, None)
+        with self.mutex:
+            job.ended = now
+            if job.displaced:
+                self.displaced.discard(job)
         return 0
 
     def work(self, fn):
@@ -101,10 +116,12 @@ cdef class Jobs:
 
     def last(self):
         """Those that have ended, in that order, and those that run; any thread may ask."""
-        running = self.running.copy().values()  # first: one that ends meanwhile is in both, not in none
-        done = list(self.done.copy())
-        ended = set(map(id, done))
-        return done + [job for job in running if id(job) not in ended]
+        cdef Job job
+        with self.mutex:
+            found = self.kept + list(self.displaced)
+        ended = [(job.ended, job) for job in found if job.ended]
+        ended.sort(key=itemgetter(0))
+        return [job for _, job in ended] + [job for job in found if not job.ended]
 
 
 @cython.final
