@@ -1,10 +1,10 @@
-"""Draw the README's chart and write its table, from ``data/benchmarks.json``.
+"""Draw the README's chart and write the tables of the README and of the page on benchmarks.
 
     python docs/figures.py            write the files
     python docs/figures.py --check    exit code 1 if they are not what this would write
 
-``samples`` has one entry for each row and loop: ``{"row": ..., "loop": ..., "ratio": ...}``.  A ratio is the
-CPU time per request of uvloop divided by that of the loop.
+``python tests/benchmarks/loops.py --json FILE`` makes the data.  ``samples`` has one
+entry for each row and loop.  A ratio is the CPU time per request of uvloop divided by that of the loop.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import json
 import sys
 from html import escape
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"
+PAGE = DOCS / "pages" / "benchmarks.md"
 IMAGES = DOCS / "pages" / "images"
 
 #: Rows of the chart: their names in the data, and on the chart.
@@ -40,6 +42,9 @@ TABLE = (
 LOOPS = ("io_uring", "epoll", "asyncio")
 NAMES = {"io_uring": "proactorx, io_uring", "epoll": "proactorx, epoll", "asyncio": "asyncio"}
 START, END = "<!-- figures -->", "<!-- end of figures -->"
+#: The loops of the page's tables, where they were measured.
+COLUMNS = ("io_uring", "epoll", "asyncio", "rloop", "blazio", "aiofastnet", "C")
+OURS = ("io_uring", "epoll")
 
 PARTS = ("text", "faint", *LOOPS)
 THEMES = {
@@ -49,9 +54,14 @@ THEMES = {
 WIDTH, LEFT, RIGHT, TOP, BAR, GAP = 720, 190, 44, 64, 11, 14
 
 
-def load() -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+def read(name: str) -> Any:
+    """One of the files of data."""
+    return json.loads((DOCS / "data" / f"{name}.json").read_text())
+
+
+def load() -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """What the data says of itself, and the ratios by row and loop."""
-    data = json.loads((DOCS / "data" / "benchmarks.json").read_text())
+    data = read("benchmarks")
     rows: dict[str, dict[str, float]] = {}
     for sample in data["samples"]:
         rows.setdefault(sample["row"], {})[sample["loop"]] = sample["ratio"]
@@ -67,7 +77,7 @@ def _bar(x: float, y: float, width: float, fill: str) -> str:
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{BAR - 2}" rx="2" fill="{fill}"/>'
 
 
-def chart(theme: str, about: dict[str, str], rows: dict[str, dict[str, float]]) -> str:
+def chart(theme: str, about: dict[str, Any], rows: dict[str, dict[str, float]]) -> str:
     """The chart as SVG: a group of bars for each row, and a line where uvloop is."""
     colour = THEMES[theme]
     dark, faint = colour["text"], colour["faint"]
@@ -98,7 +108,7 @@ def chart(theme: str, about: dict[str, str], rows: dict[str, dict[str, float]]) 
     return "\n".join([*out, "</svg>", ""])
 
 
-def table(about: dict[str, str], rows: dict[str, dict[str, float]]) -> str:
+def table(about: dict[str, Any], rows: dict[str, dict[str, float]]) -> str:
     """The README's table, in Markdown."""
     lines = [f"| requests per CPU second, uvloop {about['uvloop']} = 1 | io_uring | epoll | asyncio |"]
     lines.append("|---|---:|---:|---:|")
@@ -108,15 +118,62 @@ def table(about: dict[str, str], rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def _cell(row: dict[str, float], loop: str, aim: float) -> str:
+    if loop not in row:
+        return ""
+    best = max(ratio for name, ratio in row.items() if name != "C")
+    mark = "**" if loop != "C" and row[loop] == best else "*" if loop in OURS and row[loop] < aim else ""
+    return f"{mark}{row[loop]:.2f}{mark}"
+
+
+def page_table(about: dict[str, Any], kind: str) -> str:
+    """A table of the page, in Markdown: the rows in the order of the run; `kind` says what they are."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for sample in about["samples"]:
+        found.setdefault(sample["row"], {})[sample["loop"]] = sample
+    loops = [name for name in COLUMNS if any(name in row for row in found.values())]
+    lines = [f"| {kind} | uvloop, µs | {' | '.join(loops)} | aim | noise |"]
+    lines.append("|---|" + "---:|" * (len(loops) + 3))
+    for name, row in found.items():
+        ratios = {loop: sample["ratio"] for loop, sample in row.items()}
+        aim = about["aims"].get(name, 0)
+        cells = [_cell(ratios, loop, aim) for loop in loops]
+        noise = max(sample["noise"] for loop, sample in row.items() if loop in OURS)
+        base = f"{row['uvloop']['cpu']:.2f}"
+        lines.append(f"| {name} | {base} | {' | '.join(cells)} | {aim or ''} | {noise:.0%} |")
+    return "\n".join(lines)
+
+
+def busy_table() -> str:
+    """The table of requests beside threads that compute, from ``data/convoy.json``."""
+    lines = ["| busy threads | loop | requests/s | p50, ms | p99, ms | the threads keep |"]
+    lines.append("|---:|---|---:|---:|---:|---:|")
+    for one in read("convoy"):
+        waits = f"{one['p50']:.2f} | {one['p99']:.2f}"
+        kept = f"{one['kept']:.0%}" if one["busy"] else ""
+        lines.append(f"| {one['busy']} | {one['loop']} | {one['rate']:,.0f} | {waits} | {kept} |")
+    return "\n".join(lines)
+
+
+def between(text: str, name: str, start: str, end: str, made: str) -> str:
+    """`text` with `made` between the two markers."""
+    before, start, rest = text.partition(start)
+    _, end, after = rest.partition(end)
+    if not start or not end:
+        raise SystemExit(f"{name} lacks the marker of a table")
+    return f"{before}{start}\n\n{made}\n\n{end}{after}"
+
+
 def files() -> dict[Path, str]:
     """What is to be written."""
     about, rows = load()
     found = {IMAGES / f"cpu-{theme}.svg": chart(theme, about, rows) for theme in THEMES}
-    before, start, rest = README.read_text().partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise SystemExit(f"{README.name} lacks {START} or {END}")
-    found[README] = f"{before}{START}\n\n{table(about, rows)}\n\n{END}{after}"
+    found[README] = between(README.read_text(), README.name, START, END, table(about, rows))
+    page = PAGE.read_text()
+    made = {"workloads": page_table(about, "workload"), "calls": page_table(read("calls"), "call")}
+    for name, lines in {**made, "busy threads": busy_table()}.items():
+        page = between(page, PAGE.name, f"<!-- table of {name} -->", f"<!-- end of {name} -->", lines)
+    found[PAGE] = page
     return found
 
 

@@ -1,10 +1,12 @@
 """Requests beside threads that compute: a table of loops and numbers of busy threads.
 
     python tests/benchmarks/convoy.py [--loops io_uring,epoll,asyncio,uvloop] [--busy 0,1,2] [--seconds 3]
+                                      [--rounds 1] [--json FILE]
 
 An echo server of 512 bytes, 8 connections, one request at a time on each; the busy threads count in Python.
 The server and its threads share one core and the client has another.  "kept" is the share of the core that
-the busy threads have, by their own CPU time: of what they would have alone.
+the busy threads have, by their own CPU time: of what they would have alone.  The rounds alternate between the
+loops; each figure is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -12,19 +14,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import os
 import selectors
 import socket
+import statistics
 import threading
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from datagrams import new_loop
 
 CONNECTIONS = 8
 MESSAGE = b"x" * 512
+KEYS = ("busy", "loop", "rate", "p50", "p99", "kept")
 
 
 class Echo(asyncio.Protocol):
@@ -110,6 +116,19 @@ def run(word: str, busy: int, seconds: float, done: Connection) -> None:
         done.send(runner.run(serve(busy, seconds)))
 
 
+def sample(word: str, busy: int, seconds: float) -> tuple[float, ...]:
+    """Requests a second, median and 99th percentile of the waits in ms, and what the busy threads kept."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=run, args=(word, busy, seconds, there))
+    process.start()
+    waits, share = here.recv()
+    process.join()
+    waits.sort()
+    p50, p99 = (waits[int(len(waits) * part)] * 1e3 for part in (0.5, 0.99))
+    return len(waits) / seconds, p50, p99, share
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -117,20 +136,22 @@ def main() -> None:
     parser.add_argument("--loops", default="io_uring,epoll,asyncio,uvloop")
     parser.add_argument("--busy", default="0,1,2")
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json")
     args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
+    loops, found = args.loops.split(","), []
     print(f"{'busy':>4} {'loop':10} {'requests/s':>10} {'p50, ms':>8} {'p99, ms':>8} {'kept':>5}")
     for busy in map(int, args.busy.split(",")):
-        for word in args.loops.split(","):
-            here, there = context.Pipe()
-            process = context.Process(target=run, args=(word, busy, args.seconds, there))
-            process.start()
-            waits, share = here.recv()
-            process.join()
-            waits.sort()
-            p50, p99 = (waits[int(len(waits) * part)] * 1e3 for part in (0.5, 0.99))
-            rate = len(waits) / args.seconds
+        cells: dict[str, list[tuple[float, ...]]] = {word: [] for word in loops}
+        for turn in range(args.rounds):
+            for word in loops[turn % len(loops) :] + loops[: turn % len(loops)]:
+                cells[word].append(sample(word, busy, args.seconds))
+        for word, rounds in cells.items():
+            rate, p50, p99, share = map(statistics.median, zip(*rounds, strict=True))
             print(f"{busy:4} {word:10} {rate:10.0f} {p50:8.2f} {p99:8.2f} {share:5.0%}", flush=True)
+            found.append(dict(zip(KEYS, (busy, word, rate, p50, p99, share), strict=True)))
+    if args.json:
+        Path(args.json).write_text("[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n")
 
 
 if __name__ == "__main__":
