@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -260,3 +261,25 @@ async def test_a_cancelled_receive_leaves_the_number_alone(way: str) -> None:
     for taker in takers:
         taker.transport.abort()
     await settle()
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_who_connects_at_once_hears_of_what_comes_later(kind: str, tmp_path: Path) -> None:
+    """A Unix socket connects without waiting: nothing has said by then that its number is another file's."""
+    if kind == "unix" and not hasattr(socket, "AF_UNIX"):
+        pytest.skip("Unix sockets")
+    loop = asyncio.get_running_loop()
+    with listening(str(tmp_path / "s") if kind == "unix" else "127.0.0.1") as listener:
+        listener.settimeout(LIMIT)
+        numbers = []
+        for _ in range(5):
+            with socket.socket(listener.family) as sock:
+                sock.setblocking(False)
+                numbers.append(sock.fileno())
+                await loop.sock_connect(sock, listener.getsockname())
+                other, _ = listener.accept()
+                with other:
+                    for part in (b"one", b"two"):
+                        loop.call_later(0.01, other.sendall, part)
+                        assert await asyncio.wait_for(loop.sock_recv(sock, 100), LIMIT) == part
+        assert len(set(numbers)) < len(numbers)

@@ -176,6 +176,16 @@ cdef class ReadinessDriver(Driver):
                 slot.readers = fresh
         return self.update(fd)
 
+    cdef int confirm(self, int fd) except -1:
+        """Say again what the facility was asked for on `fd`: if another file has the number, it has forgotten.
+
+        The next op is for the same file as this one, which has not waited; so it will not say it again.
+        """
+        self.set_interest(fd, self.slots[fd].registered, self.slots[fd].registered)
+        if self.slots[fd].renumbered:
+            self.end_stale(fd, NULL)
+        return 0
+
     cdef int enqueue(self, Op op) except -1:
         cdef FdSlot *slot = self.slot_of(op.fd)
         cdef void **place = &slot.writers if waits_to_write(op) else &slot.readers
@@ -240,6 +250,8 @@ cdef class ReadinessDriver(Driver):
             op.fill(&call)
             n = row.start(&call)
             if n != -EINPROGRESS:
+                if slot.registered and not op.same_file:
+                    self.confirm(op.fd)
                 self.track(op)
                 return self.push(op, <int>n, PACKET_LATE)
         elif first and row.eager and not (
