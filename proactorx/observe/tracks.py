@@ -80,11 +80,11 @@ def _job(loop: int, track: int, pool: str, job: Job, number: int) -> Iterator[Ev
         )
 
 
-def _words(what: CodeType | str | type[Any]) -> tuple[str, str]:
+def _words(what: CodeType | str) -> tuple[str, str]:
     """The name of what was called, and where it is defined."""
     if isinstance(what, CodeType):
         return what.co_qualname, f"{what.co_filename}:{what.co_firstlineno}"
-    return (what, "") if isinstance(what, str) else (what.__qualname__, what.__module__)
+    return what, ""
 
 
 def calls_of(loop: Seen, most: int | None) -> Iterator[Event]:

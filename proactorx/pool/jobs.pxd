@@ -9,7 +9,7 @@ cdef class Job:
     cdef readonly int64_t began
     cdef readonly int64_t ended  # 0: it runs
     cdef readonly str thread     # the name of the thread
-    cdef readonly object what    # the code that was called, or what has a name
+    cdef readonly object what    # the code that was called, or a name
     cdef flag displaced          # its place was needed while it ran
 
 cdef class Jobs:

@@ -39,7 +39,9 @@ cdef object code_of(callback):
     return name if type(name) is str and name else type(callback)
 
 
+# No object for the garbage collector, which would look at thousands of them: it refers to code and names alone.
 @cython.final
+@cython.no_gc
 @cython.freelist(64)
 cdef class Job:
     """One call on a thread of a pool."""
@@ -64,7 +66,8 @@ cdef class Jobs:
         cdef Job job
         try:
             job = <Job>Job.__new__(Job)
-            job.what = code_of(fn)
+            what = code_of(fn)
+            job.what = what.__qualname__ if isinstance(what, type) else what
             job.thread = self.names.get(PyThread_get_thread_ident(), "?")
             job.since = since
             job.began = px_now_ns()

@@ -127,7 +127,8 @@ def test_sources_that_are_not_compiled_say_so(tmp_path: Path) -> None:
     if not sources.exists():
         pytest.skip("the sources are not here")
     shutil.copytree(sources, tmp_path / "proactorx", ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.c"))
-    argv = [sys.executable, "-m", "proactorx", "probe"]
+    # Without site: after `pip install -e` it finds some modules in the clone.
+    argv = [sys.executable, "-S", "-m", "proactorx", "probe"]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
