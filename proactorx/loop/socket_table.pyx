@@ -231,13 +231,11 @@ cdef class SocketTable:
         """Submit an op; await its ``future``."""
         cdef SocketOp op = <SocketOp>SocketOp.__new__(SocketOp), before
         cdef dict ops = self.line_of(kind)
-        if self.is_seen(fd, sock):
-            op.same_file = True
-        else:
+        op.same_file = self.is_seen(fd, sock)
+        if not op.same_file:
             self.drop_stale(self.receiving, fd)
             self.drop_stale(self.sending, fd)
             self.drop_stale(self.accepting, fd)
-            self.see(fd, sock)
         op.kind = <unsigned char>kind
         op.fd = fd
         op.table = self
@@ -250,6 +248,8 @@ cdef class SocketTable:
             op._set_envelope(address)
         op.future = self.loop.new_future()
         self.port.submit(op)
+        if not op.same_file:
+            self.see(fd, sock)  # not where the op was refused: then the next one is the first
         if ops is not None:
             before = ops.get(fd)
             if before is not None:

@@ -283,3 +283,15 @@ async def test_who_connects_at_once_hears_of_what_comes_later(kind: str, tmp_pat
                         loop.call_later(0.01, other.sendall, part)
                         assert await asyncio.wait_for(loop.sock_recv(sock, 100), LIMIT) == part
         assert len(set(numbers)) < len(numbers)
+
+
+async def test_a_call_that_is_refused_is_not_the_first_on_a_number() -> None:
+    loop = asyncio.get_running_loop()
+    for turn in range(4):
+        ours, other = pair("unix" if hasattr(socket, "AF_UNIX") else "tcp")
+        with ours, other:
+            if turn % 2:
+                with pytest.raises((TypeError, BufferError)):
+                    await asyncio.wait_for(loop.sock_recv_into(ours, b"read-only"), LIMIT)  # type: ignore[arg-type]
+            loop.call_later(0.01, other.sendall, b"later")
+            assert await asyncio.wait_for(loop.sock_recv(ours, 100), LIMIT) == b"later"
