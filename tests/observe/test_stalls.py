@@ -200,7 +200,7 @@ def test_print_to_a_full_pipe(loop: Loop) -> None:
     import asyncio, proactorx, sys
 
     def report(stall):
-        words = [stall.phase, stall.task, stall.kind, "print(" in stall.stack]
+        words = [stall.phase, stall.task, stall.kind, "in main" in stall.stack]
         print(*words, sep="|", file=sys.stderr, flush=True)
 
     async def main():
