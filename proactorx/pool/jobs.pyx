@@ -39,7 +39,7 @@ cdef object code_of(callback):
     return name if type(name) is str and name else type(callback)
 
 
-# No object for the garbage collector, which would look at thousands of them: it refers to code and names alone.
+# Not for the garbage collector, which would look at thousands of them: it refers to code and names alone.
 @cython.final
 @cython.no_gc
 @cython.freelist(64)

@@ -291,7 +291,8 @@ async def test_a_call_that_is_refused_is_not_the_first_on_a_number() -> None:
         ours, other = pair("unix" if hasattr(socket, "AF_UNIX") else "tcp")
         with ours, other:
             if turn % 2:
+                fixed: Any = b"read-only"
                 with pytest.raises((TypeError, BufferError)):
-                    await asyncio.wait_for(loop.sock_recv_into(ours, b"read-only"), LIMIT)  # type: ignore[arg-type]
+                    await asyncio.wait_for(loop.sock_recv_into(ours, fixed), LIMIT)
             loop.call_later(0.01, other.sendall, b"later")
             assert await asyncio.wait_for(loop.sock_recv(ours, 100), LIMIT) == b"later"

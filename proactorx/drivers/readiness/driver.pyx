@@ -177,9 +177,9 @@ cdef class ReadinessDriver(Driver):
         return self.update(fd)
 
     cdef int confirm(self, int fd) except -1:
-        """Say again what the facility was asked for on `fd`: if another file has the number, it has forgotten.
+        """Say again what the facility was asked for on `fd`, in case the number is another file's.
 
-        The next op is for the same file as this one, which has not waited; so it will not say it again.
+        Then it has forgotten.  The next op, for the same file as this one, will not say it again.
         """
         self.set_interest(fd, self.slots[fd].registered, self.slots[fd].registered)
         if self.slots[fd].renumbered:
