@@ -248,8 +248,8 @@ cdef class SocketTable:
             op._set_envelope(address)
         op.future = self.loop.new_future()
         self.port.submit(op)
-        if not op.same_file:
-            self.see(fd, sock)  # not where the op was refused: then the next one is the first
+        if op.armed and not op.same_file:
+            self.see(fd, sock)  # one that was over or refused at once has not told the driver of the file
         if ops is not None:
             before = ops.get(fd)
             if before is not None:

@@ -30,7 +30,6 @@ cdef class ReadinessDriver(Driver):
     cdef int update(self, int fd) except -1
     cdef int match(self, int fd) except -1
     cdef int end_stale(self, int fd, void *fresh) except -1
-    cdef int confirm(self, int fd) except -1
     cdef int enqueue(self, Op op) except -1
     @cython.final
     cdef int pause(self, Op op) except -1

@@ -176,16 +176,6 @@ cdef class ReadinessDriver(Driver):
                 slot.readers = fresh
         return self.update(fd)
 
-    cdef int confirm(self, int fd) except -1:
-        """Say again what the facility was asked for on `fd`, in case the number is another file's.
-
-        Then it has forgotten.  The next op, for the same file as this one, will not say it again.
-        """
-        self.set_interest(fd, self.slots[fd].registered, self.slots[fd].registered)
-        if self.slots[fd].renumbered:
-            self.end_stale(fd, NULL)
-        return 0
-
     cdef int enqueue(self, Op op) except -1:
         cdef FdSlot *slot = self.slot_of(op.fd)
         cdef void **place = &slot.writers if waits_to_write(op) else &slot.readers
@@ -250,8 +240,6 @@ cdef class ReadinessDriver(Driver):
             op.fill(&call)
             n = row.start(&call)
             if n != -EINPROGRESS:
-                if slot.registered and not op.same_file:
-                    self.confirm(op.fd)
                 self.track(op)
                 return self.push(op, <int>n, PACKET_LATE)
         elif first and row.eager and not (
