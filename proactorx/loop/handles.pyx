@@ -4,6 +4,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_CLEAR, Py_DECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from proactorx.sys.raised cimport px_raised
 
 import sys
 from asyncio import events, format_helpers
@@ -19,8 +20,6 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
-    /* Hands an exception that is set already to Cython. */
-    static int px_raised(void) { return -1; }
     /* Whether there is one reference to `item`, an object of exactly this type, and no weak one. */
     #ifdef Py_GIL_DISABLED
     #define px_is_alone(item, type) 0  /* references are counted in two places */
@@ -30,7 +29,6 @@ cdef extern from *:
         *(PyObject **)((char *)(item) + Py_TYPE((PyObject *)(item))->tp_weaklistoffset) == NULL)
     #endif
     """
-    int px_raised() except -1
     bint px_is_alone(void *item, object type)
 
 cdef enum:

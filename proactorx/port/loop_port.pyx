@@ -15,19 +15,13 @@ from proactorx.ops.op cimport (
     buffer_give_back, queue_count, set_state,
 )
 from proactorx.sys.atomic cimport load_pointer, store_pointer
+from proactorx.sys.raised cimport px_raised
 
 import logging
 import time
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
-
-cdef extern from *:
-    """
-    /* Hands an exception that is set already to Cython. */
-    static int px_raised(void) { return -1; }
-    """
-    int px_raised() except -1
 
 logger = logging.getLogger("proactorx")
 loop_logger = logging.getLogger("asyncio")

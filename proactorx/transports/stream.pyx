@@ -14,6 +14,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from proactorx.drivers.driver cimport FD_OPENED
 from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
+from proactorx.sys.raised cimport px_raised
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.ops.op cimport PACKET_READY, RECV_STREAM, RawPacket
@@ -43,13 +44,6 @@ cdef extern from "Python.h":
     int px_get_buffer "PyObject_GetBuffer"(object buffer, Py_buffer *view, int flags)
     PyObject *px_call_method "PyObject_VectorcallMethod"(PyObject *name, PyObject **args, size_t nargsf,
                                                          PyObject *kwnames)
-
-cdef extern from *:
-    """
-    /* Hands an exception that is set already to Cython. */
-    static int px_raised(void) { return -1; }
-    """
-    int px_raised() except -1
 
 cdef enum:
     MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI  # a short read is not the last then
