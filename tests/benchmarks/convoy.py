@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from datagrams import new_loop
+from loop_server import new_loop
 
 CONNECTIONS = 8
 MESSAGE = b"x" * 512

@@ -21,6 +21,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+from loop_server import new_loop
+
 PEERS = ("plain", "merging")
 SOL_UDP, UDP_GRO = 17, 104
 
@@ -56,19 +58,6 @@ async def send(address: Any, train: int, size: int, total: int) -> tuple[float, 
     used = time.process_time() - before
     transport.close()
     return used, count * train * size
-
-
-def new_loop(word: str) -> asyncio.AbstractEventLoop:
-    """The loop that a word of the command line stands for."""
-    if word == "asyncio":
-        return asyncio.SelectorEventLoop()
-    if word == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop()
-    import proactorx
-
-    return proactorx.new_event_loop(word)
 
 
 def sender(word: str, address: Any, train: int, size: int, total: int, done: Connection) -> None:

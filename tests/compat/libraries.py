@@ -25,7 +25,7 @@ from typing import Any
 import sessions_other
 import sessions_web
 from sessions import SESSIONS, NotHere, Steps
-from tables import LOOPS, ROOT, Table, installed, made_on, maker
+from tables import LOOPS, ROOT, Table, made_on, maker, row_of
 
 LIMIT = 60
 
@@ -64,25 +64,18 @@ def run(package: str, name: str) -> dict[str, Any]:
     return found
 
 
-def run_row(package: str) -> dict[str, Any]:
-    """A session on all loops."""
-    row: dict[str, Any] = {"library": package, "version": installed(package)}
-    for name in LOOPS if row["version"] else ():
-        row[name] = run(package, name)
-        print(package, name, row[name], flush=True)
-    return row
-
-
 def run_again(packages: list[str]) -> dict[str, Any]:
     """The data, with new rows of these libraries."""
     data = TABLE.read()
-    data["rows"] = [run_row(row["library"]) if row["library"] in packages else row for row in data["rows"]]
+    data["rows"] = [
+        row_of(row["library"], run) if row["library"] in packages else row for row in data["rows"]
+    ]
     return data
 
 
 def run_all() -> dict[str, Any]:
     """All sessions on all loops."""
-    return {**made_on(), "rows": [run_row(package) for package in sorted(SESSIONS)]}
+    return {**made_on(), "rows": [row_of(package, run) for package in sorted(SESSIONS)]}
 
 
 def _cell(found: dict[str, Any], best: int) -> str:
@@ -122,7 +115,7 @@ def main() -> None:
         print(json.dumps(run_here(options.packages[0], options.loop)))
     elif options.packages and not options.again:
         for package in options.packages:
-            run_row(package)
+            row_of(package, run)
     else:
         if not options.page:
             TABLE.write(run_again(options.packages) if options.again else run_all())

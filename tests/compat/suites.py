@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import dask_hosts
-from tables import LOOPS, ROOT, Table, installed, made_on
+from tables import LOOPS, ROOT, Table, installed, made_on, row_of
 
 LIMIT = 400
 
@@ -102,15 +102,6 @@ def run(package: str, loop: str) -> dict[str, Any]:
     return found
 
 
-def run_row(package: str) -> dict[str, Any]:
-    """A suite on all loops."""
-    row: dict[str, Any] = {"library": package, "version": installed(package)}
-    for loop in LOOPS if row["version"] else ():
-        row[loop] = run(package, loop)
-        print(package, loop, row[loop], flush=True)
-    return row
-
-
 def _cell(found: dict[str, Any]) -> str:
     if "error" in found:
         return "did not end"
@@ -147,11 +138,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.packages:
         for package in options.packages:
-            run_row(package)
+            row_of(package, run)
         return
     if not options.page:
         TABLE.write(
-            made_on() | {"rows": [run_row(package) for package in sorted(SUITES) if installed(package)]}
+            made_on() | {"rows": [row_of(package, run) for package in sorted(SUITES) if installed(package)]}
         )
     TABLE.write_page()
 

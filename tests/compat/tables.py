@@ -38,6 +38,15 @@ def made_on() -> dict[str, Any]:
     return {"python": platform.python_version(), "kernel": kernel, "uvloop": installed("uvloop")}
 
 
+def row_of(package: str, run: Callable[[str, str], dict[str, Any]]) -> dict[str, Any]:
+    """What `run` finds of a library on each loop."""
+    row: dict[str, Any] = {"library": package, "version": installed(package)}
+    for loop in LOOPS if row["version"] else ():
+        row[loop] = run(package, loop)
+        print(package, loop, row[loop], flush=True)
+    return row
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows as data, and the page that shows them between two marks."""
