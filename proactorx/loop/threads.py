@@ -85,9 +85,8 @@ class Workers(ThreadPoolExecutor):
         self.jobs: Jobs = jobs
         numbers = itertools.count(1)
 
-        def begin() -> (
-            None
-        ):  # without `self`: threads keep this, and end when nobody has the executor any more
+        # Without `self`: threads keep this, and end when nobody has the executor any more.
+        def begin() -> None:
             name = f"proactorx-worker-{next(numbers)}"
             threading.current_thread().name = name
             name_this_thread(name)

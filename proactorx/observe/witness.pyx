@@ -1,11 +1,10 @@
 """What can be seen of a loop's thread without the GIL: for when the watchdog cannot have it.
 
 One thread asks for the GIL now and then, and does nothing with it; another one, without any Python, looks
-when that takes long.  Where a loop does not turn meanwhile,
-it writes the stack of the loop's thread, by the interpreter's function behind ``faulthandler``, which needs
-no GIL, or by ours where that is hidden, and adds what the kernel says of that thread.  As with
-``faulthandler`` nobody has stopped that thread; but it waits for the GIL too, or is in the code that keeps
-it.
+when that takes long.  Where a loop does not turn meanwhile, it writes the stack of its thread, by the
+interpreter's function behind ``faulthandler``, which needs no GIL, or by ours where that is hidden, and adds
+what the kernel says of that thread.  As with ``faulthandler`` nobody has stopped it; but it waits for
+the GIL too, or is in the code that keeps it.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -129,6 +128,7 @@ def suspect(size_t owner, size_t began, int64_t after, size_t state, uint64_t na
 
 def release(size_t owner):
     """Look at it no more: its thread may end."""
+    global used
     cdef int place
     if guard == NULL:
         return
@@ -137,13 +137,8 @@ def release(size_t owner):
         if suspects[place].owner == owner:
             suspects[place].owner = 0
     while used and not suspects[used - 1].owner:
-        drop_last()
+        used -= 1
     PyThread_release_lock(guard)
-
-
-cdef void drop_last() noexcept:
-    global used
-    used -= 1
 
 
 def collect():

@@ -216,9 +216,8 @@ def test_print_to_a_full_pipe(loop: Loop) -> None:
     assert process.stderr is not None
     words = process.stderr.readline().rstrip().split("|")
     out, _ = finish(process)
-    assert (
-        len(out) > 60_000
-    )  # io_uring may interrupt a write, and Python drops the rest where it has no buffer
+    # io_uring may interrupt a write, and Python drops the rest where it has no buffer.
+    assert len(out) > 60_000
     assert process.returncode == 0
     assert words[:2] + words[3:] == ["begins", "the culprit", "True"]
     assert words[2] in may_block()

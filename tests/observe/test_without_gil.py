@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import re
-import threading
 import time
 from collections.abc import Callable
 
 import pytest
-from loop.helpers import start_script
+from loop.helpers import Thread, start_script
 
 from observe.planted import LINUX, Loop, Seen, may_block
 from proactorx.observe import witness
@@ -97,8 +96,8 @@ def test_loops_that_come_and_go(loop_factory: Callable[[], Loop]) -> None:
             loop.run_until_complete(asyncio.sleep(0.001))
             loop.close()
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
+    threads = [Thread(run) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.finish()
