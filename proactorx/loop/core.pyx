@@ -305,11 +305,7 @@ cdef class LoopCore(TimerQueue):
             return self.finish_measured(count)
         self.meter.countdown = self.meter.countdown - 1
         if count:
-            if self._debug or self.noting:
-                self.dispatch(count)
-            else:
-                self.meter.packets = self.meter.packets + count
-                port.dispatch(count)
+            self.dispatch(count)
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
