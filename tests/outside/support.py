@@ -406,6 +406,13 @@ def environment(word: str) -> dict[str, str]:
     return env
 
 
+def _readable(fd: int, limit: float) -> bool:
+    """Whether it is so within `limit` seconds; select(2) takes no number from 1,024 on."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(limit * 1000))
+
+
 class Child:
     """A program with a loop, in a process, that talks with the test in lines of JSON.
 
@@ -442,7 +449,7 @@ class Child:
         deadline = time.monotonic() + limit
         while not self._lines:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+            if left <= 0 or not _readable(self.process.stdout.fileno(), left):
                 raise TimeoutError(f"the program says nothing; it complains:\n{self.complaints}")
             data = os.read(self.process.stdout.fileno(), 65536)
             assert data, (

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,10 +27,19 @@ def descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
 
 
+@pytest.fixture
+def sockets() -> Iterator[list[socket.socket]]:
+    """Closed at the end, also of a test that fails: pytest keeps its locals."""
+    made: list[socket.socket] = []
+    yield made
+    for sock in made:
+        sock.close()
+
+
 @pytest.mark.parametrize(
     "seed", [1, 2, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(3, 11))]
 )
-async def test_each_is_heard_whole_and_once(seed: int) -> None:
+async def test_each_is_heard_whole_and_once(seed: int, sockets: list[socket.socket]) -> None:
     dice = random.Random(seed)
     count = dice.choice([250, 500, 1000])
     servers: list[Echo] = []
@@ -39,7 +49,9 @@ async def test_each_is_heard_whole_and_once(seed: int) -> None:
         return servers[-1]
 
     async with serving(made, backlog=count) as (_, address):
-        clients = [socket.create_connection(address) for _ in range(count)]
+        clients = sockets
+        for _ in range(count):
+            clients.append(socket.create_connection(address))
         async with asyncio.timeout(LIMIT):
             while len(servers) < count:
                 await asyncio.sleep(0.001)
@@ -64,8 +76,6 @@ async def test_each_is_heard_whole_and_once(seed: int) -> None:
             assert error is None or isinstance(error, ConnectionError)
             assert error is not None or len(server.data) == sent[port]
             assert server.events.count("connection_lost") == 1
-        for client in clients:
-            client.close()
 
 
 @pytest.mark.parametrize("pending", [40, 100, 190, 200, 250, 440])
