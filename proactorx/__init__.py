@@ -25,7 +25,6 @@ except ModuleNotFoundError as _error:
 from proactorx.drivers import BackendError, BackendInfo
 from proactorx.loop.event_loop import EventLoop
 from proactorx.observe import running
-from proactorx.observe.stats import LoopStats
 from proactorx.pool import IOThreadPool, default_pool
 from proactorx.port.public import CompletionPort, Overlapped, Packet, PortClosed, run_bodies_on
 from proactorx.transports.udp import DatagramInfo
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     import sys
 
     from proactorx.files import open
+    from proactorx.observe.stats import LoopStats
 
     if sys.version_info < (3, 16):
         from asyncio import DefaultEventLoopPolicy as EventLoopPolicy  # ours is a class derived from it
@@ -126,8 +126,13 @@ def __getattr__(name: str) -> Any:
             return policy.policy_class()
         except RuntimeError as exc:
             raise AttributeError(str(exc)) from None
+    # Imported on first use: a server may need neither.
     if name == "open":
-        from proactorx import files  # imported on first use: a server may not need it
+        from proactorx import files
 
         return files.open
+    if name == "LoopStats":
+        from proactorx.observe.stats import LoopStats
+
+        return LoopStats
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

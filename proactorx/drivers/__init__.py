@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import platform
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -29,6 +28,8 @@ _SYSTEMS = {"io_uring": "Linux", "epoll": "Linux", "iocp": "Windows"}
 
 
 def _probe_select() -> Probe:
+    import platform
+
     return Probe("select", True, kernel=platform.release())
 
 

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from dataclasses import dataclass, field
 
 logger: logging.Logger = logging.getLogger("proactorx")
+
+
+def system() -> tuple[str, str]:
+    """The release of the kernel and the architecture, where there is epoll or io_uring.
+
+    Without ``platform``, whose import takes longer than a probe.
+    """
+    if sys.platform == "win32":
+        return "", ""
+    found = os.uname()
+    return found.release, found.machine
 
 
 class BackendError(RuntimeError):

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from proactorx.observe import expose, running, trace, watchdog, witness
-from proactorx.observe.stats import CallStats, LoopStats, calls_of, stats_of
+from proactorx.observe import running, witness
 
+# What looks at loops is imported by those who look: it would be half of the time of `import proactorx`.
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
     from proactorx.observe.stall import Stall
+    from proactorx.observe.stats import CallStats, LoopStats
 
 _recording = threading.Lock()  # one thread at a time makes what a loop records into
 
@@ -30,6 +31,8 @@ class Inspection(asyncio.BaseEventLoop):
 
         Values are read one after the other while the loop goes on, so two of them can be a turn apart.
         """
+        from proactorx.observe.stats import stats_of
+
         return stats_of(cast("Seen", self))
 
     def watch(
@@ -57,8 +60,11 @@ class Inspection(asyncio.BaseEventLoop):
             RuntimeError: the loop is closed.
         """
         if after is None:
-            watchdog.watchdog().forget(cast("Seen", self))
+            if running.observer is not None:
+                running.observer.forget(cast("Seen", self))
             return
+        from proactorx.observe import trace, watchdog
+
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
         if repeat is not None:
@@ -78,6 +84,8 @@ class Inspection(asyncio.BaseEventLoop):
             RuntimeError: this Python has no Unix sockets, or the folder for them is not safe.
             OSError: the socket cannot be made.
         """
+        from proactorx.observe import expose
+
         return str(expose.expose())
 
     def record(self, *, detail: bool) -> None:
@@ -94,6 +102,8 @@ class Inspection(asyncio.BaseEventLoop):
 
     def calls(self) -> tuple[CallStats, ...]:
         """Return what was called while ``record(detail=True)`` was on: what took the most time first."""
+        from proactorx.observe.stats import calls_of
+
         return calls_of(cast("Seen", self))
 
     def record_to(self, path: str | os.PathLike[str]) -> int:
@@ -113,13 +123,19 @@ class Inspection(asyncio.BaseEventLoop):
         Raises:
             OSError: it cannot be written.
         """
+        from proactorx.observe import trace
+
         return trace.write(cast("Seen", self), path)
 
     def _init_inspection(self) -> None:
         if os.environ.get("PROACTORX_DETAIL", "") not in ("", "0"):
             self.record(detail=True)
-        if expose.wanted():
-            expose.expose()
+        if os.environ.get("PROACTORX_TOP", "") not in ("", "0"):
+            self.expose()
+        if running.observer is None and not os.environ.get("PROACTORX_WATCHDOG"):
+            return
+        from proactorx.observe import watchdog
+
         after = watchdog.default_after()
         if after is not None:
             self.watch(after, traces=os.environ.get("PROACTORX_TRACES") or None)
@@ -128,9 +144,7 @@ class Inspection(asyncio.BaseEventLoop):
         self._native_id = threading.get_native_id()
         self._thread_state = witness.thread_state()
         running.begins(cast("Seen", self))
-        watchdog.watchdog().begins(cast("Seen", self))
 
     def _end_inspection(self) -> None:
-        watchdog.watchdog().ends(cast("Seen", self))
         running.ends(cast("Seen", self))
         self._native_id = None

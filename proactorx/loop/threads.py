@@ -10,8 +10,8 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar, TypeVarTuple
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
 
 from proactorx.pool import IOThreadPool
 from proactorx.pool.core import name_this_thread
@@ -19,7 +19,6 @@ from proactorx.pool.jobs import Jobs
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
-_P = ParamSpec("_P")
 
 
 class Threads(asyncio.BaseEventLoop):
@@ -29,7 +28,6 @@ class Threads(asyncio.BaseEventLoop):
 
     # BaseEventLoop's own, which typeshed leaves out.
     _default_executor: Executor | None
-    _executor_shutdown_called: bool
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
@@ -48,10 +46,17 @@ class Threads(asyncio.BaseEventLoop):
         Raises:
             RuntimeError: the loop is closed, or its default executor has been shut down.
         """
-        if executor is None and self._default_executor is None and not self._executor_shutdown_called:
-            self._check_closed()  # type: ignore[attr-defined]
-            self._default_executor = Workers()
-        return super().run_in_executor(executor, func, *args)
+        self._check_closed()  # type: ignore[attr-defined]
+        if self._debug:  # type: ignore[attr-defined]
+            self._check_callback(func, "run_in_executor")  # type: ignore[attr-defined]
+        if executor is None:
+            self._check_default_executor()  # type: ignore[attr-defined]
+            executor = self._default_executor
+            if executor is None:
+                executor = self._default_executor = Workers()
+            if type(executor) is Workers:
+                func = executor.jobs.work(func)
+        return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     @property
     def io_pool(self) -> IOThreadPool:
@@ -93,7 +98,3 @@ class Workers(ThreadPoolExecutor):
             jobs.enters(name)
 
         super().__init__(thread_name_prefix="proactorx-worker", initializer=begin)
-
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        """As an executor does."""
-        return super().submit(self.jobs.work(fn), *args, **kwargs)

@@ -209,11 +209,6 @@ def expose() -> Path:
         return _exposed.path
 
 
-def wanted() -> bool:
-    """Whether ``PROACTORX_TOP`` asks for it."""
-    return os.environ.get("PROACTORX_TOP", "") not in ("", "0")
-
-
 def _after_fork() -> None:
     global _exposed, _lock
     _lock = threading.Lock()

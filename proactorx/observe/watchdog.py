@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from proactorx.observe import census, witness
+from proactorx.observe import census, running, witness
 from proactorx.observe.alarm import Alarm, now_ns
 from proactorx.observe.stall import (
     BLOCKED,
@@ -441,13 +441,15 @@ def checked(seconds: float) -> float:
     return seconds
 
 
-_watchdog = Watchdog()
+running.observer = Watchdog()
 _default: float | None = None
 
 
 def watchdog() -> Watchdog:
     """The one of this process."""
-    return _watchdog
+    found = running.observer
+    assert isinstance(found, Watchdog)
+    return found
 
 
 def watch_all(after: float) -> None:
@@ -472,9 +474,8 @@ def default_after() -> float | None:
 
 
 def _after_fork() -> None:
-    global _watchdog
     witness.forked()
-    _watchdog = Watchdog()  # the thread is the parent's, and so are the loops
+    running.observer = Watchdog()  # the thread is the parent's, and so are the loops
 
 
 if hasattr(os, "register_at_fork"):
@@ -483,4 +484,4 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _at_exit() -> None:
-    _watchdog.stop()
+    watchdog().stop()

@@ -19,8 +19,6 @@ from proactorx.sys.watch cimport px_copy_rest, px_file_end, px_kernel_view, px_s
 
 import os
 import sys
-import sysconfig
-import tempfile
 
 cdef extern from "pythread.h":
     unsigned long PyThread_start_new_thread(void (*body)(void *) noexcept nogil, void *argument)
@@ -68,7 +66,11 @@ def begin():
     cdef size_t function
     if dump != NULL:
         return True
-    if sys.platform == "win32" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if sys.platform == "win32":
+        return False
+    import sysconfig
+
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return False
     function = <size_t><void *>px_frames if PX_FRAMES else _function()
     if not function:
@@ -104,6 +106,8 @@ def _file():
     """A file for what is seen, without a name."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("proactorx-witness")
+    import tempfile
+
     with tempfile.TemporaryFile() as made:
         return os.dup(made.fileno())
 

@@ -1,9 +1,9 @@
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 class Job:
     @property
@@ -19,9 +19,9 @@ class Job:
 
 class Jobs:
     def enters(self, name: str) -> None: ...
-    def work(self, fn: Callable[_P, _T]) -> Callable[_P, _T]: ...
+    def work(self, fn: Callable[[*_Ts], _T]) -> Callable[[*_Ts], _T]: ...
     def oldest_wait(self) -> float | None: ...
     def last(self) -> list[Job]: ...
 
 class Work:
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: Any) -> Any: ...

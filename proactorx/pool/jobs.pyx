@@ -128,15 +128,16 @@ cdef class Jobs:
 
 
 @cython.final
+@cython.freelist(16)
 cdef class Work:
     """A function that is called in another thread, once."""
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args):
         cdef Job job
         self.begins()
         job = self.jobs.begin(self.since, self.fn)
         try:
-            return self.fn(*args, **kwargs)
+            return self.fn(*args)
         finally:
             self.jobs.end(job)
 

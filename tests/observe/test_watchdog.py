@@ -23,7 +23,7 @@ from loop.helpers import BOUND, finish, run_script, script_environment, start_sc
 
 import proactorx
 from observe.planted import AFTER, ALSO, FREE_THREADED, LINUX, Loop, Seen, first, may_block
-from proactorx.observe import watchdog
+from proactorx.observe import running, watchdog
 from proactorx.observe.alarm import now_ns as alarm_now_ns
 from proactorx.observe.stall import COMPUTING, CPU, GIL, UNKNOWN, Stall
 from proactorx.observe.watchdog import NAME, seconds_of
@@ -374,7 +374,7 @@ class TestNoFalseAlarm:
         guard = watchdog.Watchdog()
         alarm = guard._alarm
         guard._alarm = Suspended()  # type: ignore[assignment]
-        monkeypatch.setattr(watchdog, "_watchdog", guard)
+        monkeypatch.setattr(running, "observer", guard)
         monkeypatch.setattr(watchdog, "now_ns", lambda: alarm_now_ns() + lost)
         seen = Seen(loop)
         loop.watch(1.0, report=seen)

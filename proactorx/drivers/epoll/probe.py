@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-
-from proactorx.drivers.info import Probe
+from proactorx.drivers.info import Probe, system
 
 
 def probe() -> Probe:
@@ -13,4 +11,4 @@ def probe() -> Probe:
         import proactorx.drivers.epoll.driver  # noqa: F401
     except ImportError as exc:
         return Probe("epoll", False, f"the compiled driver is missing: {exc}", suitable=False)
-    return Probe("epoll", True, kernel=platform.release())
+    return Probe("epoll", True, kernel=system()[0])

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proactorx.drivers.info import Probe, logger
+from proactorx.drivers.info import Probe, logger, system
 
 if TYPE_CHECKING:
     from proactorx.drivers.io_uring.driver import UringDriver
@@ -61,7 +59,8 @@ def disabled() -> frozenset[str]:
 
 def _sysctl() -> str:
     try:
-        return Path("/proc/sys/kernel/io_uring_disabled").read_text().strip()
+        with open("/proc/sys/kernel/io_uring_disabled") as file:
+            return file.read().strip()
     except OSError:
         return ""
 
@@ -105,7 +104,7 @@ def probe() -> Probe:
         ValueError: an unknown word in ``$PROACTORX_URING_DISABLE``.
     """
     off = disabled()
-    kernel = platform.release()
+    kernel, machine = system()
     try:
         from proactorx.drivers.io_uring.features import probe_ring
     except ImportError as exc:
@@ -132,7 +131,6 @@ def probe() -> Probe:
     if not tier:
         missing = [op for op in _NEEDED if op not in names] or ["EXT_ARG or NODROP (Linux 5.11)"]
         return Probe("io_uring", False, f"this kernel lacks {', '.join(missing)}", suitable=False, **common)
-    machine = platform.machine()
     why = ""
     if tier < "U2":
         why = f"tier {tier}, and auto wants U2 (Linux 6.1)"
