@@ -196,7 +196,11 @@ async def accept(listener: socket.socket, use: Callable[[socket.socket], Any]) -
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """The ASGI application that uvicorn serves."""
+    """The ASGI application that uvicorn and hypercorn serve."""
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        return
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"Hello, World!"})
@@ -206,6 +210,13 @@ async def serve_uvicorn(listener: socket.socket) -> None:
     uvicorn = importlib.import_module("uvicorn")
     options = {"http": "httptools", "lifespan": "off", "access_log": False, "log_level": "warning"}
     await uvicorn.Server(uvicorn.Config(application, loop="none", **options)).serve(sockets=[listener])
+
+
+async def serve_hypercorn(listener: socket.socket) -> None:
+    serving = importlib.import_module("hypercorn.asyncio")
+    config = importlib.import_module("hypercorn.config").Config()
+    config.bind, config.errorlog = [f"fd://{listener.fileno()}"], None
+    await serving.serve(application, config, shutdown_trigger=asyncio.Event().wait)
 
 
 async def serve_aiohttp(listener: socket.socket) -> None:
@@ -220,6 +231,9 @@ async def serve_aiohttp(listener: socket.socket) -> None:
     await runner.setup()
     await web.SockSite(runner, listener).start()
     await asyncio.Event().wait()
+
+
+SERVERS = {"uvicorn": serve_uvicorn, "hypercorn": serve_hypercorn, "aiohttp": serve_aiohttp}
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -243,8 +257,8 @@ async def serve(options: argparse.Namespace) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*options.tls)
     print(options.address if "/" in options.address else listener.getsockname()[1], flush=True)
-    if kind in ("uvicorn", "aiohttp"):
-        await (serve_uvicorn if kind == "uvicorn" else serve_aiohttp)(listener)
+    if kind in SERVERS:
+        await SERVERS[kind](listener)
     elif kind in ("sockets", "readers"):
         await accept(listener, echo_socket if kind == "sockets" else Watched)
     elif kind == "streams":

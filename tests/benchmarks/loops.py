@@ -83,6 +83,7 @@ def served() -> list[Row]:
         Row("HTTP, httptools", "httptools", mode="http", aim=1.15),
         Row("HTTP, parsed in Python", "http", mode="http", aim=1.15),
         Row("uvicorn, 50 connections", "uvicorn", connections=50, mode="http"),
+        Row("hypercorn, 50 connections", "hypercorn", connections=50, mode="http"),
         Row("aiohttp, 50 connections", "aiohttp", connections=50, mode="http"),
         Row("connect, echo, close: protocol", "protocol", 64, 50, mode="churn", aim=1.2),
         Row("connect, echo, close: streams", "streams", 64, 50, mode="churn"),
