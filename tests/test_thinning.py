@@ -33,6 +33,7 @@ def test_what_is_listed_exists() -> None:
 
 
 @SLOW
+@pytest.mark.exhaustive
 def test_a_folder_is_thinned_and_nothing_is_lost() -> None:
     short, everything = collected("tests/pool"), collected("tests/pool", *ALL)
     assert short < everything

@@ -19,6 +19,7 @@ Cli = Callable[..., CompletedProcess[str]]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.mark.exhaustive
 def test_every_row_on_every_loop(cli: Cli, tmp_path: Path) -> None:
     """It runs, and its file and its chart hold what it shows."""
     done = cli("bench", "--quick", "--json", "bench.json", "--svg", "bench.svg")

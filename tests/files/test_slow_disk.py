@@ -205,6 +205,7 @@ except BufferError:
 
 
 @pytest.mark.ours
+@pytest.mark.exhaustive
 async def test_what_never_ends_is_waited_for_once_and_keeps_its_memory(disk: SlowDisk) -> None:
     """The kernel looks into it when the server answers after all."""
     if not proactorx.drivers.probe("io_uring").available:

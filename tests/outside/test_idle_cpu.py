@@ -168,7 +168,13 @@ CONNECTED = [
 ]
 
 
-@pytest.mark.parametrize("protocol", [Open, asyncio.Protocol], ids=["stays open", "ends"])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        pytest.param(Open, id="stays open"),
+        pytest.param(asyncio.Protocol, id="ends", marks=pytest.mark.exhaustive),
+    ],
+)
 @pytest.mark.parametrize("use", USES)
 async def test_no_stream_transport_spins(use: str, protocol: Callable[[], asyncio.Protocol]) -> None:
     async def begin(state: Held) -> Callable[[], object]:

@@ -42,6 +42,7 @@ def test_nothing_grows(driver_name: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
+@pytest.mark.exhaustive
 def test_nothing_is_left_of_handshakes(driver_name: str, certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     options = ("--backend", driver_name, "--certificate", cert, "--key", key)

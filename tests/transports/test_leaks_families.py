@@ -328,7 +328,14 @@ async def _world(certificates: Certificates, file: IO[bytes]) -> Any:
     await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+#: What most programs do; the rest shares its code, and is looked at in the exhaustive run.
+COMMON = {"tcp", "servers", "streams", "tls", "sockets", "datagrams", "pipes", "files"}
+NAMES = [
+    pytest.param(name, marks=() if name in COMMON else pytest.mark.exhaustive, id=name) for name in FAMILIES
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 async def test_it_leaves_nothing(name: str, certificates: Certificates, file: IO[bytes]) -> None:
     running().set_exception_handler(lambda *_: None)  # failed handshakes, which the server reports
     async with _world(certificates, file) as world:
