@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from proactorx.ops.op cimport Overlapped
 from proactorx.port.loop_port cimport LoopPort
 
@@ -30,8 +30,9 @@ cdef class Access:
     cdef readonly object loop
     cdef LoopPort port           # None: a loop that is not ours
     cdef object executor     # asked for by the user, or None
-    cdef uint64_t turn
-    cdef uint64_t spent      # the turn whose share of time is used up
+    # Two turns of a loop of ours, known by when they began (Driver.turn_began).
+    cdef int64_t turn        # in which time was last looked at
+    cdef int64_t spent       # whose share of time is used up
     cdef bint exhausted      # `spent` for a loop that is not ours, until an operation has yielded
     cdef double since
     cdef object resting      # futures of operations that let others have their turn, or None

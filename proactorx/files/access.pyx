@@ -8,7 +8,7 @@ from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EINTR, EOPNOTSUPP
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from proactorx.drivers.driver cimport FD_FOR_FILE_OPS
 from proactorx.ops.kinds cimport PX_FD, PX_IN, PX_ON_FILE, px_kind
 from proactorx.ops.op cimport (
@@ -325,7 +325,7 @@ cdef class Access:
         Operations check before they begin, not at their end, where a cancellation would lose the bytes taken.
         """
         if self.port is not None:
-            return self.port.turns == self.spent
+            return self.port.driver.turn_began == self.spent
         if not self.exhausted:
             return False
         self.exhausted = False
@@ -355,7 +355,7 @@ cdef class Access:
         """
         cdef Py_ssize_t n
         cdef object resting = self.resting
-        if self.port.turns == self.spent:
+        if self.port.driver.turn_began == self.spent:
             self.woken = max(self.woken // 2, 1)
         else:
             self.woken = min(self.woken * 2, MOST_WOKEN)
@@ -376,8 +376,8 @@ cdef class Access:
         self.work = 0
         if self.port is None:
             self.exhausted = True
-        elif self.port.turns != self.turn:
-            self.turn = self.port.turns
+        elif self.port.driver.turn_began != self.turn:
+            self.turn = self.port.driver.turn_began
             self.since = px_monotonic()
         elif px_monotonic() - self.since > SLICE:
             self.spent = self.turn
@@ -401,6 +401,7 @@ cdef Access new_access(object loop, object executor):
     access.port = port if isinstance(port, LoopPort) else None
     access.executor = executor
     access.woken = 1
+    access.spent = -1
     return access
 
 

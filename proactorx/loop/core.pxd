@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.loop.handles cimport Handle, TimerHandle
 from proactorx.loop.timers cimport TimerQueue
 from proactorx.observe.details cimport Details
@@ -13,6 +13,7 @@ cdef class LoopCore(TimerQueue):
     cdef public object _thread_id
     cdef public object _task_factory
     cdef dict only_loop      # {"loop": self}, the keyword arguments of a new future, while the loop runs
+    cdef uint64_t turns
     cdef bint polled
     cdef bint slept
     cdef bint fresh          # the first turn of a run

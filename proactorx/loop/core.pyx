@@ -12,7 +12,7 @@ from proactorx.drivers.driver cimport ASK_ANYWAY
 from proactorx.observe.census cimport figures_of, free_records, make_records, records_of
 from proactorx.observe.details cimport Details
 from proactorx.observe.meter cimport (
-    Meter, SAMPLE_EVERY, goes_to_sleep, record, run_begins, run_ends, turn_begins, wakes_up,
+    Meter, SAMPLE_EVERY, goes_to_sleep, run_begins, run_ends, turn_begins, wakes_up,
 )
 from proactorx.ops.op cimport IN_FLIGHT, Op
 from proactorx.port.loop_port cimport LoopPort
@@ -258,7 +258,7 @@ cdef class LoopCore(TimerQueue):
         cdef bint measured = self.meter.countdown == 0
         if port.driver.forked:
             raise RuntimeError(FORKED)
-        port.turns = port.turns + 1
+        self.turns = self.turns + 1
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self._registry.dirty:
@@ -289,9 +289,7 @@ cdef class LoopCore(TimerQueue):
             now = port.driver.woke_at
             if not now:
                 now = px_now_ns()
-            if count:  # since some time in the turn that ends here
-                record(&self.meter.lag, now - self.meter.began)
-            turn_begins(&self.meter, now)
+            turn_begins(&self.meter, now, count != 0)
         else:
             self.sleep(timeout, now)
         PyErr_CheckSignals()
@@ -508,7 +506,7 @@ cdef class LoopCore(TimerQueue):
     def _figures(self):
         """What the loop has counted and measured of itself."""
         cdef dict figures = figures_of(&self.meter)
-        figures["turns"] = self._port.turns
+        figures["turns"] = self.turns
         figures["ready"] = self.ready_tail - self.ready_head
         figures["timers"] = self.timer_count
         figures["cancelled_timers"] = self.timer_cancelled

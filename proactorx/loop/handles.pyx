@@ -219,8 +219,10 @@ cdef class HandleOwner:
         (<Handle>item)._callback = None
         (<Handle>item)._args = None
         (<Handle>item)._context = None
-        (<Handle>item)._source_traceback = None
-        (<Handle>item)._repr = None
+        if (<Handle>item)._source_traceback is not None:
+            (<Handle>item)._source_traceback = None
+        if (<Handle>item)._repr is not None:
+            (<Handle>item)._repr = None
         (<Handle>item)._loop = None
         (<Handle>item)._cancelled = False
         (<Handle>item).next = self.spare

@@ -29,7 +29,7 @@ cdef class SocketTable:
     cdef dict receiving      # descriptor: the receive in flight on it, or one that is over, see `offer`
     cdef dict accepting      # the same of accepts
     cdef dict sending        # the same of `sock_sendall`
-    cdef object received     # socket: what a cancelled receive has brought, (bytes, struct sockaddr)
+    cdef object received     # socket: what a cancelled receive has brought, (bytes, struct sockaddr), or None
     cdef object accepted     # socket: Accepted
     cdef Seen *seen          # by descriptor
     cdef int seen_count
@@ -37,7 +37,7 @@ cdef class SocketTable:
     cdef int check(self, sock) except -2
     cdef SocketOp start(self, int kind, int fd, sock, Py_ssize_t size, data=*, unsigned int events=*,
                         address=*)
-    cdef bint is_seen(self, int fd, sock) except -1
+    cdef bint is_seen(self, int fd, sock) noexcept
     cdef int see(self, int fd, sock) except -1
     cdef int received_less(self, SocketOp op, Py_ssize_t count) except -1
     cdef bint may_look(self, int fd, sock) except -1
@@ -48,6 +48,7 @@ cdef class SocketTable:
     cdef int keep(self, sock, bytes data, bytes name) except -1
     cdef int keep_connection(self, sock, int fd, int accepted, bytes client) except -1
     cdef tuple kept_connection(self, sock)
+    cdef bint has_left_over(self, sock) except -1
     cdef tuple left_over(self, sock, Py_ssize_t nbytes)
     cdef Py_ssize_t left_over_into(self, sock, buf) except -1
     cdef bytes receive_now(self, int fd, Py_ssize_t size)

@@ -22,7 +22,8 @@ from proactorx.ops.kinds cimport (
     PX_ACCEPTORS, PX_BYTES, PX_COUNT, PX_FD, PX_IN, PX_RECEIVERS, PX_SENDERS, px_kind, px_kinds,
 )
 from proactorx.ops.op cimport DONE, PACKET_MORE, POLL, RECV_FROM, RawPacket, client_of
-from proactorx.transports.base cimport holds
+from proactorx.sys.atomic cimport load_pointer
+from proactorx.transports.base cimport fd_of, holds
 from proactorx.transports.sending cimport UNLOCKED_SEND
 from proactorx.sys.socket cimport POLLIN, px_accept, px_client, px_close, px_recv, px_send
 
@@ -33,6 +34,10 @@ import weakref
 
 from proactorx.port import sockaddr
 from proactorx.sys.errors import strerror
+
+cdef extern from "Python.h":
+    ctypedef struct PyWeakReference:
+        void *wr_object
 
 cdef enum:
     # what a receive without a buffer of its own takes at most, PX_SCRATCH_SIZE in sys/socket.h
@@ -131,7 +136,6 @@ cdef class SocketTable:
         self.receiving = {}
         self.accepting = {}
         self.sending = {}
-        self.received = weakref.WeakKeyDictionary()
         self.accepted = weakref.WeakKeyDictionary()
 
     def __dealloc__(self):
@@ -146,14 +150,11 @@ cdef class SocketTable:
     # for another one.  (A program may give the number to another file behind its socket object's back, by
     # dup2(2): docs/pages/limits.md.)
 
-    cdef bint is_seen(self, int fd, sock) except -1:
+    cdef bint is_seen(self, int fd, sock) noexcept:
         """Whether `sock` is the one that had the last op on `fd`."""
-        if fd >= self.seen_count or self.seen[fd].reference == NULL or type(sock) is not Socket:
-            return False
-        # A living object has one weak reference without a callback, weakref.ref(): so these two are the same
-        # when their objects are, and a new object at the address of an old one has another.
-        reference = PyWeakref_NewRef(sock, None)
-        return <void *>reference == self.seen[fd].reference
+        # The reference to a socket that is gone refers to None, so no new one at its address is taken for it.
+        return (fd < self.seen_count and self.seen[fd].reference != NULL
+                and load_pointer(&(<PyWeakReference *>self.seen[fd].reference).wr_object) == <void *>sock)
 
     cdef int see(self, int fd, sock) except -1:
         """`sock` has an op on `fd` now."""
@@ -182,7 +183,7 @@ cdef class SocketTable:
         """A receive has brought `count` bytes.  Of a stream: fewer than asked for, so that was all."""
         if 0 < count < op.size and op.fd < self.seen_count:
             if self.seen[op.fd].stream and self.is_seen(op.fd, op.sock):
-                self.seen[op.fd].drained = self.port.turns
+                self.seen[op.fd].drained = self.loop.turns
         return 0
 
     cdef bint may_look(self, int fd, sock) except -1:
@@ -191,7 +192,7 @@ cdef class SocketTable:
         Not where another one has just, in this turn, taken all of it: what has come since is found in the
         next turn.  Nor where the look might wait.
         """
-        if fd < self.seen_count and self.seen[fd].drained == self.port.turns and self.is_seen(fd, sock):
+        if fd < self.seen_count and self.seen[fd].drained == self.loop.turns and self.is_seen(fd, sock):
             return False
         return MAY_ASK or sock.gettimeout() == 0
 
@@ -201,7 +202,7 @@ cdef class SocketTable:
             raise TypeError("Socket cannot be of type SSLSocket")
         if self.loop._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
-        fd = sock.fileno()
+        fd = fd_of(sock)
         if fd < 0:
             raise OSError(EBADF, strerror(EBADF))
         if fd < self.registry.owner_count and self.registry.owners[fd] != NULL:
@@ -326,6 +327,8 @@ cdef class SocketTable:
 
     cdef int keep(self, sock, bytes data, bytes name) except -1:
         if data or sock.type != STREAM:  # a datagram may be empty; the end of a stream comes again
+            if self.received is None:
+                self.received = weakref.WeakKeyDictionary()
             self.received[sock] = data, name  # the first one: no receive is started while something is kept
         return 0
 
@@ -343,12 +346,18 @@ cdef class SocketTable:
         cdef Accepted kept = self.accepted.get(sock) if self.accepted else None
         return kept.waiting.pop(0) if kept is not None and kept.waiting else None
 
+    cdef bint has_left_over(self, sock) except -1:
+        """Whether a cancelled receive on `sock` has brought something."""
+        return self.received is not None and sock in self.received
+
     cdef tuple left_over(self, sock, Py_ssize_t nbytes):
         """At most `nbytes` of what a cancelled receive has brought: (bytes, struct sockaddr)."""
         cdef bytes data, name
         data, name = self.received.pop(sock)
         if len(data) > nbytes and sock.type == STREAM:
             self.received[sock] = data[nbytes:], name  # the rest of a datagram is gone, recv(2)
+        if not self.received:
+            self.received = None
         return data[:nbytes], name
 
     cdef Py_ssize_t left_over_into(self, sock, buf) except -1:
@@ -371,7 +380,7 @@ cdef class SocketTable:
                 continue
         if fd in self.receiving:
             await self.turn(self.receiving, sock, fd)
-        if self.received and sock in self.received:
+        if self.has_left_over(sock):
             data, name = self.left_over(sock, size)
             if buffer is None:
                 return data, sockaddr.parse(name)

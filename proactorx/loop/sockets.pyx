@@ -56,7 +56,7 @@ class Sockets:
             raise ValueError("negative buffersize in recv")
         if fd in table.receiving:
             await table.turn(table.receiving, sock, fd)
-        if table.received and sock in table.received:
+        if table.has_left_over(sock):
             return table.left_over(sock, size)[0]
         if table.may_look(fd, sock):
             result = table.receive_now(fd, size)
@@ -87,7 +87,7 @@ class Sockets:
         cdef int fd = table.check(sock)
         if fd in table.receiving:
             await table.turn(table.receiving, sock, fd)
-        if table.received and sock in table.received:
+        if table.has_left_over(sock):
             return table.left_over_into(sock, buf)
         if table.may_look(fd, sock):
             count = table.receive_into_now(fd, buf)
@@ -226,7 +226,7 @@ class Sockets:
             ValueError: `bufsize` is negative.
         """
         cdef SocketTable table = self._socket_table
-        if table.check(sock) not in table.receiving and not (table.received and sock in table.received):
+        if table.check(sock) not in table.receiving and not table.has_left_over(sock):
             # A datagram that is there needs no op.
             try:
                 return sock.recvfrom(bufsize)
@@ -257,7 +257,7 @@ class Sockets:
         if nbytes > len(view):
             raise ValueError("nbytes is greater than the length of the buffer")
         view = view[:nbytes or len(view)]
-        if fd not in table.receiving and not (table.received and sock in table.received):
+        if fd not in table.receiving and not table.has_left_over(sock):
             try:
                 return sock.recvfrom_into(view)
             except (BlockingIOError, InterruptedError):

@@ -69,12 +69,14 @@ cdef inline void note_slow(Meter *meter, int64_t began, int64_t ended) noexcept 
     meter.slow += 1
 
 
-cdef inline void turn_over(Meter *meter, int64_t now) noexcept nogil:
-    """The current turn ends."""
+cdef inline void turn_over(Meter *meter, int64_t now, bint late) noexcept nogil:
+    """The current turn ends.  `late`: callbacks became ready in it, and run in the next one."""
     cdef int64_t length = now - meter.began
     cdef Record *written
     if meter.began:  # else somebody turns the loop who does not run it
         record(&meter.turns, length)
+        if late:
+            record(&meter.lag, length)
         if length >= meter.limit:
             note_slow(meter, meter.began, now)
         if meter.records != NULL:
@@ -88,15 +90,15 @@ cdef inline void turn_over(Meter *meter, int64_t now) noexcept nogil:
             meter.woke = 0
 
 
-cdef inline void turn_begins(Meter *meter, int64_t now) noexcept nogil:
-    """The next turn begins without a sleep."""
-    turn_over(meter, now)
+cdef inline void turn_begins(Meter *meter, int64_t now, bint late) noexcept nogil:
+    """The next turn begins without a sleep; `late` as for ``turn_over``."""
+    turn_over(meter, now, late)
     meter.previous = meter.began
     meter.began = now
 
 
 cdef inline void goes_to_sleep(Meter *meter, int64_t now) noexcept nogil:
-    turn_over(meter, now)
+    turn_over(meter, now, False)
     meter.slept = now
     meter.previous = meter.began
     meter.began = 0
@@ -118,7 +120,7 @@ cdef inline void run_begins(Meter *meter, int64_t now) noexcept nogil:
 
 
 cdef inline void run_ends(Meter *meter, int64_t now) noexcept nogil:
-    turn_over(meter, now)
+    turn_over(meter, now, False)
     if meter.run:
         meter.running += now - meter.run
     meter.run = meter.began = 0

@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport ASK_ANYWAY, Driver
 from proactorx.ops.op cimport Op, RawPacket, queue_count
 
@@ -10,8 +10,6 @@ cdef class LoopPort:
     cdef list given_up       # drivers that could not be opened: another thread may still be about to wake one
     cdef bint waits          # this thread is in the driver's `wait`
     cdef bint closing
-    # of the loop: who works without waiting looks here whether others have had their turn
-    cdef uint64_t turns
     cdef unsigned long thread # that drives it now, or 0
     cdef public object report  # told of exceptions that owners of ops raise; None: they are logged
     cdef object fallback     # makes another driver when this one cannot be opened, or None

@@ -45,5 +45,6 @@ cdef class BaseTransport(Flushable):
     cdef int release_fd(self) except -1
     cdef list states(self)
 
+cdef int fd_of(object sock) except? -1
 cdef bint holds(object sock, int fd) except -1
 cdef bint enter(object context) except -1

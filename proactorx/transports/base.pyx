@@ -283,6 +283,11 @@ cdef class BaseTransport(Flushable):
         return 0
 
 
+cdef int fd_of(object sock) except? -1:
+    """The descriptor of a socket, or of a wrapper around one; -1: it is closed."""
+    return number_of(sock) if type(sock) is Socket else sock.fileno()
+
+
 cdef bint holds(object sock, int fd) except -1:
     """Whether `sock`, which may have been closed behind our back, still has `fd`.
 
@@ -290,7 +295,7 @@ cdef bint holds(object sock, int fd) except -1:
     and has nothing then.
     """
     try:
-        return (number_of(sock) if type(sock) is Socket else sock.fileno()) == fd
+        return fd_of(sock) == fd
     except Exception:
         return False
 
