@@ -115,6 +115,8 @@ class _Copy:
             facts = os.fstat(source_fd)
             if os.path.exists(target) and os.path.samestat(facts, os.stat(target)):
                 raise shutil.SameFileError(f"{source!r} and {target!r} are the same file")
+            if self.stop:  # cancelled before it began: the target stays as it is
+                return Copied(0, "read_write")
             target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o666)
             try:
                 begun = self.done
@@ -224,6 +226,7 @@ async def copy(source: AnyPath, target: AnyPath, *, progress: Progress | None = 
             that it raises ends the copy.
 
     A cancelled copy ends after the current piece of at most 8 MiB, and leaves that part of the target.
+    Sharing blocks is one call, which nothing ends early.
 
     Returns:
         Copied: the number of bytes; its attribute `by` is the method.

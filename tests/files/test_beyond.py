@@ -15,6 +15,8 @@ import pytest
 
 from proactorx import files
 
+from .conftest import outcome
+
 LIMIT = 10
 #: Making one takes a privilege on Windows.
 LINKS = sys.platform != "win32"
@@ -162,10 +164,13 @@ async def test_direct_access(tmp_path: Path) -> None:
 
 async def test_direct_access_to_parts_of_blocks(tmp_path: Path) -> None:
     async with await _opened_direct(tmp_path / "f") as handle:
-        await handle.write(bytes(8192))
-        for wrong in (handle.pread(4096, 5), handle.pread_into(bytearray(100), 0), handle.pwrite(b"x", 0)):
-            with pytest.raises(OSError, match="multiples of the disk's block size"):
-                await wrong
+        data = os.urandom(8192)
+        await handle.write(data)
+        parts = (handle.pread(4096, 5), handle.pread_into(bytearray(100), 0), handle.pwrite(b"x", 0))
+        found = [await outcome(part) for part in parts]
+        if found != [data[5:4101], 100, 1]:  # as on Btrfs, which takes the page cache for them
+            assert all(said[0] is OSError for said in found)
+            assert all("multiples of the disk's block size" in said[1] for said in found)
 
 
 async def test_a_file_system_without_direct_access(path: Path) -> None:
