@@ -33,7 +33,7 @@ MOST_TASKS = 300
 
 def listeners_of(loop: Seen, most: int | None) -> Iterator[Event]:
     """Each listener has a track, with the connections that it has accepted: how long it took to make each."""
-    accepts = _last(list(loop._registry.accepts.copy()), most)
+    accepts = _last(loop._registry.last_accepts(), most)
     for fd in dict.fromkeys(each[2] for each in accepts):
         yield named(
             "thread_name", loop._number, FIRST_LISTENER + fd, f"listener fd {fd} {peer_of(fd)}".rstrip()

@@ -3,9 +3,20 @@ from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.flag cimport flag
 from proactorx.transports.registry cimport Flushable, Registry
 
+cdef extern from *:
+    """
+    // Cython makes a dictionary for each object of a class with `__dict__`, 64 bytes of an idle connection.
+    // Without it, Python makes one when an attribute is set, and finds methods faster.
+    static inline void px_drop_dict(PyObject *object) {
+        Py_CLEAR(*(PyObject **)((char *)object + Py_TYPE(object)->tp_dictoffset));
+    }
+    """
+    void px_drop_dict(object made)
+
 cdef class ReadOp(Op):
-    cdef BaseTransport transport # what it reads for; None while that is paused, see `weak`
-    cdef object weak             # the paused transport's weak reference: nothing of ours keeps it alive
+    # The transport that it reads for.  While that is paused, a weak reference to it: nothing of ours
+    # keeps it alive then.  None: its last packet has come.
+    cdef object target
     cdef BaseTransport reader(self)
 
 cdef class BaseTransport(Flushable):
@@ -27,13 +38,14 @@ cdef class BaseTransport(Flushable):
     cdef flag closing
     cdef flag connection_lost_called
     cdef flag awaited            # a task waits for the transport: it goes on before anything is read
+    cdef flag eof_seen           # the peer of a stream has ended
+    cdef flag unix_stream        # the descriptor is a stream socket of the Unix family
 
     cdef object __weakref__
 
     cdef int init(self, object loop, Registry registry) except -1
     cdef int begin(self, int kind, bint direct) except -1
     cdef int arrived(self, RawPacket *packet) except -1
-    cdef bint unix_stream(self) noexcept
     cdef object reference(self)
     cdef int forsake(self, int fd) except -1
     cdef int receive_done(self) except -1

@@ -19,6 +19,7 @@ cdef object number_of = socket.SocketType.fileno  # unbound: without a look for 
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
+    bint PyWeakref_CheckRefExact(object target)
 
 
 cdef class NoRegistry(Registry):
@@ -39,10 +40,14 @@ cdef class ReadOp(Op):
 
     cdef BaseTransport reader(self):
         """The transport; None where it was paused, and has been collected."""
-        return self.transport if self.weak is None else self.weak()
+        return self.target() if PyWeakref_CheckRefExact(self.target) else self.target
 
     cdef int on_packet(self, RawPacket *packet) except -1:
-        cdef BaseTransport transport = self.transport if self.weak is None else self.reader()
+        cdef BaseTransport transport
+        if PyWeakref_CheckRefExact(self.target):
+            transport = self.target()
+        else:
+            transport = <BaseTransport>self.target
         if transport is None:
             return 0
         try:
@@ -50,8 +55,7 @@ cdef class ReadOp(Op):
                 transport.arrived(packet)
         finally:
             if not packet.flags & PACKET_MORE:
-                self.transport = None
-                self.weak = None
+                self.target = None
                 transport.receive_done()
         return 0
 
@@ -65,8 +69,11 @@ cdef class ReadOp(Op):
         return 0
 
     cdef bint stale(self) except -1:
-        cdef BaseTransport transport = self.transport
-        return transport is not None and transport.lent and not holds(transport.sock, self.fd)
+        cdef BaseTransport transport
+        if self.target is None or PyWeakref_CheckRefExact(self.target):
+            return False
+        transport = <BaseTransport>self.target
+        return transport.lent and not holds(transport.sock, self.fd)
 
 
 cdef class BaseTransport(Flushable):
@@ -151,8 +158,8 @@ cdef class BaseTransport(Flushable):
         op.fd = self.fd
         op.direct = direct
         op.owned = not self.lent
-        op.unix_stream = self.unix_stream()
-        op.transport = self
+        op.unix_stream = self.unix_stream
+        op.target = self
         self.receive = op
         try:
             self.port.submit(op)
@@ -164,10 +171,6 @@ cdef class BaseTransport(Flushable):
     cdef int arrived(self, RawPacket *packet) except -1:
         """A packet of the op that reads."""
         raise NotImplementedError("BaseTransport.arrived")
-
-    cdef bint unix_stream(self) noexcept:
-        """Whether the descriptor is a stream socket of the Unix family."""
-        return False
 
     cdef int receive_done(self) except -1:
         """The op that reads has had its last packet."""
@@ -184,8 +187,7 @@ cdef class BaseTransport(Flushable):
         """The transport is closing: cancel what reads."""
         self.stash = None
         if self.receive is not None:
-            self.receive.transport = self  # until its last packet, where the descriptor is closed
-            self.receive.weak = None
+            self.receive.target = self  # until its last packet, where the descriptor is closed
             self.port.cancel(self.receive)
         return 0
 
@@ -327,8 +329,7 @@ def pause_reading(BaseTransport self):
         self.receive.paused = True
         # A transport that reads lives as long as its connection; one that does not,
         # only as long as somebody keeps it.
-        self.receive.weak = self.reference()
-        self.receive.transport = None
+        self.receive.target = self.reference()
 
 
 def resume_reading(BaseTransport self):
@@ -337,8 +338,7 @@ def resume_reading(BaseTransport self):
         return
     self.reading_paused = False
     if self.receive is not None:
-        self.receive.transport = self
-        self.receive.weak = None
+        self.receive.target = self
     if self.receive is not None and self.stash is None:
         self.port.resume(self.receive)
     else:

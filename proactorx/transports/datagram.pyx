@@ -23,7 +23,7 @@ from proactorx.sys.errnos cimport (
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 from proactorx.ops.op cimport PACKET_READY, RECV_DGRAMS, RawPacket
-from proactorx.transports.base cimport holds
+from proactorx.transports.base cimport holds, px_drop_dict
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.sending cimport SEND_AT_ONCE, SendingTransport, UNLOCKED_SEND
 from proactorx.sys.datagram cimport (
@@ -83,6 +83,9 @@ cdef class DatagramTransport(SendingTransport):
     """The transport of a datagram socket: ``asyncio.DatagramTransport`` with its whole contract."""
 
     max_size = 256 * 1024
+
+    def __cinit__(self):
+        px_drop_dict(self)
 
     def __init__(self, loop, Registry registry not None, sock, protocol, *, bint lent=False, address=None,
                  extra=None,

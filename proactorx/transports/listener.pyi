@@ -1,11 +1,19 @@
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import Any
 
 from proactorx.ops.op import Op
 from proactorx.transports.registry import Registry
+from proactorx.transports.stream import StreamTransport
+
+class Clients:
+    def add(self, transport: StreamTransport) -> None: ...
+    def discard(self, transport: StreamTransport) -> None: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[StreamTransport]: ...
+    def copy(self) -> list[StreamTransport]: ...
 
 class Listener(Op):
     def __init__(

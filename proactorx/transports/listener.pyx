@@ -12,7 +12,9 @@ from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.socket cimport px_close
 
 import socket
+import sysconfig
 from asyncio import constants, trsock
+from weakref import WeakSet
 
 from proactorx.sys.errors import strerror
 from proactorx.port.sockaddr import parse as parse_name
@@ -22,6 +24,55 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
     object PyContext_Copy(object context)
+
+
+# On free-threaded builds another thread may be freeing a transport that is looked up by its descriptor.
+cdef bint FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+cdef class Clients:
+    """The transports of asyncio's server, in place of its set of weak references, which takes 145 bytes for
+    each: only counted here, because the registry knows them.
+    """
+
+    cdef Registry registry
+    cdef Py_ssize_t count
+
+    def add(self, StreamTransport transport not None):
+        """`transport` is one of them now; called once for each."""
+        self.count += 1
+
+    def discard(self, StreamTransport transport not None):
+        """`transport` is not one of them any more."""
+        self.count -= 1
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        return iter(self.copy())
+
+    def copy(self):
+        """Return a list of them."""
+        cdef list found = []
+        cdef int fd
+        for fd in range(self.registry.owner_count):
+            transport = self.registry.owner_of(fd)
+            if isinstance(transport, StreamTransport):
+                server = (<StreamTransport>transport).server
+                if server is not None and server._clients is self:
+                    found.append(transport)
+        return found
+
+
+cdef count_clients(server, Registry registry):
+    """From Python 3.13 on a server has such a set."""
+    cdef Clients clients
+    present = getattr(server, "_clients", None)
+    if type(present) is WeakSet and not present and not FREE_THREADED:
+        clients = Clients.__new__(Clients)
+        clients.registry = registry
+        server._clients = clients
 
 
 cdef class Listener(Op):
@@ -55,6 +106,7 @@ cdef class Listener(Op):
         self.context = PyContext_CopyCurrent() if context is None else context
         self.fd = sock.fileno()
         self.port.driver.note(self.fd, FD_OPENED)
+        count_clients(server, registry)
 
     def start(self):
         """Accept from now on."""
@@ -113,7 +165,7 @@ cdef class Listener(Op):
     cdef int note_accepted(self, int fd, bytes peer) except -1:
         cdef int64_t began = px_now_ns()
         self.accepted(fd, peer)
-        self.registry.accepts.append((began, px_now_ns(), self.fd, fd))
+        self.registry.note_accepted(self.fd, fd, began, px_now_ns())
         return 0
 
     cdef int accepted(self, int fd, bytes peer) except -1:

@@ -4,16 +4,16 @@ The loop makes one registry, flushes it once per turn, and looks descriptors up 
 every transport holds it.
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.string cimport memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy, memset
 from proactorx.sys.errnos cimport EBADF
-
-from collections import deque
 
 from proactorx.sys.errors import strerror
 
 cdef enum:
-    ACCEPTS = 4096  # connections that the recorder keeps
+    ACCEPTS = 4096  # connections that the recorder keeps; a power of two
 
 
 cdef class Flushable:
@@ -39,7 +39,6 @@ cdef class Registry:
     def __cinit__(self, *args, **kwargs):
         self.port = no_port
         self.dirty = []
-        self.accepts = deque(maxlen=ACCEPTS)
 
     def __init__(self, LoopPort port not None):
         if self.port is not no_port:
@@ -48,6 +47,7 @@ cdef class Registry:
 
     def __dealloc__(self):
         PyMem_Free(self.owners)
+        PyMem_Free(self.accepts)
 
     # ---------------------------------------------------------------------------------- owners of descriptors
 
@@ -82,6 +82,41 @@ cdef class Registry:
     def owner_of(self, int fd):
         """Return the transport that owns `fd`, or None."""
         return <object>self.owners[fd] if 0 <= fd < self.owner_count and self.owners[fd] != NULL else None
+
+    # ----------------------------------------------------------------------------------- accepted connections
+
+    cdef int note_accepted(self, int listener, int fd, int64_t began, int64_t ended) except -1:
+        """Keep for the recorder that `listener` has made the connection `fd` in that time (ns)."""
+        cdef Accepted *note
+        with self.mutex:
+            if self.accepts == NULL:
+                self.accepts = <Accepted *>PyMem_Malloc(ACCEPTS * sizeof(Accepted))
+                if self.accepts == NULL:
+                    raise MemoryError
+            note = &self.accepts[self.accepted & (ACCEPTS - 1)]
+            note.listener, note.fd, note.began, note.ended = listener, fd, began, ended
+            self.accepted += 1
+        return 0
+
+    def last_accepts(self):
+        """Return the last connections that listeners have made, as (began, ended, listener, descriptor):
+        times in ns, and the listener's descriptor.  Any thread may ask.
+        """
+        # Copied first: an object made under the mutex may start the garbage collector, and that `disown`.
+        cdef bytes copy = PyBytes_FromStringAndSize(NULL, ACCEPTS * sizeof(Accepted))
+        cdef Accepted *notes = <Accepted *>PyBytes_AS_STRING(copy)
+        cdef Accepted *note
+        cdef uint32_t i, count, first
+        cdef list found = []
+        with self.mutex:
+            count = min(self.accepted, <uint32_t>ACCEPTS)
+            first = self.accepted - count
+            if count:
+                memcpy(notes, self.accepts, ACCEPTS * sizeof(Accepted))
+        for i in range(count):
+            note = &notes[(first + i) & (ACCEPTS - 1)]
+            found.append((note.began, note.ended, note.listener, note.fd))
+        return found
 
     # -------------------------------------------------------------------------------------------- unsent data
 

@@ -14,15 +14,16 @@ cdef class StreamTransport(SendingTransport):
     cdef flag buffered_protocol
     cdef flag reader_protocol    # asyncio's own, see `reader`
     cdef flag raw_protocol       # a layer of this package, see RawProtocol
-    cdef flag eof_seen
-    cdef uint8_t name_sizes[2]   # sockname, peername: as the kernel gave them, see remember_name
-    cdef unsigned char names[2][28]
+    # The peer's address as the kernel gave it: 28 bytes have room for IPv6.  A longer one is in `extra`.
+    cdef uint8_t peer_size
+    cdef unsigned char peer[28]
+    cdef bytes own_name          # ours, kept when the connection has ended
     cdef dict __dict__
 
     cdef _remember(self, name, value)
+    cdef bytes kernel_name(self, bint peer)
     cdef _name(self, bint peer)
-    cdef int remember_name(self, bint peer) except -1
-    cdef int keep_name(self, bint peer, unsigned char *name, int size) except -1
+    cdef int keep_peer(self, const char *name, Py_ssize_t size) except -1
     @cython.final
     cdef int failed(self, str method) except -1
     @cython.final

@@ -18,6 +18,7 @@ from proactorx.sys.raised cimport px_raised
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from proactorx.ops.op cimport PACKET_READY, RECV_STREAM, RawPacket
+from proactorx.transports.base cimport px_drop_dict
 from proactorx.transports.read_state cimport ReadState, is_compiled, state_of
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
 from proactorx.transports.registry cimport Flushable, Registry
@@ -107,6 +108,9 @@ cdef class StreamTransport(SendingTransport):
     _start_tls_compatible = True
     max_size = 256 * 1024
 
+    def __cinit__(self):
+        px_drop_dict(self)
+
     def __init__(self, loop, Registry registry not None, int fd, protocol, *, sock=None, bint lent=False,
                  extra=None,
                  server=None, context=None, bytes peer=None):
@@ -122,9 +126,9 @@ cdef class StreamTransport(SendingTransport):
         self.fd = fd
         try:
             if peer is None:
-                self.remember_name(True)
-            else:
-                self.keep_name(True, <unsigned char *>PyBytes_AS_STRING(peer), <int>PyBytes_GET_SIZE(peer))
+                peer = self.kernel_name(True)  # now: it is gone after a reset
+            if peer is not None:
+                self.keep_peer(PyBytes_AS_STRING(peer), PyBytes_GET_SIZE(peer))
             if server is not None:
                 attach(server, self)
         except BaseException:
@@ -182,41 +186,38 @@ cdef class StreamTransport(SendingTransport):
             self.extra = {}
         self.extra[name] = value
 
-    cdef int remember_name(self, bint peer) except -1:
-        """Ask for a name while it can be had: a peer's is gone after a reset, our own after close(2)."""
-        cdef unsigned char storage[128]
+    cdef bytes kernel_name(self, bint peer):
+        """The peer's or our own ``struct sockaddr``, or None."""
+        cdef char storage[128]
         cdef int size
-        if self.fd < 0 or self.name_sizes[peer]:
-            return 0
-        size = px_name(self.fd, peer, storage, sizeof(storage))
-        if 0 <= size <= <int>sizeof(storage):
-            self.keep_name(peer, storage, size)
-        return 0
+        if peer and self.peer_size:
+            return (<char *>self.peer)[:self.peer_size]
+        if not peer and self.own_name is not None:
+            return self.own_name
+        size = px_name(self.fd, peer, storage, sizeof(storage)) if self.fd >= 0 else -1
+        return storage[:size] if 0 < size <= <int>sizeof(storage) else None
 
-    cdef int keep_name(self, bint peer, unsigned char *name, int size) except -1:
-        if size <= <int>sizeof(self.names[peer]):
-            memcpy(self.names[peer], name, size)
-            self.name_sizes[peer] = <uint8_t>size
+    cdef int keep_peer(self, const char *name, Py_ssize_t size) except -1:
+        self.unix_stream = size >= 2 and (<unsigned short *>name)[0] == AF_UNIX
+        if size <= <Py_ssize_t>sizeof(self.peer):
+            memcpy(self.peer, name, size)
+            self.peer_size = <uint8_t>size
         else:
-            self._remember("peername" if peer else "sockname", parse_name((<char *>name)[:size]))
+            self._remember("peername", parse_name(name[:size]))
         return 0
 
     cdef _name(self, bint peer):
-        self.remember_name(peer)
-        name = "peername" if peer else "sockname"
-        if not self.name_sizes[peer]:
-            return self.extra.get(name) if self.extra is not None else None
-        value = parse_name((<char *>self.names[peer])[:self.name_sizes[peer]])
-        if value is None and self.fd >= 0:
+        cdef bytes name = self.kernel_name(peer)
+        value = None if name is None else parse_name(name)
+        if value is None and self.fd >= 0 and name is not None:
             # Of a family that only the socket module knows.
             sock = self.get_extra_info("socket")
             with contextlib.suppress(OSError):
-                value = getattr(sock, f"get{name}")()
+                value = sock.getpeername() if peer else sock.getsockname()
         return value
 
     def _family(self):
-        return int.from_bytes((<char *>self.names[0])[:2],
-                              sys.byteorder) if self.name_sizes[0] else socket.AF_INET
+        return socket.AF_INET if self.own_name is None else int.from_bytes(self.own_name[:2], sys.byteorder)
 
     def set_protocol(self, protocol):
         """Give the bytes that come from now on to `protocol`."""
@@ -268,9 +269,6 @@ cdef class StreamTransport(SendingTransport):
         elif packet.res != -ECANCELED:
             self.receive_failed(-packet.res)
         return 0
-
-    cdef bint unix_stream(self) noexcept:
-        return self.name_sizes[1] and (<unsigned short *>&self.names[1][0])[0] == AF_UNIX
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -540,7 +538,7 @@ cdef class StreamTransport(SendingTransport):
     # ------------------------------------------------------------------------------------------------- ending
 
     cdef int ended(self) except -1:
-        self.remember_name(False)
+        self.own_name = self.kernel_name(False)  # after close(2) the kernel does not tell
         server, self.server = self.server, None
         if server is not None:
             detach(server, self)

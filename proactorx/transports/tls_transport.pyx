@@ -1,6 +1,7 @@
 """The transport that the user of a TLS connection gets; ``tls`` does the work."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
+from proactorx.transports.base cimport px_drop_dict
 from proactorx.transports.tls cimport TLSProtocol
 from proactorx.transports.tls_records cimport limits
 
@@ -63,6 +64,7 @@ cdef class TLSTransport:
 
     def __cinit__(self):
         self.tls = no_tls
+        px_drop_dict(self)
 
     def __init__(self, loop, TLSProtocol tls not None):
         if self.tls is not no_tls:

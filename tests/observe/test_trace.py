@@ -307,7 +307,7 @@ def test_listeners(loop: Loop, tmp_path: Path) -> None:
                 _, writer = await asyncio.open_connection(*address)
                 writers.append(writer)
         async with asyncio.timeout(BOUND):
-            while len(loop._registry.accepts) < 5:
+            while len(loop._registry.last_accepts()) < 5:
                 await asyncio.sleep(0.001)
         for server in servers:
             address = server.sockets[0].getsockname()

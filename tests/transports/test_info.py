@@ -276,3 +276,15 @@ async def test_debug_mode_changes_nothing(kind: str) -> None:
         link.peer.shutdown(socket.SHUT_WR)
         assert await link.protocol.until_lost() is None
         assert link.protocol.order == ["connection_made", "data_received", "eof_received", "connection_lost"]
+
+
+async def test_attributes_of_the_users_own() -> None:
+    async with linked("tcp") as link:
+        transport = link.transport
+        assert not hasattr(transport, "mine")
+        transport.mine = 1
+        assert transport.mine == vars(transport)["mine"] == 1
+        del transport.mine
+        assert not hasattr(transport, "mine")
+        vars(transport)["mine"] = 2
+        assert transport.mine == 2

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import sys
+import sysconfig
+import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from .support import LIMIT, Echo, Recorder, serving, turns
+from .support import LIMIT, Echo, Recorder, eventually, listening, serving, turns
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +38,41 @@ def sockets() -> Iterator[list[socket.socket]]:
     yield made
     for sock in made:
         sock.close()
+
+
+class Small(asyncio.Protocol):
+    """Keeps nothing but its transport."""
+
+    __slots__ = ("transport",)
+    made = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        Small.made += 1
+
+
+@pytest.mark.ours
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="objects are larger there")
+async def test_what_an_idle_connection_keeps() -> None:
+    """The transport, what it reads with, a context, the protocol, and a place in each table."""
+    loop: Any = asyncio.get_running_loop()
+    if loop.backend_info().name not in ("io_uring", "epoll"):
+        pytest.skip("Python's selector has objects of its own, and Windows' kernel memory in each op")
+    count = 500
+    kept = 0
+    with contextlib.ExitStack() as stack:
+        # The clients come first: their descriptors are this process's too, and make the tables grow.
+        one, all_others = (stack.enter_context(listening(backlog=count)) for _ in range(2))
+        for address in (one.getsockname(), *[all_others.getsockname()] * count):
+            stack.enter_context(socket.create_connection(address))
+        for sock, more in ((one, 1), (all_others, count)):
+            expected = Small.made + more
+            stack.enter_context(contextlib.closing(await loop.create_server(Small, sock=sock)))
+            tracemalloc.start()
+            await eventually(lambda: Small.made == expected, "a connection for each")  # noqa: B023
+            kept = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+    assert kept / count < 600
 
 
 @pytest.mark.parametrize(

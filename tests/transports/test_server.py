@@ -288,6 +288,30 @@ async def test_dropping_clients_of_a_server_that_goes_on(method: str) -> None:
 
 
 @new_in_3_13
+@pytest.mark.parametrize("method", ["close_clients", "abort_clients"])
+async def test_dropping_the_clients_of_one_server_of_two(method: str) -> None:
+    """Those of the other, and the connections that the loop has made itself, stay."""
+    one, two = Made(), Made()
+    async with serving(one) as (server, first), serving(two) as (_, second):
+        transport, client = await asyncio.get_running_loop().create_connection(Recorder, *second)
+        with dial(first) as dropped, dial(first) as ended:
+            await one.connected(2)
+            await two.connected(1)
+            ended.close()
+            await eventually(lambda: sum("connection_lost" in each.events for each in one) == 1, "an end")
+            getattr(server, method)()
+            assert await asyncio.to_thread(dropped.recv, 1) == b""
+            for each in one:
+                await each.until_lost()
+        assert not transport.is_closing()
+        assert not two[0].transport.is_closing()
+        transport.write(b"still here")
+        assert await two[0].until_received(10) == b"still here"
+        transport.close()
+        await client.until_lost()
+
+
+@new_in_3_13
 async def test_dropping_clients_where_there_are_none() -> None:
     async with serving(Echo) as (server, _):
         server.close_clients()

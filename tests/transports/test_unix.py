@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -15,7 +17,18 @@ from typing import Any
 
 import pytest
 
-from .support import BIG, LIMIT, Echo, Recorder, dial, linux_only, open_fds, settled_fds, socket_directory
+from .support import (
+    BIG,
+    LIMIT,
+    BufferedRecorder,
+    Echo,
+    Recorder,
+    dial,
+    linux_only,
+    open_fds,
+    settled_fds,
+    socket_directory,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 new_in_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
@@ -73,6 +86,27 @@ async def test_every_kind_of_path(path: str, convert: Any) -> None:
         client.sendall(b"raw")
         assert await asyncio.to_thread(client.recv, 10) == b"raw"
     await close(server)
+
+
+@pytest.mark.skipif(not hasattr(socket, "SCM_RIGHTS"), reason="descriptors cannot be passed")
+@pytest.mark.parametrize("length", [0, 60])
+@pytest.mark.parametrize("protocol", [Recorder, BufferedRecorder])
+async def test_descriptors_that_a_server_passes(path: str, length: int, protocol: Any) -> None:
+    """recv(2) stops behind each of them, short of what there is; whatever the length of the server's name."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path + "x" * length)
+        listener.listen()
+        loop = asyncio.get_running_loop()
+        transport, receiver = await loop.create_unix_connection(protocol, path + "x" * length)
+        peer, _ = listener.accept()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [peer.fileno()]))]
+    with peer, contextlib.closing(transport):
+        for _ in range(3):
+            peer.sendmsg([b"a"], rights)
+            peer.send(b"b" * 10)
+        assert await receiver.until_received(33) == (b"a" + b"b" * 10) * 3
+        assert transport.get_extra_info("peername") == path + "x" * length
+    await receiver.until_lost()
 
 
 @abstract
