@@ -208,6 +208,7 @@ class EventLoop(
         self._close_threads()
         self._close_signals()
         self._drop_handles()
+        vars(self).pop("_proactorx_files", None)  # `files/access` has it there, and it refers to the loop
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self.is_closed():

@@ -147,27 +147,25 @@ class _StandIn(asyncio.Protocol):
 class Sendfile(Threads):
     """The two ways of ``BaseEventLoop.sendfile`` and ``sock_sendfile``: the system's call, or IO threads."""
 
-    _socket_table: SocketTable
+    _socket_table: SocketTable | None  # None: the loop is closed
+    _check_sendfile_params: Callable[..., None]  # BaseEventLoop's own, which typeshed leaves out
 
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
     ) -> int:
-        source = _regular(file)
+        source, table = _regular(file), self._socket_table
+        if table is None:
+            raise RuntimeError("Event loop is closed")
         if sys.platform == "win32":
-            return await Transmission(self, source, offset, count).send(
-                lambda: self._socket_table.checked(sock)
-            )
+            return await Transmission(self, source, offset, count).send(lambda: table.checked(sock))
         return await _send(
-            source,
-            offset,
-            count,
-            lambda: self._socket_table.checked(sock),
-            lambda: self._socket_table.poll(sock, POLLOUT),
+            source, offset, count, lambda: table.checked(sock), lambda: table.poll(sock, POLLOUT)
         )
 
     async def _sendfile_native(
         self, transp: SendingTransport, file: IO[bytes], offset: int, count: int | None
     ) -> int:
+        self._check_sendfile_params(transp.get_extra_info("socket"), file, offset, count)
         source = _regular(file)
         if sys.platform == "win32":
             send = Transmission(self, source, offset, count).send

@@ -20,6 +20,18 @@ cdef object NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
+cdef SocketTable table_of(loop):
+    """The table of `loop`.
+
+    Raises:
+        RuntimeError: the loop is closed.
+    """
+    table = loop._socket_table
+    if table is None:
+        loop._check_closed()
+    return <SocketTable?>table
+
+
 class Sockets:
     """The socket family of ``AbstractEventLoop``."""
 
@@ -27,8 +39,12 @@ class Sockets:
         self._socket_table = SocketTable(self)
 
     def _close_sockets(self):
-        """After the port's close: close the connections that were accepted for cancelled calls."""
-        (<SocketTable?>self._socket_table).accepted.clear()
+        """After the port's close: close the connections that were accepted for cancelled calls.
+
+        The table refers to the loop.  The loop lets go of it, and is freed with the last reference to it.
+        """
+        table_of(self).accepted.clear()
+        self._socket_table = None
 
     async def sock_recv(self, sock, n):
         """Receive up to `n` bytes: recv(2).
@@ -48,7 +64,7 @@ class Sockets:
             TypeError: `sock` is an ``ssl.SSLSocket``.
             RuntimeError: a transport uses the socket.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         cdef SocketOp op
         cdef int fd = table.check(sock)
         cdef Py_ssize_t size = n
@@ -82,7 +98,7 @@ class Sockets:
             TypeError: `buf` is read-only, or `sock` is an ``ssl.SSLSocket``.
             OSError: the receive failed.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         cdef SocketOp op
         cdef int fd = table.check(sock)
         if fd in table.receiving:
@@ -110,7 +126,7 @@ class Sockets:
             OSError: the send failed; some of the data may have been sent.
             TypeError: `sock` is an ``ssl.SSLSocket``.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         cdef SocketOp op
         cdef int fd = table.check(sock)
         cdef Py_ssize_t size, sent = 0
@@ -136,7 +152,7 @@ class Sockets:
             OSError: the connection failed; the message names the address.
             socket.gaierror: the name cannot be resolved.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         cdef SocketOp op
         cdef int fd = table.check(sock)
         family = sock.family
@@ -152,11 +168,14 @@ class Sockets:
             except (BlockingIOError, InterruptedError):
                 return await self._connected(sock, address)
         op = table.start(CONNECT, fd, sock, 0, name)
+        waits = op.armed
         try:
             await op.future
         except OSError as exc:
-            if exc.errno != errno.EALREADY:
+            if exc.errno != errno.EALREADY and waits:
                 raise OSError(exc.errno, f"Connect call failed {address}") from None
+            if exc.errno != errno.EALREADY:
+                raise  # as connect(2) itself has refused it
         except BaseException:
             op.left()
             raise
@@ -167,7 +186,7 @@ class Sockets:
 
     async def _connected(self, sock, address):
         """Wait for the outcome of an attempt to connect that goes on in the kernel."""
-        await (<SocketTable>self._socket_table).poll(sock, POLLOUT)
+        await table_of(self).poll(sock, POLLOUT)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, f"Connect call failed {address}")
@@ -181,7 +200,7 @@ class Sockets:
         Raises:
             OSError: accepting failed.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         cdef SocketOp op
         cdef int fd = table.check(sock)
         if fd in table.accepting:
@@ -225,7 +244,7 @@ class Sockets:
             OSError: the receive failed.
             ValueError: `bufsize` is negative.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         if table.check(sock) not in table.receiving and not table.has_left_over(sock):
             # A datagram that is there needs no op.
             try:
@@ -247,7 +266,7 @@ class Sockets:
         Raises:
             ValueError: `nbytes` is more than `buf` holds, or negative.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         cdef int fd = table.check(sock)
         view = memoryview(buf).cast("B")
         if view.readonly:
@@ -269,7 +288,7 @@ class Sockets:
 
         `data` must not be changed before the call has returned.
         """
-        cdef SocketTable table = self._socket_table
+        cdef SocketTable table = table_of(self)
         cdef SocketOp op
         cdef int fd
         cdef double delay = 0

@@ -14,8 +14,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 from proactorx.pool import IOThreadPool
-from proactorx.pool.core import name_this_thread
-from proactorx.pool.jobs import Jobs
+from proactorx.pool.jobs import Jobs, name_this_thread
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")

@@ -28,7 +28,7 @@ from proactorx.observe.running import loops
 from proactorx.observe.stats import calls_of, stats_of
 from proactorx.observe.tasks import tasks_of
 from proactorx.observe.trace import trace_of
-from proactorx.pool.core import name_this_thread
+from proactorx.pool.jobs import name_this_thread
 
 NAME = "proactorx-top"
 LONGEST_QUESTION = 64

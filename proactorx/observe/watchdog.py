@@ -39,7 +39,7 @@ from proactorx.observe.stall import (
     look_at,
 )
 from proactorx.observe.trace import RECORD
-from proactorx.pool.core import name_this_thread
+from proactorx.pool.jobs import name_this_thread
 
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen

@@ -4,7 +4,7 @@ from proactorx.pool.jobs cimport Jobs
 from proactorx.sys.bell cimport PyThread_type_lock
 
 cdef class ResultInbox:
-    cdef object loop
+    cdef object loop             # a weak reference: the inbox is an attribute of the loop
     cdef object drain            # the bound method
     cdef list done               # calls that have ended, for the loop to take
     cdef bint posted             # the loop knows of them

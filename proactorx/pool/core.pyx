@@ -11,9 +11,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from proactorx.pool.jobs cimport Job, Jobs
 from proactorx.sys.bell cimport free_bell, new_bell, ring_bell, sleep_on
 from proactorx.sys.clock cimport px_now_ns
-from proactorx.sys.thread cimport px_name_thread
 
 import os
+import weakref
 
 cdef extern from "Python.h":
     object PyObject_Call(object callback, object args, PyObject *kwargs)
@@ -38,12 +38,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def name_this_thread(str name not None):
-    """Set the name under which the system shows this thread; Linux takes 15 bytes: PR_SET_NAME, prctl(2)."""
-    cdef bytes data = name.encode("ascii", "replace")
-    px_name_thread(data)
-
-
 # ------------------------------------------------------------------------------------------- back to the loop
 
 cdef ResultInbox inbox_of(loop):
@@ -65,7 +59,7 @@ cdef class ResultInbox:
         self.done = []
 
     def __init__(self, loop):
-        self.loop = loop
+        self.loop = weakref.ref(loop)
         self.drain = self._drain
 
     cdef int add(self, Call call) except -1:
@@ -76,7 +70,11 @@ cdef class ResultInbox:
             self.posted = True
         if post:
             try:
-                self.loop.call_soon_threadsafe(self.drain)
+                loop = self.loop()
+                if loop is None:
+                    self.give_up()  # it was forgotten: nothing waits for the result
+                else:
+                    loop.call_soon_threadsafe(self.drain)
             except RuntimeError:
                 self.give_up()  # the loop is closed
             except BaseException:
@@ -99,7 +97,7 @@ cdef class ResultInbox:
                 try:
                     call.finish()
                 except Exception as exc:
-                    self.loop.call_exception_handler({
+                    self.loop().call_exception_handler({
                         "message": "the result of a call on an IO thread could not be delivered",
                         "exception": exc, "future": call.future,
                     })
@@ -122,6 +120,7 @@ cdef class ResultInbox:
     def close(self):
         """The loop is closed: hand all results to ``on_orphan``."""
         self.give_up()
+        self.drain = None
 
     def __del__(self):
         # A loop that was closed and forgotten with results under way.

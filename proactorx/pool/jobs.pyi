@@ -5,6 +5,8 @@ from typing import Any, TypeVar, TypeVarTuple
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
+def name_this_thread(name: str) -> None: ...
+
 class Job:
     @property
     def since(self) -> int: ...

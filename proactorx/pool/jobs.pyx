@@ -8,6 +8,7 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.thread cimport px_name_thread
 
 cdef extern from "Python.h":
     bint PyFunction_Check(object callback)
@@ -21,6 +22,12 @@ from types import CodeType
 
 cdef enum:
     KEPT = 4096
+
+
+def name_this_thread(str name not None):
+    """Set the name under which the system shows this thread; Linux takes 15 bytes: PR_SET_NAME, prctl(2)."""
+    cdef bytes data = name.encode("ascii", "replace")
+    px_name_thread(data)
 
 
 cdef object code_of(callback):

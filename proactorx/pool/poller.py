@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from proactorx.pool.core import name_this_thread
+from proactorx.pool.jobs import name_this_thread
 
 if TYPE_CHECKING:
     from proactorx.port.public import CompletionPort, Packet

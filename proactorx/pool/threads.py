@@ -15,7 +15,8 @@ from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proactorx.pool.core import CLOSED, FORKED, IOThread, PoolCore, name_this_thread
+from proactorx.pool.core import CLOSED, FORKED, IOThread, PoolCore
+from proactorx.pool.jobs import name_this_thread
 from proactorx.pool.poller import Poller
 from proactorx.pool.thread_numbers import io_threads
 

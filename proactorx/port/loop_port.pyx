@@ -261,10 +261,15 @@ cdef class LoopPort:
         """Cancel all operations, dispatch their packets, then free the driver.
         A second call has no effect.
         """
+        if not self.driver.closed and not self.driver.forked:
+            self._end_all()
+            self.driver.close(FOR_GOOD)
+        self.report = self.fallback = None  # the loop's own methods: it goes with the last reference to it
+
+    def _end_all(self):
+        """Cancel what is in flight and dispatch the packets; an op that does not end in time is leaked."""
         cdef Driver driver = self.driver
         cdef Op op
-        if driver.closed or driver.forked:
-            return
         if driver.inflight:
             driver.open()
         self.closing = True
@@ -282,7 +287,6 @@ cdef class LoopPort:
                     break
                 driver.wait(<int64_t>(left * 1e9), ASK_ANYWAY)
             self.dispatch(self.queued())
-        driver.close(FOR_GOOD)
 
     # For code that is not compiled: tests, and operations that are started once in a while.
 

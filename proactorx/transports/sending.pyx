@@ -182,12 +182,22 @@ cdef class SendingTransport(BaseTransport):
         return 0
 
     def writelines(self, list_of_data):
-        """``write`` for each item, gathered into as few system calls as possible."""
+        """``write`` for each item, gathered into as few system calls as possible.
+
+        Raises:
+            TypeError: an item is not bytes-like; nothing is sent then.
+            RuntimeError: as for ``write``.
+        """
         cdef bint nested = self.in_callback, eager = self.eager
+        cdef list items = [data if type(data) is bytes else memoryview(data) for data in list_of_data or ()]
+        if self.eof_written:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
+        if self.sending_file:
+            raise RuntimeError("unable to writelines; sendfile is in progress")
         self.in_callback = True
         self.eager = False
         try:
-            for data in list_of_data:
+            for data in items:
                 self.write(data)
         finally:
             self.in_callback = nested

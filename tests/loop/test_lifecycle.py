@@ -9,15 +9,16 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 from drivers.contract.support import descriptors
 
-from .helpers import Factory, run_script, socket_pair, step
+from .helpers import BOUND, Factory, run_script, socket_pair, step
 
 CLOSED = r"^Event loop is closed$"
 
@@ -224,6 +225,191 @@ def test_a_closed_loop_is_collected_with_all_it_held(loop_factory: Factory) -> N
     gc.collect()
     gc.collect()
     assert [ref() for ref in watched] == [None, None]
+
+
+# What leaves a loop without a reference to itself on stock asyncio too, and so with the next ones.
+Main = Callable[[], Coroutine[Any, Any, object]]
+USES: dict[str, Main] = {"nothing": nothing}
+
+
+def use(main: Main) -> Main:
+    USES[main.__name__] = main
+    return main
+
+
+@use
+async def tasks() -> None:
+    await asyncio.gather(asyncio.sleep(0.001), asyncio.sleep(0.002))
+    cancelled = asyncio.create_task(asyncio.sleep(1000))
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+
+
+@use
+async def debug_mode() -> None:
+    asyncio.get_running_loop().set_debug(True)
+    await tasks()
+
+
+@use
+async def timers_left() -> None:
+    loop = asyncio.get_running_loop()
+    loop.call_later(1000, loop.stop)
+    loop.call_soon(loop.time)
+    loop.call_soon_threadsafe(loop.time)
+
+
+@use
+async def executors() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(int)
+    await loop.getaddrinfo("127.0.0.1", 80)
+    async with asyncio.timeout(10):
+        await loop.getaddrinfo("localhost", 80)
+
+
+@use
+async def a_reader_left() -> None:
+    loop: Any = asyncio.get_running_loop()
+    loop.pair = socket.socketpair()
+    loop.add_reader(loop.pair[0], loop.stop)
+    loop.add_writer(loop.pair[0], int)
+    await asyncio.sleep(0.001)
+
+
+@use
+async def user_sockets() -> None:
+    loop = asyncio.get_running_loop()
+    with socket_pair() as (left, right):
+        for _ in range(2):
+            receive = asyncio.create_task(loop.sock_recv(left, 1))
+            await asyncio.sleep(0.001)
+            await loop.sock_sendall(right, b"x")
+            assert await receive == b"x"
+        receive = asyncio.create_task(loop.sock_recv(left, 1))
+        await asyncio.sleep(0.001)
+        receive.cancel()
+        await asyncio.wait([receive])
+
+
+@use
+async def streams_and_a_server() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(3))
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"abc")
+        assert await reader.read() == b"abc"
+        writer.close()
+        await writer.wait_closed()
+
+
+@use
+async def a_server_left() -> None:
+    loop = asyncio.get_running_loop()
+    await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+
+
+@use
+async def datagrams_left() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+    transport.sendto(b"x", transport.get_extra_info("sockname"))
+    await asyncio.sleep(0.001)
+
+
+@use
+async def an_unfinished_generator() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    kept = numbers()
+    assert await anext(kept) == 1
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+if sys.platform != "win32":
+
+    class Child(asyncio.SubprocessProtocol):
+        def __init__(self) -> None:
+            self.ended = asyncio.Event()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.ended.set()
+
+    @use
+    async def a_signal_handler_left() -> None:
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGUSR1, came.set)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await came.wait()
+
+    @use
+    async def pipes() -> None:
+        loop, (read, write) = asyncio.get_running_loop(), os.pipe()
+        reader, _ = await loop.connect_read_pipe(asyncio.Protocol, os.fdopen(read, "rb"))
+        writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb"))
+        writer.write(b"x")
+        writer.close()
+        await asyncio.sleep(0.001)
+        reader.close()
+        await asyncio.sleep(0.001)
+
+    @use
+    async def a_child() -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(Child, "/bin/cat", stderr=None)
+        transport.get_pipe_transport(0).close()  # type: ignore[union-attr]
+        await protocol.ended.wait()
+        transport.close()
+
+
+def freed(factory: Factory, main: Main) -> bool:
+    """Whether the last reference to a closed loop frees it; a thread may have one until its work is done."""
+    threads = threading.active_count()
+    loop = factory()
+    watched = weakref.ref(loop)
+    gc.collect()
+    gc.disable()
+    try:
+        loop.run_until_complete(main())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # what is left open
+            loop.close()
+            del loop
+        until = time.monotonic() + BOUND
+        while watched() is not None and threading.active_count() > threads and time.monotonic() < until:
+            time.sleep(0.001)
+        return watched() is None
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+@pytest.mark.parametrize("use", list(USES))
+def test_a_closed_loop_is_freed_without_the_collector(loop_factory: Factory, use: str) -> None:
+    assert freed(loop_factory, USES[use])
+
+
+@pytest.mark.ours
+def test_a_closed_loop_is_freed_after_files_and_io_threads(loop_factory: Factory) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with proactorx.files.open(__file__) as file:
+            await file.read()
+        assert await loop.io_pool.call(loop, int) == 0
+        loop.watch(10)
+        loop.record(detail=True)
+        loop.stats()
+        await asyncio.sleep(0)
+
+    import proactorx.files
+
+    assert freed(loop_factory, main)
 
 
 def test_an_unclosed_loop_is_closed_when_collected(loop_factory: Factory) -> None:

@@ -154,6 +154,39 @@ async def test_what_is_no_file(file: IO[bytes]) -> None:
         assert await link.from_peer(9) == b"in memory"
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"count": 0}, ValueError),
+        ({"count": -1}, ValueError),
+        ({"count": 1.5}, TypeError),
+        ({"offset": -1}, ValueError),
+        ({"offset": 1.5}, TypeError),
+    ],
+    ids=str,
+)
+async def test_wrong_numbers_are_refused(
+    options: dict[str, Any], error: type[Exception], file: IO[bytes]
+) -> None:
+    file.seek(123)
+    async with linked() as link:
+        with pytest.raises(error, match=r"must be a (positive|non-negative) integer \(got "):
+            await running().sendfile(link.transport, file, **options)
+        assert file.tell() == 123
+        link.transport.write(b"fine")
+        assert await link.from_peer(4) == b"fine"
+
+
+def as_text(file: IO[bytes]) -> IO[str]:
+    return Path(file.name).open()
+
+
+async def test_a_file_of_text_is_refused(file: IO[bytes]) -> None:
+    async with linked() as link:
+        with as_text(file) as text, pytest.raises(ValueError, match="binary mode"):
+            await running().sendfile(link.transport, text)
+
+
 @pytest.mark.ours  # stock asyncio before 3.13.15 leaves it where it was
 async def test_the_position_after_nothing_was_left_to_send(file: IO[bytes]) -> None:
     file.seek(123)

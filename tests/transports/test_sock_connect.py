@@ -125,6 +125,20 @@ async def test_errors_of_unix_addresses(address: Any) -> None:
             assert str(found.value) == str(expected.value)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="each attempt to connect waits there")
+async def test_what_connect_refuses_at_once_is_told_in_its_words() -> None:
+    loop = asyncio.get_running_loop()
+    with socket_directory() as folder, client(socket.AF_UNIX) as sock:
+        with pytest.raises(FileNotFoundError) as missing:
+            await loop.sock_connect(sock, f"{folder}/missing")
+        assert missing.value.strerror == os.strerror(errno.ENOENT)
+    with client() as sock:
+        with pytest.raises(OSError, match=r"\[Errno") as broadcast:
+            await loop.sock_connect(sock, ("255.255.255.255", 1))
+        assert broadcast.value.errno is not None
+        assert broadcast.value.strerror == os.strerror(broadcast.value.errno)
+
+
 @linux
 async def test_netlink() -> None:
     """A family that the socket module knows and the loop does not."""

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -213,6 +213,38 @@ async def test_writelines_of_text_is_refused() -> None:
             link.transport.writelines(["text"])
         link.transport.write(b"fine")
         assert await link.from_peer(4) == b"fine"
+
+
+def raising_after(*parts: bytes) -> Iterator[bytes]:
+    yield from parts
+    raise LookupError
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: [b"sent?", "text"], TypeError),
+        (lambda: raising_after(b"sent?"), LookupError),
+        (lambda: 5, TypeError),
+    ],
+    ids=["text", "raises", "number"],
+)
+async def test_writelines_sends_all_or_nothing(
+    kind: str, make: Callable[[], Any], error: type[Exception]
+) -> None:
+    async with linked(kind) as link:
+        with pytest.raises(error):
+            link.transport.writelines(make())
+        link.transport.writelines([array.array("B", b"an array, "), b"fine"])
+        assert await link.from_peer(14) == b"an array, fine"
+
+
+async def test_writelines_after_write_eof_is_refused() -> None:
+    async with linked("tcp") as link:
+        link.transport.write_eof()
+        with pytest.raises(RuntimeError, match=r"^Cannot call write(lines)?\(\) after write_eof\(\)$"):
+            link.transport.writelines([])
 
 
 async def test_writing_after_the_end_never_raises(caplog: pytest.LogCaptureFixture) -> None:
