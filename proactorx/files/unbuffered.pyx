@@ -40,14 +40,14 @@ cdef class AsyncFileIO(AsyncBinary):
             return max(_size(name, args) - self.state.left(), 1)
         return AsyncBinary.shortage(self, name, args)
 
-    # Plain files are read straight into the caller's memory, as many bytes as one read(2) would bring.
+    # Regular files and disks are read straight into the caller's memory, as many bytes as one read(2) brings.
 
     async def _straight(self, str name, tuple args):
         cdef RawState state
         cdef FileOp op
         await self.here().budget()
         state = self.state
-        plain = state is not None and state.fd >= 0 and state.local and state.placed and state.readable
+        plain = state is not None and state.fd >= 0 and state.placed and state.readable
         if not plain or state.direct:
             if state is not None and state.fd >= 0 and 0 < state.left() < _size(name, args):
                 await self._more(_size(name, args))

@@ -98,7 +98,12 @@ async def test_a_hole(path: Path) -> None:
     data = os.urandom(8 * block)
     async with files.open(path, "w+b") as handle:
         await handle.write(data)  # still in its buffer
-        await handle.punch(2 * block, 4 * block)
+        try:
+            await handle.punch(2 * block, 4 * block)
+        except OSError as exc:
+            if exc.errno != errno.EOPNOTSUPP:
+                raise
+            pytest.skip("this file system makes no holes")
         assert path.read_bytes() == data[: 2 * block] + bytes(4 * block) + data[6 * block :]
         assert await handle.tell() == 8 * block
         await handle.fsync()

@@ -102,6 +102,15 @@ async def test_the_loop_goes_on(disk: SlowDisk) -> None:
         assert await disk.serve(handle.pread_into(buffer, 5)) == 20
         assert buffer == slow_disk.DATA[5:25]
         await handle.close()
+    handle = await disk.serve(files.open(disk.path, "rb", 0))
+    large = bytearray(10_000)
+    reading = asyncio.ensure_future(handle.readinto(large))
+    disk.requests.put_nowait(await disk.requests.get())
+    with pytest.raises(BufferError):  # it is read straight into the buffer
+        large.append(0)
+    assert await disk.serve(reading) == 10_000
+    assert large == slow_disk.DATA[:10_000]
+    await handle.close()
     for _ in range(2):
         assert await disk.serve(files.read_bytes(disk.path)) == slow_disk.DATA
         text = await disk.serve(files.open(disk.path, encoding="latin-1"))
