@@ -5,7 +5,7 @@ from proactorx.drivers.convoy cimport px_convoy, px_convoy_woke
 from proactorx.ops.op cimport (
     BufferPool, IN_FLIGHT, Op, PACKET_READY, PacketQueue, RawPacket, queue_count, queue_grow,
 )
-from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.ticks cimport px_quick_clock, px_quick_now
 
 cdef enum:
     MOST_CHECKED = 256  # ops, and packets, that check_counters looks at in one turn
@@ -47,6 +47,7 @@ cdef class Driver:
     cdef int64_t woke_at
     cdef int64_t back_at             # ns: when the thread had the GIL again after that
     cdef int64_t turn_began          # ns; 0: no loop has said so
+    cdef px_quick_clock clock        # what says so: read by the thread that drives it
     cdef int spin_pause              # how many waits still go without
     cdef int spin_penalty
     cdef px_convoy convoy            # the loop beside threads that compute
@@ -98,7 +99,7 @@ cdef class Driver:
     @cython.final
     cdef inline int woke(self) except -1:
         """A wait that gave up the GIL ended at `woke_at`, and has it back now: see ``convoy.h``."""
-        self.back_at = px_now_ns()
+        self.back_at = px_quick_now(&self.clock)
         if px_convoy_woke(&self.convoy, self.woke_at, self.back_at):
             self.crowded()
         return 0

@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.convoy cimport px_convoy_begin, px_convoy_looked, px_convoy_until
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.errnos cimport ENOSYS
+from proactorx.sys.ticks cimport px_quick_begin
 from proactorx.ops.checks cimport px_check
 from proactorx.ops.op cimport (
     CANCELLING, IN_FLIGHT, ORPHANED, PACKET_READY, buffers_free, queue_count, queue_free, queue_init,
@@ -43,6 +44,7 @@ cdef class Driver:
 
     def __cinit__(self, *args, **kwargs):
         queue_init(&self.queue)
+        px_quick_begin(&self.clock)
         self.inflight = []
         _drivers.add(self)
 

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.loop.handles cimport Handle, TimerHandle
 from proactorx.loop.timers cimport TimerQueue
 from proactorx.observe.details cimport Details
+from proactorx.port.loop_port cimport LoopPort
 from proactorx.transports.registry cimport Registry
 
 cdef class LoopCore(TimerQueue):
@@ -25,7 +26,9 @@ cdef class LoopCore(TimerQueue):
     cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method)
     cdef int turn(self) except -1
     @cython.final
-    cdef int sleep(self, int64_t timeout, int64_t now) except -1
+    cdef int64_t measured_now(self) noexcept
+    @cython.final
+    cdef int sleep(self, LoopPort port, int64_t timeout, int64_t now) except -1
     @cython.final
     cdef int flush_measured(self) except -1
     @cython.final

@@ -4,6 +4,7 @@ One turn: flush what was written, wait for packets (not at all where callbacks a
 due timers to the ready queue, run the callbacks that were ready by then.
 """
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
@@ -17,7 +18,8 @@ from proactorx.observe.meter cimport (
 from proactorx.ops.op cimport IN_FLIGHT, Op
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.atomic cimport exchange, load_pointer
-from proactorx.sys.clock cimport px_monotonic, px_now_ns
+from proactorx.sys.clock cimport px_monotonic
+from proactorx.sys.ticks cimport px_quick_now
 from proactorx.transports.registry cimport Registry
 
 import inspect
@@ -255,21 +257,20 @@ cdef class LoopCore(TimerQueue):
         cdef LoopPort port = self._port
         cdef uint32_t count
         cdef int64_t timeout = -1, now = 0
-        cdef bint measured = self.meter.countdown == 0
         if port.driver.forked:
             raise RuntimeError(FORKED)
         self.turns = self.turns + 1
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self._registry.dirty:
-            if measured:
+            if self.meter.countdown == 0:
                 self.flush_measured()
             else:
                 self._registry.flush()
         if self.ready_head != self.ready_tail or self._stopping or port.queued():
             timeout = 0
         else:
-            now = px_now_ns()
+            now = px_quick_now(&port.driver.clock)
             if self.timer_count:
                 timeout = self.until_timer(now)
         if timeout != 0 and not self.slept:
@@ -288,10 +289,10 @@ cdef class LoopCore(TimerQueue):
             self.polled = True
             now = port.driver.woke_at
             if not now:
-                now = px_now_ns()
+                now = px_quick_now(&port.driver.clock)
             turn_begins(&self.meter, now, count != 0)
         else:
-            self.sleep(timeout, now)
+            self.sleep(port, timeout, now)
         PyErr_CheckSignals()
         port.driver.turn_began = self.meter.began
         if self.fresh:
@@ -299,38 +300,43 @@ cdef class LoopCore(TimerQueue):
             if port.queued() and self.ready_head != self.ready_tail:
                 return self.first_turn()
         count = port.queued()
-        if measured:
-            return self.finish_measured(count)
         self.meter.countdown = self.meter.countdown - 1
+        if self.meter.countdown < 0:
+            return self.finish_measured(count)
         if count:
             self.dispatch(count)
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
-            self.due_timers(0 if count else self.meter.began)
+            self.due_timers(px_quick_now(&port.driver.clock) if count else self.meter.began)
         count = self.ready_tail - self.ready_head
         return self.run_ready(count) if count else 0
 
-    cdef int sleep(self, int64_t timeout, int64_t now) except -1:
+    cdef int64_t measured_now(self) noexcept:
+        """What time it is, for what is measured; timers are due by ``time``."""
+        return px_quick_now(&self._port.driver.clock)
+
+    @cython.nonecheck(False)  # the turn has looked
+    cdef int sleep(self, LoopPort port, int64_t timeout, int64_t now) except -1:
         """Wait for a packet, a post or the first timer.  `now`: when the loop decided to."""
         cdef int64_t woke, back
-        self._port.driver.woke_at = 0
+        port.driver.woke_at = 0
         goes_to_sleep(&self.meter, now)
         # Others post first and look at `sleeping` then; we the other way round: one of us sees the other.
         exchange(&self.sleeping, 1)
         if load_pointer(&self.inbox) == NULL:
             self.polled = True
-            self._port.wait(timeout, ASK_ANYWAY)
+            port.wait(timeout, ASK_ANYWAY)
         exchange(&self.sleeping, 0)
-        woke = self._port.driver.woke_at
-        back = self._port.driver.back_at
-        wakes_up(&self.meter, woke, back if woke and back >= woke else px_now_ns())
+        woke = port.driver.woke_at
+        back = port.driver.back_at
+        wakes_up(&self.meter, woke, back if woke and back >= woke else px_quick_now(&port.driver.clock))
         return 0
 
     cdef int flush_measured(self) except -1:
-        cdef int64_t before = px_now_ns()
+        cdef int64_t before = self.measured_now()
         self._registry.flush()
-        self.meter.flush += px_now_ns() - before
+        self.meter.flush += self.measured_now() - before
         return 0
 
     cdef int finish_measured(self, uint32_t count) except -1:
@@ -338,17 +344,16 @@ cdef class LoopCore(TimerQueue):
         cdef Meter *meter = &self.meter
         cdef int64_t dispatched
         meter.countdown = SAMPLE_EVERY - 1
-        meter.samples += 1
         if count:
             self.dispatch(count)
-        dispatched = px_now_ns()
+        dispatched = self.measured_now()
         meter.dispatch += dispatched - meter.began
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
             self.due_timers(dispatched)
         self.run_ready(self.ready_tail - self.ready_head)
-        meter.ready += px_now_ns() - dispatched
+        meter.ready += self.measured_now() - dispatched
         return 0
 
     cdef int first_turn(self) except -1:
@@ -363,7 +368,7 @@ cdef class LoopCore(TimerQueue):
         later = self.ready_tail - self.ready_head
         self.dispatch(self._port.queued())
         if self.timer_count:
-            self.due_timers(0)
+            self.due_timers(self.measured_now())
         for _ in range(later):
             handle = <object>self.ready[self.ready_head & self.ready_mask]
             self.ready_head = self.ready_head + 1
@@ -412,13 +417,13 @@ cdef class LoopCore(TimerQueue):
             count -= 1
             op = <Op>port.driver.queue.items[port.driver.queue.head & port.driver.queue.mask].op
             place, fd, since = self.details.of_packet(op), op.fd, op.since
-            began = px_now_ns()
+            began = self.measured_now()
             if self._debug:
                 port.dispatch_timed(1, self.slow_callback_duration)
             else:
                 port.dispatch(1)
             # An op that its owner has submitted anew was submitted in this turn.
-            self.details.note(place, fd, since, began, px_now_ns()).more = (
+            self.details.note(place, fd, since, began, self.measured_now()).more = (
                 op.state == IN_FLIGHT and op.since == since)
         return 0
 
@@ -435,9 +440,9 @@ cdef class LoopCore(TimerQueue):
                 if not (<Handle>item)._cancelled:
                     place = self.details.of_handle((<Handle>item)._callback)
                     task = self.details.task_of((<Handle>item)._callback)
-                    began = px_now_ns()
+                    began = self.measured_now()
                     (<Handle>item).run()
-                    self.details.note(place, -1, task, began, px_now_ns())
+                    self.details.note(place, -1, task, began, self.measured_now())
                     if self._port.driver.forked:
                         raise RuntimeError(FORKED)
             finally:
@@ -463,12 +468,12 @@ cdef class LoopCore(TimerQueue):
             if self.noting:
                 place = self.details.of_handle(handle._callback)
                 task = self.details.task_of(handle._callback)
-            before = px_now_ns()
+            before = self.measured_now()
             try:
                 handle.run()
             finally:
                 self._current_handle = None
-            after = px_now_ns()
+            after = self.measured_now()
             if place >= 0:
                 self.details.note(place, -1, task, before, after)
             if (after - before) * 1e-9 >= self.slow_callback_duration:
@@ -487,7 +492,7 @@ cdef class LoopCore(TimerQueue):
         self.fresh = True
         self.only_loop = {"loop": self}
         make_records(&self.meter)
-        run_begins(&self.meter, px_now_ns())
+        run_begins(&self.meter, self.measured_now())
         try:
             self._registry.begin_run()
             while True:
@@ -495,7 +500,7 @@ cdef class LoopCore(TimerQueue):
                 if self._stopping:
                     break
         finally:
-            run_ends(&self.meter, px_now_ns())
+            run_ends(&self.meter, self.measured_now())
             self.thread = 0
             self.clock = None
             self.only_loop = None

@@ -9,7 +9,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint64_t
 from proactorx.drivers.driver cimport Driver
 from libc.string cimport memcpy
-from proactorx.observe.meter cimport BUCKETS, Meter, RECORDS, Record, Times
+from proactorx.observe.meter cimport BUCKETS, Meter, PLACES, RECORDS, Record, Times
 from proactorx.ops.kinds cimport PX_FD, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport Op
 from proactorx.sys.clock cimport px_now_ns
@@ -34,7 +34,9 @@ def bounds():
 
 
 cdef tuple _times(Times *times):
-    return tuple([times.counts[place] for place in range(BUCKETS)]), times.total * 1e-9, times.longest * 1e-9
+    cdef list counts = [times.counts[place] for place in range(PLACES)]
+    counts[BUCKETS - 1:] = [sum(counts[BUCKETS - 1:])]
+    return tuple(counts), times.total * 1e-9, times.longest * 1e-9
 
 
 cdef dict figures_of(Meter *meter):
@@ -49,7 +51,7 @@ cdef dict figures_of(Meter *meter):
     return {
         "running": running * 1e-9,
         "idle": idle * 1e-9,
-        "current_turn": (now - began) * 1e-9 if began else 0.0,
+        "current_turn": max(0, now - began) * 1e-9 if began else 0.0,
         "callbacks": meter.callbacks,
         "packets": meter.packets,
         "turn_length": _times(&meter.turns),

@@ -1,8 +1,8 @@
 """What a loop measures of itself in each turn: a few words, written by its thread and read by any other.
 
-A turn is the time from one look at the port to the next.  The loop reads the clock when a turn begins, and
-once more when it goes to sleep; nothing is measured for each callback.  Each word is written whole, so that a
-reader sees the old value or the new one; two words may be of two turns.
+A turn is the time from one look at the port to the next.  The loop reads the clock of `sys/ticks.h` when a
+turn begins, and once more when it goes to sleep; nothing is measured for each callback.  Each word is written
+whole, so that a reader sees the old value or the new one; two words may be of two turns.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -11,6 +11,7 @@ from proactorx.sys.bits cimport px_bit_length
 cdef enum:
     # Less than 1 us, less than 2 us, less than 4 us, ..., less than 2**25 us; the rest.
     BUCKETS = 27
+    PLACES = 64              # as the loop counts them: all but the first BUCKETS - 1 are the rest
     # Every so many turns the parts of a turn are measured too.  A prime number, so that it does not fall into
     # step with what a program does in every second, fourth or tenth turn.
     SAMPLE_EVERY = 17
@@ -18,9 +19,9 @@ cdef enum:
 
 
 cdef struct Times:
-    uint64_t counts[BUCKETS]
     int64_t total            # ns
     int64_t longest
+    uint64_t counts[PLACES]
 
 
 cdef struct Record:         # one turn
@@ -35,29 +36,29 @@ cdef struct Meter:
     int64_t previous         # when the one before it began
     int64_t slept            # when the loop went to sleep
     int64_t woke             # as of the current turn's Record
-    int64_t run              # when the run began; 0: the loop does not run
-    int64_t running          # how long earlier runs have lasted
-    int64_t idle             # in sleeps that are over
+    Record *records          # a ring, made when the loop first runs; NULL: there was no memory
+    uint64_t recorded
     uint64_t callbacks       # handles that were taken off the ready queue
     uint64_t packets
+    # So far a line of the cache, which each turn takes.
+    int64_t idle             # in sleeps that are over
     int64_t limit            # a turn, or a wait for the GIL, of this length is noted for the watchdog
+    int countdown            # to the next turn whose parts are measured
+    Times turns
+    Times gil
+    Times lag
+    int64_t run              # when the run began; 0: the loop does not run
+    int64_t running          # how long earlier runs have lasted
     int64_t slow_began       # the last of those
     int64_t slow_ended
     uint64_t slow            # how many there were
-    Times turns
-    Times lag
-    Times gil
     # of every SAMPLE_EVERYth turn
-    int countdown
-    uint64_t samples
     int64_t flush, dispatch, ready
-    Record *records          # a ring, made when the loop first runs; NULL: there was no memory
-    uint64_t recorded
 
 
 cdef inline void record(Times *times, int64_t ns) noexcept nogil:
-    cdef int place = px_bit_length(<uint64_t>ns // 1000) if ns > 0 else 0
-    times.counts[place if place < BUCKETS else BUCKETS - 1] += 1
+    # Without a branch: what is 1 us long in one turn is not in the next.
+    times.counts[px_bit_length(2 * (<uint64_t>max(ns, 0) // 1000) + 1) - 1] += 1
     times.total += ns
     if ns > times.longest:
         times.longest = ns
@@ -87,12 +88,12 @@ cdef inline void turn_over(Meter *meter, int64_t now, bint late) noexcept nogil:
             written.packets = <uint32_t>meter.packets
             written.callbacks = <uint32_t>meter.callbacks
             meter.recorded += 1
-            meter.woke = 0
 
 
 cdef inline void turn_begins(Meter *meter, int64_t now, bint late) noexcept nogil:
     """The next turn begins without a sleep; `late` as for ``turn_over``."""
     turn_over(meter, now, late)
+    meter.woke = 0
     meter.previous = meter.began
     meter.began = now
 

@@ -17,9 +17,10 @@ import pytest
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "proactorx" / "port"
 
-pytestmark = pytest.mark.skipif(
+with_sources = pytest.mark.skipif(
     not (SOURCES / "scheduler_posix.h").exists(), reason="needs the sources of the package"
 )
+pytestmark = with_sources
 
 
 def build(sanitizers: str, source: str, folder: Path) -> Path:

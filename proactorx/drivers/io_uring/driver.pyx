@@ -56,6 +56,7 @@ from proactorx.sys.socket cimport (
     POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDBAND, POLLRDHUP, PX_SCRATCH_SIZE, px_has_position, px_recv,
     px_recv_cut,
 )
+from proactorx.sys.ticks cimport px_quick_now
 
 import logging
 import os
@@ -259,7 +260,7 @@ cdef class UringDriver(EpollSet):
         if wait:
             with nogil:
                 error = px_ring_enter(&self.ring, wait, timeout_ns)
-                self.woke_at = px_now_ns()
+                self.woke_at = px_quick_now(&self.clock)
             self.woke()
         else:
             error = px_ring_enter(&self.ring, 0, 0)

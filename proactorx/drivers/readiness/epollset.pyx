@@ -22,6 +22,7 @@ from proactorx.sys.event cimport (
     px_eventfd, px_eventfd_drain, px_wake, px_waker_clear, px_waker_close, px_waker_forget, px_waker_set,
 )
 from proactorx.sys.socket cimport POLLIN, px_close
+from proactorx.sys.ticks cimport px_quick_now
 
 import os
 
@@ -106,8 +107,13 @@ cdef class EpollSet(ReadinessDriver):
             return False  # nothing is watched; posts of other threads are seen without asking the kernel
         self.turns += 1
         self.callbacks += callbacks
-        return (self.turns >= TURNS_BETWEEN_POLLS or self.callbacks >= CALLBACKS_BETWEEN_POLLS
-                or px_now_ns() - self.polled_at >= NS_BETWEEN_POLLS)
+        if self.turns >= TURNS_BETWEEN_POLLS or self.callbacks >= CALLBACKS_BETWEEN_POLLS:
+            return True
+        self.woke_at = px_quick_now(&self.clock)  # the loop need not look: it goes on at once
+        if self.woke_at - self.polled_at < NS_BETWEEN_POLLS:
+            return False
+        self.woke_at = 0
+        return True
 
     cdef int wait(self, int64_t timeout_ns, int callbacks) except -1:
         cdef int n = 0
@@ -117,14 +123,14 @@ cdef class EpollSet(ReadinessDriver):
             return 0
         if timeout_ns == 0:
             n = px_epoll_wait(self.epfd, self.events, 0)
-            self.polled_at = px_now_ns()
+            self.polled_at = px_quick_now(&self.clock)
         else:
             if self.convoy.trust or self.spin_ns:
                 n = self._look_first(timeout_ns)
             if n == 0:
                 with nogil:
                     n = px_epoll_wait(self.epfd, self.events, timeout_ns)
-                    self.polled_at = self.woke_at = px_now_ns()
+                    self.polled_at = self.woke_at = px_quick_now(&self.clock)
                 self.woke()
         self.turns = self.callbacks = 0
         if not self.woke_at:
