@@ -152,7 +152,13 @@ def transports_of(Registry registry not None):
                 continue
             kind = (<PyObject *>item).ob_type
             if PyType_IsSubtype(kind, stream):
-                place = 1 if (<StreamTransport>item).raw_protocol else 0
+                place = 0
+                if (<StreamTransport>item).raw_protocol:
+                    count[1] += 1
+                    buffered[1] += (<SendingTransport>item).buffered + (<StreamTransport>item).layer_unsent
+                    paused[1] += (<StreamTransport>item).layer_paused
+                    choked[1] += (<StreamTransport>item).layer_told
+                    continue
             elif PyType_IsSubtype(kind, datagram):
                 place = 2
             else:

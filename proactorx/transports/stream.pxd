@@ -14,6 +14,10 @@ cdef class StreamTransport(SendingTransport):
     cdef flag buffered_protocol
     cdef flag reader_protocol    # asyncio's own, see `reader`
     cdef flag raw_protocol       # a layer of this package, see RawProtocol
+    # What the user of the layer above has said and was told, for `observe`: it is the layer's to write.
+    cdef flag layer_paused       # ``pause_reading``
+    cdef flag layer_told         # ``pause_writing``
+    cdef Py_ssize_t layer_unsent # bytes that the layer has kept back
     # The peer's address as the kernel gave it: 28 bytes have room for IPv6.  A longer one is in `extra`.
     cdef uint8_t peer_size
     cdef unsigned char peer[28]

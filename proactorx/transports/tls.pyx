@@ -457,11 +457,15 @@ cdef class TLSProtocol(TLSRecords):
 
     cdef int pause(self) except -1:
         self.app_paused = True
+        if self.stream is not None:
+            self.stream.layer_paused = True
         return 0
 
     cdef int resume(self) except -1:
         if self.app_paused:
             self.app_paused = False
+            if self.stream is not None:
+                self.stream.layer_paused = False
             # From the loop, as every packet: the caller may be inside a callback of the protocol.
             self._loop.call_soon(self._resumed, context=self.context)
         return 0

@@ -159,6 +159,8 @@ cdef class TLSRecords(RawProtocol):
             return 0
         self.backlog.append(data)
         self.backlog_size += PyBytes_GET_SIZE(data)
+        if self.stream is not None:
+            self.stream.layer_unsent += PyBytes_GET_SIZE(data)
         if self.state == OPEN:
             if self.backlog_size >= ENCRYPT_AT_ONCE:
                 self.send()
@@ -266,6 +268,8 @@ cdef class TLSRecords(RawProtocol):
         """``pause_writing`` or ``resume_writing``, when it is time."""
         cdef Py_ssize_t size = self.unsent() if self.underlying_paused else self.backlog_size
         cdef bint entered
+        if self.stream is not None:
+            self.stream.layer_unsent = size
         if self.app is None:
             return 0
         if not self.app_told:
@@ -277,6 +281,8 @@ cdef class TLSRecords(RawProtocol):
         else:
             return 0
         self.app_told = not self.app_told
+        if self.stream is not None:
+            self.stream.layer_told = self.app_told
         entered = enter(self.context)
         try:
             getattr(self.app, name)()
