@@ -184,6 +184,7 @@ def buffered_of(Registry registry not None):
     cdef int fd, place, found = 0
     cdef Py_ssize_t size
     cdef PyTypeObject *sending = <PyTypeObject *>SendingTransport
+    cdef PyTypeObject *stream = <PyTypeObject *>StreamTransport
     cdef void *item
     with registry.mutex:
         for fd in range(registry.owner_count):
@@ -191,6 +192,8 @@ def buffered_of(Registry registry not None):
             if item == NULL or not PyType_IsSubtype((<PyObject *>item).ob_type, sending):
                 continue
             size = (<SendingTransport>item).buffered
+            if PyType_IsSubtype((<PyObject *>item).ob_type, stream):
+                size += (<StreamTransport>item).layer_unsent
             if not size or (found == MOST_BUFFERS and size <= sizes[found - 1]):
                 continue
             place = min(found, MOST_BUFFERS - 1)

@@ -18,6 +18,7 @@ from transports.tls.support import Peer
 
 import proactorx
 from proactorx import drivers
+from proactorx.observe.flight import buffers_of
 from proactorx.observe.stats import RingStats, TransportStats
 from proactorx.ops.constants import READ
 from proactorx.ops.op import Overlapped
@@ -133,6 +134,7 @@ async def test_bytes_that_a_tls_peer_does_not_take(certificates: Certificates) -
             waits, there = tls(), in_socket(right)
             assert waits.buffered >= transport.get_write_buffer_size()
             assert waits.paused_writing == Counting.told_to_wait == len(sizes) - 1
+            assert sum(each.size for each in buffers_of(loop)) == waits.buffered
             assert await everything(right) == there + waits.buffered
             assert tls() == TransportStats(1, 0, 0, 0)
         transport.abort()
