@@ -91,9 +91,7 @@ async def test_a_cancelled_copy_ends(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(30 << 20))
     before = open_files()
     task = asyncio.ensure_future(files.copy(tmp_path / "a", tmp_path / "b"))
-    for _ in range(500):
-        if open_files() - before:
-            break
+    while not (task.done() or open_files() - before):
         await asyncio.sleep(0)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):  # a copy that shares blocks may have ended

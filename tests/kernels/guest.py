@@ -12,6 +12,8 @@ import struct
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -20,7 +22,6 @@ INIT_MODULE, FINIT_MODULE = 175, 313
 LOOP_SET_FD = 0x4C00
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 POWER_OFF = 0x4321FEDC
-RESULTS = "/run/results.json"
 ENVIRONMENT = {
     "PATH": "/bin:/usr/bin:/sbin",
     "HOME": "/root",
@@ -82,35 +83,39 @@ def prepare() -> None:
     lo_up()
 
 
-def python(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run Python as a user would."""
-    return subprocess.run(
-        [sys.executable, *words], cwd="/suite", env=ENVIRONMENT | more, text=True, stdin=subprocess.DEVNULL
-    )
+class Place(NamedTuple):
+    """Where tests run."""
+
+    suite: str = "/suite"  # the folder that has the folder of the tests
+    environment: dict[str, str] = ENVIRONMENT
+    results: str = "/run/results.json"
+    start: Sequence[str] = ()  # the words before those of the command
+
+    def python(self, *words: str, out: int | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Run Python as a user would."""
+        argv = [*self.start, sys.executable, *words]
+        return subprocess.run(
+            argv, cwd=self.suite, env=self.environment, stdin=subprocess.DEVNULL, stdout=out
+        )
 
 
-def run(orders: dict, folder: str) -> dict:
+def run(orders: dict[str, Any], folder: str, place: Place) -> dict[str, Any]:
     """Run the tests, those that fail a second time."""
-    said = subprocess.run(
-        [sys.executable, "-m", "proactorx", "probe", "--json"],
-        cwd="/suite",
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-    )
+    said = place.python("-m", "proactorx", "probe", "--json", out=subprocess.PIPE)
     tiers = {one["name"]: one["tier"] for one in json.loads(said.stdout)["drivers"]}
-    options = ["-m", "pytest", "-p", "by_driver", "-q", "--color=no", "--no-stock", "--tb=short"]
+    options = ["-m", "pytest", "-p", "by_driver", "-q", "--color=no", "--no-stock", "--tb=short", "-rs"]
     options += ["-o", "faulthandler_timeout=0", f"--timeout={orders['timeout']}"]
-    more = {"TMPDIR": folder, "RESULTS": RESULTS}
+    place = place._replace(environment=place.environment | {"TMPDIR": folder, "RESULTS": place.results})
     print("\nready:", ", ".join(tiers), flush=True)
     workers = ["-n", str(orders["workers"]), "--dist", "loadfile"]
-    python(*options, *workers, *orders["marks"], *orders["tests"], **more)
-    with open(RESULTS) as file:
+    place.python(*options, *workers, *orders["marks"], *orders["tests"])
+    with open(place.results) as file:
         first = json.load(file)
     failures = first["failures"]
     if failures:
-        os.unlink(RESULTS)
-        python(*options, "-n", "0", *failures, **more)
-        with open(RESULTS) as file:
+        os.unlink(place.results)
+        place.python(*options, "-n", "0", *failures)
+        with open(place.results) as file:
             second = json.load(file)
         for driver, counts in first["drivers"].items():
             counts["failed"] = second["drivers"].get(driver, {}).get("failed", 0)
@@ -131,7 +136,7 @@ def main() -> None:
         prepare()
         with open("/orders.json") as file:
             orders = json.load(file)
-        result = run(orders, disk())
+        result = run(orders, disk(), Place())
         print("\n@@RESULT " + json.dumps(result), flush=True)
     except BaseException:
         traceback.print_exc()

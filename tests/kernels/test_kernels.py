@@ -48,6 +48,25 @@ def test_it_says_what_is_missing(
     assert "needs an x86-64 machine, not mips" in capsys.readouterr().err
 
 
+def test_user_mode_and_file_systems_say_what_is_missing(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_mode, file_systems = _module("user_mode"), _module("file_systems")
+    monkeypatch.setattr(sys, "argv", ["a program", "true"])
+    monkeypatch.setattr(platform, "machine", lambda: "mips")
+    assert user_mode.main() == run.SKIPPED
+    assert "needs an x86-64 machine, not mips" in capsys.readouterr().err
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert file_systems.main() == file_systems.SKIPPED
+    assert "needs root" in capsys.readouterr().err
+    mounts = sys.modules["mounts"]
+    with pytest.raises(mounts.CannotRun, match="has no nothing_like_it"):
+        mounts.has("nothing_like_it")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(mounts.CannotRun, match="Debian's package xfsprogs"):
+        mounts.call("mkfs.xfs")
+
+
 def _entries(archive: bytes) -> dict[str, tuple[int, bytes]]:
     """Mode and content by name, as the kernel reads them."""
     found, at = {}, 0
@@ -87,4 +106,7 @@ def test_results_are_counted_by_driver() -> None:
 
 def test_the_table_of_the_page_is_that_of_the_data(run: ModuleType) -> None:
     data: list[dict[str, Any]] = json.loads((ROOT / "docs" / "data" / "kernels.json").read_text())
-    assert run.table(data) in (ROOT / "docs" / "pages" / "kernels.md").read_text()
+    page = (ROOT / "docs" / "pages" / "kernels.md").read_text()
+    assert run.table(data) in page
+    data = json.loads((ROOT / "docs" / "data" / "file_systems.json").read_text())
+    assert _module("file_systems").table(data) in page
