@@ -210,9 +210,9 @@ cdef class LoopCore(TimerQueue):
         return px_monotonic()
 
     def _own_clock(self):
-        if type(self).time is not LoopCore.time or "time" in getattr(self, "__dict__", ()):
-            return self.time
-        return None
+        # Not by `__dict__`, which makes one: see EventLoop.__slots__.
+        time = self.time
+        return None if getattr(time, "__func__", None) is LoopCore.time else time
 
     def is_running(self):
         """Return whether the loop is running."""

@@ -87,6 +87,24 @@ class EventLoop(
         BackendError: the named backend cannot run here; the message gives the reason.
     """
 
+    # A place for each attribute of a loop, so that none has a dictionary before a user sets an attribute of
+    # their own: Python then finds a method such as `call_soon` for 200 instructions less, tasks and futures,
+    # which are C, for 90.
+    __slots__ = (
+        *("_choice", "_spin_ns", "_shared", "_proactorx_files"),
+        *("_listeners", "_lent", "_unix_server_sockets", "_socket_table", "_watches"),
+        *("_pipe_memory", "_pipe_servers", "_children", "_wait_child_refused"),
+        *("_signal_handlers", "_signal_pair", "_signal_op", "_has_wakeup_fd", "_other_wakeup_fd"),
+        *("_number", "_thread_state", "_native_id"),
+        # BaseEventLoop's.
+        *("_timer_cancelled_count", "_ready", "_scheduled", "_internal_fds", "_clock_resolution"),
+        *("_exception_handler", "_current_handle", "_default_executor", "_executor_shutdown_called"),
+        *("_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"),
+        *("_asyncgens", "_asyncgens_shutdown_called", "_old_agen_hooks"),
+    )
+    # What is made at its first use, by whichever thread comes first.
+    _shared: dict[str, Any]
+
     # BaseEventLoop's own, which typeshed leaves out.
     _check_closed: Callable[[], None]
     _check_running: Callable[[], None]
@@ -97,6 +115,7 @@ class EventLoop(
     def __init__(self, backend: str | None = None, *, spin: float = 0, restrict: bool = False) -> None:
         if not 0 <= spin <= 1:
             raise ValueError(f"spin must be between 0 and 1 second, not {spin!r}")
+        self._shared = {}
         choice = drivers.Choice(backend, restrict=restrict)
         self._set_port(LoopPort(choice.driver, self._fall_back))
         self._port.report = self.call_exception_handler
@@ -208,7 +227,7 @@ class EventLoop(
         self._close_threads()
         self._close_signals()
         self._drop_handles()
-        vars(self).pop("_proactorx_files", None)  # `files/access` has it there, and it refers to the loop
+        self._proactorx_files = None  # it is from `files/access`, and refers to the loop
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self.is_closed():

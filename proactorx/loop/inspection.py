@@ -22,9 +22,9 @@ _recording = threading.Lock()  # one thread at a time makes what a loop records 
 class Inspection(asyncio.BaseEventLoop):
     """What other threads may ask a loop that runs."""
 
-    _number = 0  # of the loops of this process; 0: it has not run yet
-    _thread_state = 0  # the address of the interpreter's own of that thread; 0: the loop does not run
-    _native_id: int | None = None  # of the thread that runs the loop, as the system numbers it
+    _number: int  # of the loops of this process; 0: it has not run yet
+    _thread_state: int  # the address of the interpreter's own of that thread; 0: the loop does not run
+    _native_id: int | None  # of the thread that runs the loop, as the system numbers it
 
     def stats(self) -> LoopStats:
         """Return counts, times and what is in flight now. Any thread may ask; the loop does not wait for it.
@@ -128,6 +128,8 @@ class Inspection(asyncio.BaseEventLoop):
         return trace.write(cast("Seen", self), path)
 
     def _init_inspection(self) -> None:
+        self._number = self._thread_state = 0
+        self._native_id = None
         if os.environ.get("PROACTORX_DETAIL", "") not in ("", "0"):
             self.record(detail=True)
         if os.environ.get("PROACTORX_TOP", "") not in ("", "0"):

@@ -85,11 +85,11 @@ class Child:
 
     def watch(self) -> None:
         """Wait for its exit, by the best means that there is."""
-        if self.loop._has_wait_child:
+        if self.loop._has_wait_child and not self.loop._wait_child_refused:
             try:
                 self.loop._port.start(Overlapped(WAIT_CHILD, self.pid, on_done=self._ended_natively))
             except NotImplementedError:
-                self.loop._has_wait_child = False
+                self.loop._wait_child_refused = True
             else:
                 self.native = True
                 return
@@ -100,7 +100,7 @@ class Child:
             return  # see abandon()
         self.native = False
         if op.error not in (0, errno.ECHILD):
-            self.loop._has_wait_child = op.error != errno.EINVAL  # IORING_OP_WAITID came with Linux 6.7
+            self.loop._wait_child_refused = op.error == errno.EINVAL  # IORING_OP_WAITID: Linux 6.7
             self._watch_by_pidfd()
             return
         try:
@@ -239,10 +239,12 @@ class Processes(asyncio.BaseEventLoop):
 
     _port: LoopPort
     _registry: Registry
-    _has_wait_child = True  # until the driver or the kernel refuses
+    _has_wait_child = True
+    _wait_child_refused: bool  # by the driver or the kernel: it is not asked again
 
     def _init_processes(self) -> None:
         self._children: set[Child] = set()
+        self._wait_child_refused = False
 
     async def _make_subprocess_transport(
         self,

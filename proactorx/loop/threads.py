@@ -11,7 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 from proactorx.pool import IOThreadPool
 from proactorx.pool.jobs import Jobs, name_this_thread
@@ -23,7 +23,7 @@ _Ts = TypeVarTuple("_Ts")
 class Threads(asyncio.BaseEventLoop):
     """``io_pool``, and the names of the workers."""
 
-    _io_pool: IOThreadPool | None = None
+    _shared: dict[str, Any]
 
     # BaseEventLoop's own, which typeshed leaves out.
     _default_executor: Executor | None
@@ -68,15 +68,19 @@ class Threads(asyncio.BaseEventLoop):
             if self.is_closed():
                 raise RuntimeError("Event loop is closed")
             made = IOThreadPool(backend=self._choice.info.name)  # type: ignore[attr-defined]
-            vars(self).setdefault("_io_pool", made)  # one, whichever thread comes first
-        assert self._io_pool is not None
+            return cast("IOThreadPool", self._shared.setdefault("io_pool", made))
         return self._io_pool
+
+    @property
+    def _io_pool(self) -> IOThreadPool | None:
+        """The pool; None where nobody has asked for it."""
+        return self._shared.get("io_pool")
 
     def _close_threads(self) -> None:
         # What runs is not waited for: a resolver may take minutes.
         if self._io_pool is not None:
             self._io_pool.close(wait=False, cancel_queued=True)
-        results = getattr(self, "_proactorx_results", None)
+        results = self._shared.get("_proactorx_results")
         if results is not None:
             results.close()
 

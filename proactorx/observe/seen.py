@@ -20,10 +20,11 @@ class Seen(Protocol):
     _thread_id: int | None
     _number: int
     _thread_state: int
-    _io_pool: IOThreadPool | None
     _default_executor: Executor | None
     _choice: Choice
 
+    @property
+    def _io_pool(self) -> IOThreadPool | None: ...
     @property
     def _port(self) -> LoopPort: ...
     @property

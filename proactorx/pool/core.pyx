@@ -41,9 +41,9 @@ if hasattr(os, "register_at_fork"):
 # ------------------------------------------------------------------------------------------- back to the loop
 
 cdef ResultInbox inbox_of(loop):
-    """The inbox of `loop`.  It is an attribute of the loop, so that it lives as long."""
+    """The inbox of `loop`, which has it, so that it lives as long: in `_shared`, or as an attribute."""
     # Not getattr: a mock has every attribute that it is asked for.
-    attributes = vars(loop)
+    attributes = loop._shared if hasattr(type(loop), "_shared") else vars(loop)
     found = attributes.get("_proactorx_results")
     if found is None:
         # One, whichever thread comes first.

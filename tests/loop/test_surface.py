@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import proactorx
+from proactorx import files
 from proactorx.loop.core import LoopCore
 
 from .helpers import (
@@ -232,6 +233,7 @@ def test_a_named_backend_that_cannot_start_raises() -> None:
 
 PRINT_NAME = """
 import proactorx
+from proactorx import files
 try:
     loop = proactorx.new_event_loop({argument})
     print(loop.backend_info().name)
@@ -490,3 +492,21 @@ async def _use_executor() -> None:
 def test_attributes_are_found_without_a_hook() -> None:
     """``__getattr__`` would slow down each look at an attribute that is there: 20 for a short connection."""
     assert not any("__getattr__" in kind.__dict__ for kind in proactorx.EventLoop.__mro__)
+
+
+@pytest.mark.ours
+def test_a_loop_has_no_attributes_but_those_of_its_users(loop: Any) -> None:
+    """Its own have places in it: a dictionary would make each look at a method of the loop dearer."""
+
+    async def main() -> None:
+        await loop.run_in_executor(None, int)
+        server = await loop.create_server(asyncio.Protocol, "localhost", 0)
+        transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname()[:2])
+        transport.close()
+        server.close()
+        await files.os.stat(__file__)
+
+    loop.run_until_complete(main())
+    assert vars(loop) == {}
+    loop.mine = 1
+    assert vars(loop) == {"mine": 1}
