@@ -233,7 +233,6 @@ def test_a_named_backend_that_cannot_start_raises() -> None:
 
 PRINT_NAME = """
 import proactorx
-from proactorx import files
 try:
     loop = proactorx.new_event_loop({argument})
     print(loop.backend_info().name)
