@@ -4,17 +4,22 @@ Always kept: a call that goes to another thread costs many times what this does.
 """
 
 cimport cython
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.thread cimport px_name_thread
 
 cdef extern from "Python.h":
     bint PyFunction_Check(object callback)
     PyObject *PyFunction_GetCode(object callback)  # borrowed
+    bint PyMethod_Check(object callback)
+    PyObject *PyMethod_GET_FUNCTION(object callback)
+    bint PyCFunction_Check(object callback)
+    PyObject *PyCFunction_GET_SELF(object callback)
+    bint PyModule_Check(PyObject *instance)
 
-from collections import deque
 from contextvars import Context
 from functools import partial
 from operator import itemgetter
@@ -34,6 +39,8 @@ cdef object code_of(callback):
     """The code that runs when this is called; else its name, or its type."""
     if PyFunction_Check(callback):
         return <object>PyFunction_GetCode(callback)
+    if PyMethod_Check(callback) and PyFunction_Check(<object>PyMethod_GET_FUNCTION(callback)):
+        return <object>PyFunction_GetCode(<object>PyMethod_GET_FUNCTION(callback))
     while isinstance(callback, partial):
         if callback.args and isinstance(getattr(callback.func, "__self__", None), Context):
             callback = callback.args[0]  # what asyncio.to_thread makes
@@ -53,6 +60,11 @@ cdef object code_of(callback):
 cdef class Job:
     """One call on a thread of a pool."""
 
+    @property
+    def what(self):
+        """The code that was called, or a name."""
+        return self.called.__qualname__ if PyCFunction_Check(self.called) else self.called
+
 
 @cython.final
 cdef class Jobs:
@@ -62,20 +74,29 @@ cdef class Jobs:
         self.kept = []
         self.displaced = set()
         self.names = {}
-        self.waiting = deque()
+
+    def __dealloc__(self):
+        PyMem_Free(self.times)
 
     def enters(self, str name not None):
         """The thread that calls this is one of the pool's, and has this name."""
-        self.names[PyThread_get_thread_ident()] = name
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        with self.mutex:
+            self.names[thread] = name
+            if self.latest == thread:
+                self.latest = 0  # its number was another's
 
     cdef Job begin(self, int64_t since, fn):
         """This thread calls `fn` now; None: that cannot be kept."""
         cdef Job job
         try:
             job = <Job>Job.__new__(Job)
-            what = code_of(fn)
-            job.what = what.__qualname__ if isinstance(what, type) else what
-            job.thread = self.names.get(PyThread_get_thread_ident(), "?")
+            if PyCFunction_Check(fn) and (PyCFunction_GET_SELF(fn) == NULL
+                                          or PyModule_Check(PyCFunction_GET_SELF(fn))):
+                job.called = fn  # it refers to nothing of the user's: its name is made by who reads
+            else:
+                what = code_of(fn)
+                job.called = what.__qualname__ if isinstance(what, type) else what
             job.since = since
             job.began = px_now_ns()
             self.keep(job)
@@ -85,7 +106,12 @@ cdef class Jobs:
 
     cdef int keep(self, Job job) except -1:
         cdef Job before = None
+        cdef unsigned long thread = PyThread_get_thread_ident()
         with self.mutex:
+            if self.latest != thread:
+                self.latest_name = self.names.get(thread, "?")
+                self.latest = thread
+            job.thread = self.latest_name
             if len(self.kept) < KEPT:
                 self.kept.append(job)
                 return 0
@@ -111,18 +137,43 @@ cdef class Jobs:
     def work(self, fn):
         """`fn`, for an executor: it says when it is called, and when it returns."""
         cdef Work work = <Work>Work.__new__(Work)
-        work.jobs = self
         work.fn = fn
         work.since = px_now_ns()
-        self.waiting.append(work.since)
+        with self.counting:
+            self.wait(work.since)
+        work.jobs = self
         return work
+
+    cdef int wait(self, int64_t since) except -1:
+        """One more waits, from then on; under its mutex."""
+        cdef int64_t *more
+        cdef uint32_t i, size = self.mask + 1 if self.times != NULL else 0
+        if self.newest - self.first == size:
+            more = <int64_t *>PyMem_Malloc(max(2 * size, 64) * sizeof(int64_t))
+            if more == NULL:
+                raise MemoryError
+            for i in range(size):
+                more[i] = self.times[(self.first + i) & self.mask]
+            PyMem_Free(self.times)
+            self.times, self.first, self.newest, self.mask = more, 0, size, max(2 * size, 64) - 1
+        self.times[self.newest & self.mask] = since
+        self.newest += 1
+        return 0
+
+    cdef int begins(self) except -1:
+        """The first that waits does so no more."""
+        with self.counting:
+            self.first += 1
+        return 0
 
     def oldest_wait(self):
         """Seconds for which the first call of ``work`` has waited for a thread; None: there is none."""
-        try:
-            return (px_now_ns() - self.waiting[0]) * 1e-9
-        except IndexError:
-            return None
+        cdef int64_t since
+        with self.counting:
+            if self.first == self.newest:
+                return None
+            since = self.times[self.first & self.mask]
+        return (px_now_ns() - since) * 1e-9
 
     def last(self):
         """Those that have ended, in that order, and those that run; any thread may ask."""
@@ -148,12 +199,13 @@ cdef class Work:
         finally:
             self.jobs.end(job)
 
-    cdef begins(self):
+    cdef int begins(self) except -1:
         if not self.begun:
             self.begun = True
-            self.jobs.waiting.popleft()
+            self.jobs.begins()
+        return 0
 
     def __dealloc__(self):
         # Cancelled before it was called.  Any time may be taken out: both come in the same order.
         if not self.begun and self.jobs is not None:
-            self.jobs.waiting.popleft()
+            self.jobs.begins()
