@@ -36,7 +36,8 @@ static inline double px_monotonic(void) {
 #if defined(_WIN32) && PY_VERSION_HEX < 0x030D0000
     return (double)GetTickCount64() * 1e-3;
 #elif defined(_WIN32)
-    return (double)px_now_ns() * 1e-9;
+    /* Divided, as time.monotonic() does: a product can be later than what that says next. */
+    return (double)px_now_ns() / 1e9;
 #else
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -51,7 +52,7 @@ static inline double px_monotonic_at(int64_t ns) {
     (void)ns;
     return px_monotonic();
 #elif defined(_WIN32)
-    return (double)ns * 1e-9;
+    return (double)ns / 1e9;
 #else
     return (double)(ns / 1000000000) + (double)(ns % 1000000000) * 1e-9;
 #endif

@@ -209,7 +209,8 @@ async def test_a_file_that_is_cut_under_its_reader(aio: Any, tmp_path: Path, buf
         assert len(await handle.read(300_000)) == 300_000
         os.truncate(path, 100)
         rest = await handle.read()
-        assert len(rest) <= max(200_000, os.stat(path).st_blksize)  # what a buffer had, and no more
+        # What a buffer had, and no more.
+        assert len(rest) <= max(200_000, getattr(os.stat(path), "st_blksize", 0))
         assert await handle.read(10) == b""
         assert await handle.seek(0) == 0
         assert len(await handle.read()) == 100
