@@ -500,6 +500,7 @@ cdef class LoopCore(TimerQueue):
                 if self._stopping:
                     break
         finally:
+            self._port.driver.woke_at = 0  # else the next run would seem to have been awake since then
             run_ends(&self.meter, self.measured_now())
             self.thread = 0
             self.clock = None

@@ -312,6 +312,12 @@ class TestNoFalseAlarm:
         seen.loop.run_until_complete(asyncio.sleep(0.001))
         assert [stall for stall in seen.stalls if stall.kind != CPU] == []
 
+    def test_a_run_that_begins_has_not_been_awake_since_the_last_one(self, loop: Loop) -> None:
+        """The watchdog may look between two words that the loop writes then."""
+        loop.run_until_complete(asyncio.sleep(0.001))
+        began, awake, *_ = loop._turn()
+        assert began == awake == 0
+
     @pytest.mark.skipif(sys.platform == "win32", reason="cannot stop a process")
     def test_a_process_that_was_stopped(self, loop: Loop) -> None:
         name = loop.backend_info().name
