@@ -35,17 +35,31 @@ def name_this_thread(str name not None):
     px_name_thread(data)
 
 
+cdef bint of_a_module(callback) noexcept:
+    """Whether it is a function in C that refers to nothing of the user's."""
+    return PyCFunction_Check(callback) and (PyCFunction_GET_SELF(callback) == NULL
+                                            or PyModule_Check(PyCFunction_GET_SELF(callback)))
+
+
+cdef object unwrapped(callback):
+    """What a partial function calls in the end."""
+    while isinstance(callback, partial):
+        function = callback.func
+        if PyCFunction_Check(function) and not of_a_module(function) and callback.args and isinstance(
+                function.__self__, Context):
+            callback = callback.args[0]  # what asyncio.to_thread makes
+        else:
+            callback = function
+    return callback
+
+
 cdef object code_of(callback):
     """The code that runs when this is called; else its name, or its type."""
+    callback = unwrapped(callback)
     if PyFunction_Check(callback):
         return <object>PyFunction_GetCode(callback)
     if PyMethod_Check(callback) and PyFunction_Check(<object>PyMethod_GET_FUNCTION(callback)):
         return <object>PyFunction_GetCode(<object>PyMethod_GET_FUNCTION(callback))
-    while isinstance(callback, partial):
-        if callback.args and isinstance(getattr(callback.func, "__self__", None), Context):
-            callback = callback.args[0]  # what asyncio.to_thread makes
-        else:
-            callback = callback.func
     code = getattr(getattr(callback, "__func__", callback), "__code__", None)
     if type(code) is CodeType:
         return code
@@ -91,11 +105,11 @@ cdef class Jobs:
         cdef Job job
         try:
             job = <Job>Job.__new__(Job)
-            if PyCFunction_Check(fn) and (PyCFunction_GET_SELF(fn) == NULL
-                                          or PyModule_Check(PyCFunction_GET_SELF(fn))):
-                job.called = fn  # it refers to nothing of the user's: its name is made by who reads
+            what = unwrapped(fn)
+            if of_a_module(what):
+                job.called = what  # its name is made by who reads
             else:
-                what = code_of(fn)
+                what = code_of(what)
                 job.called = what.__qualname__ if isinstance(what, type) else what
             job.since = since
             job.began = px_now_ns()
