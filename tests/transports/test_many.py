@@ -72,7 +72,8 @@ async def test_what_an_idle_connection_keeps() -> None:
             await eventually(lambda: Small.made == expected, "a connection for each")  # noqa: B023
             kept = tracemalloc.get_traced_memory()[0]
             tracemalloc.stop()
-    assert kept / count < 600
+    # 480 to 520, and 150 more where a table of descriptors has to grow.
+    assert kept / count < 800
 
 
 @pytest.mark.parametrize(
