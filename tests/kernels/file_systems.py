@@ -25,10 +25,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import guest
-from mounts import NAMES, CannotRun, Machine
+from mounts import NAMES, Machine
+from run import SKIPPED, CannotRun, tell
 
 ROOT = Path(__file__).parents[2]
-SKIPPED = 77  # the exit code that test harnesses take for "not run"
 INSIDE = "PROACTORX_INSIDE"  # in the environment of the process that has the mount namespace
 
 
@@ -106,12 +106,8 @@ def main() -> int:
             except CannotRun as why:
                 print(f"{name}: not run: {why}", file=sys.stderr)
     print(table(results))
-    for result in results:
-        for test, text in result["failures"].items():
-            print(f"\n{result['files']}: {test}\n{text}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    return SKIPPED if not results else 1 if any(result["failures"] for result in results) else 0
+    code = tell(results, "files", options.json)
+    return code if results else SKIPPED
 
 
 if __name__ == "__main__":

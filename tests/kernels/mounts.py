@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from run import CannotRun
+
 SIZE = 2 << 30  # of an image, in bytes; the files are sparse
 SWAP = 4 << 30
 MEMORY = 160 << 20  # bytes for the processes of the tests and their tmpfs: less than they need
@@ -26,10 +28,6 @@ NEEDED = {  # programs, and Debian's packages that have them
     "rpc.mountd": "nfs-kernel-server",
     "rpc.nfsd": "nfs-kernel-server",
 }
-
-
-class CannotRun(Exception):
-    """What is missing."""
 
 
 def call(*words: str | Path) -> None:

@@ -218,6 +218,16 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def tell(results: list[dict], of: str, file: Path | None) -> int:
+    """Print what has failed, each under its `of`, and write the results; the exit code."""
+    for result in results:
+        for test, text in result["failures"].items():
+            print(f"\n{result[of]}: {test}\n{text}")
+    if file is not None:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    return 1 if any(result["failures"] for result in results) else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -242,12 +252,7 @@ def main() -> int:
         boot(release, options.tests, options.m, options.emulate) for release in options.kernels.split(",")
     ]
     print(table(results))
-    for result in results:
-        for test, text in result["failures"].items():
-            print(f"\n{result['kernel']}: {test}\n{text}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    return 1 if any(result["failures"] for result in results) else 0
+    return tell(results, "kernel", options.json)
 
 
 if __name__ == "__main__":
