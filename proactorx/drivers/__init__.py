@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from proactorx.drivers.info import BackendError, BackendInfo, Probe, logger
+from proactorx.drivers.info import BackendError, BackendInfo, Probe, logger, system
 
 if TYPE_CHECKING:
     from proactorx.drivers.driver import Driver
@@ -28,9 +28,7 @@ _SYSTEMS = {"io_uring": "Linux", "epoll": "Linux", "iocp": "Windows"}
 
 
 def _probe_select() -> Probe:
-    import platform
-
-    return Probe("select", True, kernel=platform.release())
+    return Probe("select", True, kernel=system()[0])
 
 
 @functools.cache

@@ -11,12 +11,14 @@ logger: logging.Logger = logging.getLogger("proactorx")
 
 
 def system() -> tuple[str, str]:
-    """The release of the kernel and the architecture, where there is epoll or io_uring.
+    """The release of the kernel, and the architecture.
 
-    Without ``platform``, whose import takes longer than a probe.
+    Without ``platform`` where the system tells: its import takes longer than a probe.
     """
     if sys.platform == "win32":
-        return "", ""
+        import platform
+
+        return platform.release(), platform.machine()
     found = os.uname()
     return found.release, found.machine
 
