@@ -6,18 +6,16 @@ import asyncio
 import os
 import socket
 import stat
-import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proactorx.observe import census
+from proactorx.sys.python import FREE_THREADED
 
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
 
-#: There another thread cannot look at the owner of an operation: it may be freed meanwhile.
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 MOST_PEERS = 200
 """Of so many descriptors the system is asked who is at the other end."""
 
@@ -50,6 +48,7 @@ def flights_of(loop: Seen, most: int) -> list[Flight]:
     """The oldest operations of `loop`, oldest first."""
     ops = census.ops_of(loop._port.driver)
     ops.sort(key=lambda op: -(op[2] or 0))
+    # Where threads are free, the owner of an operation may be freed while it is looked at.
     waiting = {} if FREE_THREADED else _waiting(loop)
     return [
         Flight(kind, fd, age, peer_of(fd) if place < MOST_PEERS else "", _task_of(op, waiting))

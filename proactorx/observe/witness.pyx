@@ -20,6 +20,8 @@ from proactorx.sys.watch cimport px_copy_rest, px_file_end, px_kernel_view, px_s
 import os
 import sys
 
+from proactorx.sys import python
+
 cdef extern from "pythread.h":
     unsigned long PyThread_start_new_thread(void (*body)(void *) noexcept nogil, void *argument)
     unsigned long PYTHREAD_INVALID_THREAD_ID
@@ -66,11 +68,7 @@ def begin():
     cdef size_t function
     if dump != NULL:
         return True
-    if sys.platform == "win32":
-        return False
-    import sysconfig
-
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if sys.platform == "win32" or python.FREE_THREADED:
         return False
     function = <size_t><void *>px_frames if PX_FRAMES else _function()
     if not function:

@@ -12,11 +12,11 @@ from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.socket cimport px_close
 
 import socket
-import sysconfig
 from asyncio import constants, trsock
 from weakref import WeakSet
 
 from proactorx.sys.errors import strerror
+from proactorx.sys import python
 from proactorx.port.sockaddr import parse as parse_name
 
 cdef extern from "Python.h":
@@ -24,10 +24,6 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
     object PyContext_Copy(object context)
-
-
-# On free-threaded builds another thread may be freeing a transport that is looked up by its descriptor.
-cdef bint FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 cdef class Clients:
@@ -69,7 +65,8 @@ cdef count_clients(server, Registry registry):
     """From Python 3.13 on a server has such a set."""
     cdef Clients clients
     present = getattr(server, "_clients", None)
-    if type(present) is WeakSet and not present and not FREE_THREADED:
+    # On free-threaded builds another thread may be freeing a transport that is looked up by its descriptor.
+    if type(present) is WeakSet and not present and not python.FREE_THREADED:
         clients = Clients.__new__(Clients)
         clients.registry = registry
         server._clients = clients

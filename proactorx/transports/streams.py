@@ -15,12 +15,12 @@ from __future__ import annotations
 import copyreg
 import os
 import sys
-import sysconfig
 import types
 from asyncio import exceptions, streams
 from collections.abc import Callable
 from typing import Any, cast
 
+from proactorx.sys.python import FREE_THREADED
 from proactorx.transports import read_state
 from proactorx.transports.read_state import ReadState
 
@@ -338,7 +338,7 @@ MODE = _why_stock() or "compiled"
 
 
 #: Where giving an object another class stops all threads, it costs more than it saves.
-_CONVERTS = not sysconfig.get_config_var("Py_GIL_DISABLED")
+_CONVERTS = not FREE_THREADED
 
 
 def convert(protocol: Any) -> None:

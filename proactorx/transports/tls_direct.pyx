@@ -23,7 +23,8 @@ from proactorx.sys.openssl cimport PX_SSL_WANT_READ, px_openssl, px_openssl_load
 import os
 import ssl
 import sys
-import sysconfig
+
+from proactorx.sys import python
 
 cdef extern from "Python.h":
     PyObject *PyBytes_FromStringAndSize(const char *, Py_ssize_t) except NULL
@@ -70,7 +71,7 @@ cdef str look():
         raise ValueError(f"PROACTORX_TLS={os.environ['PROACTORX_TLS']!r}: 'ssl' or 'direct' are known")
     if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 15):
         return "this version of Python is not known"
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if python.FREE_THREADED:
         return "free-threaded: the ssl module has a lock of its own"
     if not ssl.OPENSSL_VERSION.startswith(("OpenSSL 1.1.1", "OpenSSL 3.")):
         return f"{ssl.OPENSSL_VERSION} is not known"
