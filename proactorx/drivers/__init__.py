@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import sys
 from importlib import import_module
@@ -27,6 +28,10 @@ _DRIVERS = ("iocp", "select") if sys.platform == "win32" else ("io_uring", "epol
 _SYSTEMS = {"io_uring": "Linux", "epoll": "Linux", "iocp": "Windows"}
 
 
+def _is_of_this_system(name: str) -> bool:
+    return sys.platform.startswith({"Linux": "linux", "Windows": "win32"}[_SYSTEMS[name]])
+
+
 def _probe_select() -> Probe:
     return Probe("select", True, kernel=system()[0])
 
@@ -42,7 +47,7 @@ def probe(name: str) -> Probe:
         raise ValueError(f"unknown backend {name!r}: one of {', '.join(BACKENDS)}")
     if name == "select":
         return _probe_select()
-    if not sys.platform.startswith({"Linux": "linux", "Windows": "win32"}[_SYSTEMS[name]]):
+    if not _is_of_this_system(name):
         why = f"{name} is a facility of {_SYSTEMS[name]}, and this is {sys.platform}"
         return Probe(name, False, why, suitable=False)
     found: Probe = import_module(f"proactorx.drivers.{name}.probe").probe()
@@ -166,7 +171,11 @@ _said: set[str] = set()
 
 
 def _say_once(info: BackendInfo) -> None:
+    """Log what ``auto`` took: at INFO if this system has a better driver and refused it, else at DEBUG.
+
+    Nobody has to act where the first choice runs, and programs test that nothing is logged at INFO.
+    """
     line = f"proactorx: backend={info.name} ({info.reason})"
     if line not in _said:
         _said.add(line)
-        logger.info(line)
+        logger.log(logging.INFO if any(map(_is_of_this_system, info.rejected)) else logging.DEBUG, line)

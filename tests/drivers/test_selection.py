@@ -150,7 +150,7 @@ class Recorder(logging.Handler):
     def emit(self, record):
         said.append([record.name, record.levelname, record.getMessage()])
 logging.getLogger().addHandler(Recorder())
-logging.getLogger().setLevel(logging.INFO)
+logging.getLogger().setLevel(logging.DEBUG)
 async def main():
     pass
 for _ in range(3):
@@ -159,14 +159,30 @@ loop = proactorx.EventLoop()
 info = loop.backend_info()
 loop.close()
 proactorx.new_event_loop("select").close()
+said = [line for line in said if line[0] != "asyncio"]
 print(json.dumps([said, info.name, info.reason]))
 """
 
+REFUSE_FIRST = """
+import dataclasses
+from proactorx import drivers
+first, probe = drivers._DRIVERS[0], drivers.probe
+def refused(name):
+    found = probe(name)
+    return dataclasses.replace(found, available=False, reason="refused") if name == first else found
+drivers.probe = refused
+"""
 
-def test_auto_says_once_what_it_took_and_why() -> None:
-    said, name, reason = _child(SAY)
-    assert said == [["proactorx", "INFO", f"proactorx: backend={name} ({reason})"]]
-    assert reason
+
+@pytest.mark.skipif(len(HERE) < 2, reason="there is nothing to fall back to")
+@pytest.mark.parametrize("refused", [False, True], ids=["first-choice", "refused"])
+def test_auto_says_once_what_it_took_and_why(refused: bool) -> None:
+    """At INFO where this system refused a better driver, else at DEBUG: most programs then log nothing."""
+    first = drivers.probe_all()[0]
+    said, name, reason = _child(REFUSE_FIRST + SAY if refused else SAY)
+    level = "INFO" if refused or not (first.available and first.suitable) else "DEBUG"
+    assert said == [["proactorx", level, f"proactorx: backend={name} ({reason})"]]
+    assert (name == first.name) == (level == "DEBUG")
     assert "\n" not in reason
 
 
