@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proactorx.observe.alarm import now_ns
 from proactorx.observe.events import Event, asynchronous, named, span
 from proactorx.observe.flight import peer_of
-from proactorx.pool.jobs import Job, Jobs
+from proactorx.pool.jobs import JobRecord, Jobs
 
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
@@ -61,7 +61,7 @@ def threads_of(loop: Seen, most: int | None) -> Iterator[Event]:
             yield from _job(loop._number, tracks[job.thread], pool, job, next(numbers))
 
 
-def _job(loop: int, track: int, pool: str, job: Job, number: int) -> Iterator[Event]:
+def _job(loop: int, track: int, pool: str, job: JobRecord, number: int) -> Iterator[Event]:
     name, code = _words(job.what)
     ended = job.ended
     args = {"code": code, "pool": pool} if ended else {"code": code, "pool": pool, "state": "running"}

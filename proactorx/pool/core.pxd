@@ -1,6 +1,6 @@
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
-from proactorx.pool.jobs cimport Jobs
+from proactorx.pool.jobs cimport Job, Jobs
 from proactorx.sys.bell cimport PyThread_type_lock
 
 cdef class ResultInbox:
@@ -23,12 +23,14 @@ cdef class Call:
     cdef readonly object result
     cdef readonly object error    # what `fn` has raised, or None
     cdef readonly bint cancelled           # the pool was closed before it began
-    cdef int64_t since            # ns: when it was handed over
+    cdef object what              # for `job`
+    cdef Job job                  # the record of it
     cdef void *next               # PoolCore.first
     cdef int finish(self) except -1
     cdef int orphan(self) except -1
 
 cdef class IOThread:
+    cdef public str name
     cdef PyThread_type_lock bell  # what it sleeps on while it is idle
     cdef IOThread above, below        # in the stack of idle threads
     cdef bint idle                # in that stack

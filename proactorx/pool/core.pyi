@@ -23,6 +23,7 @@ class Call:
     def cancelled(self) -> bool: ...
 
 class IOThread:
+    name: str
     @property
     def why(self) -> str: ...
 

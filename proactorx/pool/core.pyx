@@ -8,7 +8,7 @@ thread that was woken before has yet to look at the queue, since that one wakes 
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from proactorx.pool.jobs cimport Job, Jobs
+from proactorx.pool.jobs cimport Jobs, what_of
 from proactorx.sys.bell cimport free_bell, new_bell, ring_bell, sleep_on
 from proactorx.sys.clock cimport px_now_ns
 
@@ -261,7 +261,9 @@ cdef class PoolCore:
         cdef bint refused
         if self.generation != generation:
             raise RuntimeError(FORKED)
-        call.since = px_now_ns()
+        call.what = what_of(call.fn)
+        call.job.what = <PyObject *>call.what
+        call.job.since = px_now_ns()
         with self.mutex:
             refused = self.closing
             if not refused:
@@ -428,13 +430,12 @@ cdef class PoolCore:
             call = None
 
     cdef int perform(self, IOThread thread, Call call) except -1:
-        cdef Job job
         if call.inbox is not None and call.future is not None and call.future.cancelled():
             return 0
-        job = self._jobs.begin(call.since, call.fn)
+        self._jobs.begin(&call.job, thread.name)
         if call.inbox is None:
             self._run_callback(call.fn, call.args)
-            return self._jobs.end(job)
+            return self._jobs.end(&call.job)
         try:
             call.result = PyObject_Call(call.fn, call.args, NULL)
         except StopIteration as exc:
@@ -443,7 +444,7 @@ cdef class PoolCore:
             call.error.__cause__ = exc
         except BaseException as exc:
             call.error = exc
-        self._jobs.end(job)
+        self._jobs.end(&call.job)
         with self.mutex:
             self.ended(thread)
             # This thread looks at the queue next, so that a caller that calls again needs no other thread.
@@ -595,5 +596,5 @@ cdef class PoolCore:
         with self.mutex:
             active, working, retired = self.active, self.working, self.retired
             queued, completed = self.queued, self.completed
-            since = (<Call>self.first).since if self.first != NULL else now
+            since = (<Call>self.first).job.since if self.first != NULL else now
         return active, working, retired, queued, completed, max(0, now - since) * 1e-9

@@ -1,13 +1,16 @@
 """The last calls that the threads of a pool have run: what, where, when it was handed over, begun and ended.
 
-Always kept: a call that goes to another thread costs many times what this does.  Names are made by who reads.
+Always kept, so it must cost nearly nothing where it counts: in the thread that runs the call and has the GIL,
+for which all the others wait.  What is called is found out by who hands it over, names are made by who reads,
+and the threads write a few words into memory that is there already.
 """
 
 cimport cython
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawCalloc, PyMem_RawFree
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.stdint cimport int64_t, uint32_t
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport int64_t
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.thread cimport px_name_thread
 
@@ -67,17 +70,45 @@ cdef object code_of(callback):
     return name if type(name) is str and name else type(callback)
 
 
-# Not for the garbage collector, which would look at thousands of them: it refers to code and names alone.
-@cython.final
-@cython.no_gc
-@cython.freelist(64)
-cdef class Job:
-    """One call on a thread of a pool."""
+cdef object what_of(callback):
+    """For ``Job.what``: the code that runs when this is called, a function in C, or a name."""
+    try:
+        callback = unwrapped(callback)
+        if of_a_module(callback):
+            return callback  # its name is made by who reads
+        found = code_of(callback)
+    except Exception:  # of an attribute of the user's
+        found = type(callback)
+    return found.__qualname__ if isinstance(found, type) else found
 
-    @property
-    def what(self):
-        """The code that was called, or a name."""
-        return self.called.__qualname__ if PyCFunction_Check(self.called) else self.called
+
+cdef inline void link(Job *job, Job *end) noexcept nogil:
+    """Put it at the end of a list, a ring of which `end` is the beginning and the end."""
+    job.after, job.before = end, end.before
+    end.before.after = job
+    end.before = job
+
+
+cdef inline void unlink(Job *job) noexcept nogil:
+    job.before.after, job.after.before = job.after, job.before
+    job.before = job.after = NULL
+
+
+@cython.final
+cdef class JobRecord:
+    """One call on a thread of a pool, for who reads."""
+
+
+cdef JobRecord record(Entry *entry):
+    """Of an entry with references of its own, which are given back."""
+    cdef JobRecord made = <JobRecord>JobRecord.__new__(JobRecord)
+    what = <object>entry.what
+    made.what = what.__qualname__ if PyCFunction_Check(what) else what
+    made.thread = <str>entry.thread
+    made.since, made.began, made.ended = entry.since, entry.began, entry.ended
+    Py_XDECREF(entry.what)
+    Py_XDECREF(entry.thread)
+    return made
 
 
 @cython.final
@@ -85,141 +116,154 @@ cdef class Jobs:
     """Those of one pool."""
 
     def __cinit__(self):
-        self.kept = []
-        self.displaced = set()
+        self.waiting.before = self.waiting.after = &self.waiting
+        self.running.before = self.running.after = &self.running
         self.names = {}
+        # Cleared by the kernel, page by page when it is used.
+        self.kept = <Entry *>PyMem_RawCalloc(KEPT, sizeof(Entry))
+        if self.kept == NULL:
+            raise MemoryError
 
     def __dealloc__(self):
-        PyMem_Free(self.times)
+        cdef Py_ssize_t i
+        if self.kept != NULL:
+            for i in range(KEPT):
+                Py_XDECREF(self.kept[i].what)
+                Py_XDECREF(self.kept[i].thread)
+        PyMem_RawFree(self.kept)
 
     def enters(self, str name not None):
-        """The thread that calls this is one of the pool's, and has this name."""
+        """The thread that calls this is one of the executor's, and has this name."""
         cdef unsigned long thread = PyThread_get_thread_ident()
         with self.mutex:
             self.names[thread] = name
             if self.latest == thread:
                 self.latest = 0  # its number was another's
 
-    cdef Job begin(self, int64_t since, fn):
-        """This thread calls `fn` now; None: that cannot be kept."""
-        cdef Job job
-        try:
-            job = <Job>Job.__new__(Job)
-            what = unwrapped(fn)
-            if of_a_module(what):
-                job.called = what  # its name is made by who reads
-            else:
-                what = code_of(what)
-                job.called = what.__qualname__ if isinstance(what, type) else what
-            job.since = since
-            job.began = px_now_ns()
-            self.keep(job)
-            return job
-        except Exception:  # of an attribute of the user's, or for want of memory
-            return None
-
-    cdef int keep(self, Job job) except -1:
-        cdef Job before = None
-        cdef unsigned long thread = PyThread_get_thread_ident()
+    cdef void wait(self, Job *job) noexcept:
+        """It has been handed over, and no thread has begun it."""
         with self.mutex:
-            if self.latest != thread:
-                self.latest_name = self.names.get(thread, "?")
-                self.latest = thread
-            job.thread = self.latest_name
-            if len(self.kept) < KEPT:
-                self.kept.append(job)
-                return 0
-            before = <Job>self.kept[self.oldest]
-            if not before.ended:
-                self.displaced.add(before)
-                before.displaced = True
-            self.kept[self.oldest] = job
-            self.oldest = (self.oldest + 1) % KEPT
-        return 0
+            link(job, &self.waiting)
 
-    cdef int end(self, Job job) noexcept:
+    cdef void forget(self, Job *job) noexcept:
+        """It will not be begun."""
+        with self.mutex:
+            unlink(job)
+
+    cdef void begin(self, Job *job, str thread) noexcept:
+        """This thread, of that name, begins it; None: that which ``enters`` was told."""
+        cdef unsigned long ident
+        cdef int64_t now = px_now_ns()
+        with self.mutex:
+            if job.began:
+                return
+            if thread is None:
+                ident = PyThread_get_thread_ident()
+                if self.latest != ident:
+                    self.latest_name = self.names.get(ident, "?")
+                    self.latest = ident
+                thread = self.latest_name
+            job.thread = <PyObject *>thread  # which lives as long as the thread
+            job.began = now
+            if job.after != NULL:
+                unlink(job)  # it waits no more
+            link(job, &self.running)
+            self.running_now += 1
+
+    cdef int end(self, Job *job) noexcept:
         """... and it has returned."""
         cdef int64_t now = px_now_ns()
-        if job is None:
-            return 0
+        cdef Entry *entry
+        cdef PyObject *what = NULL
+        cdef PyObject *thread = NULL
         with self.mutex:
-            job.ended = now
-            if job.displaced:
-                self.displaced.discard(job)
+            if job.after == NULL:
+                return 0  # it was called in two threads at once, or memory had run out
+            unlink(job)
+            self.running_now -= 1
+            entry = &self.kept[self.oldest]
+            self.oldest = (self.oldest + 1) % KEPT
+            what, thread = entry.what, entry.thread
+            copy(entry, job, now)
+        # Not under the mutex: freeing may run code of the user's.
+        Py_XDECREF(what)
+        Py_XDECREF(thread)
         return 0
 
     def work(self, fn):
         """`fn`, for an executor: it says when it is called, and when it returns."""
         cdef Work work = <Work>Work.__new__(Work)
         work.fn = fn
-        work.since = px_now_ns()
-        with self.counting:
-            self.wait(work.since)
+        work.what = what_of(fn)
+        work.job.what = <PyObject *>work.what
+        work.job.since = px_now_ns()
         work.jobs = self
+        self.wait(&work.job)
         return work
-
-    cdef int wait(self, int64_t since) except -1:
-        """One more waits, from then on; under its mutex."""
-        cdef int64_t *more
-        cdef uint32_t i, size = self.mask + 1 if self.times != NULL else 0
-        if self.newest - self.first == size:
-            more = <int64_t *>PyMem_Malloc(max(2 * size, 64) * sizeof(int64_t))
-            if more == NULL:
-                raise MemoryError
-            for i in range(size):
-                more[i] = self.times[(self.first + i) & self.mask]
-            PyMem_Free(self.times)
-            self.times, self.first, self.newest, self.mask = more, 0, size, max(2 * size, 64) - 1
-        self.times[self.newest & self.mask] = since
-        self.newest += 1
-        return 0
-
-    cdef int begins(self) except -1:
-        """The first that waits does so no more."""
-        with self.counting:
-            self.first += 1
-        return 0
 
     def oldest_wait(self):
         """Seconds for which the first call of ``work`` has waited for a thread; None: there is none."""
-        cdef int64_t since
-        with self.counting:
-            if self.first == self.newest:
-                return None
-            since = self.times[self.first & self.mask]
-        return (px_now_ns() - since) * 1e-9
+        cdef int64_t since = 0
+        with self.mutex:
+            if self.waiting.after != &self.waiting:
+                since = self.waiting.after.since
+        return (px_now_ns() - since) * 1e-9 if since else None
 
     def last(self):
         """Those that have ended, in that order, and those that run; any thread may ask."""
-        cdef Job job
-        with self.mutex:
-            found = self.kept + list(self.displaced)
-        ended = [(job.ended, job) for job in found if job.ended]
-        ended.sort(key=itemgetter(0))
-        return [job for _, job in ended] + [job for job in found if not job.ended]
+        cdef Job *job
+        cdef Entry *entry
+        cdef Entry *found
+        cdef Py_ssize_t i, room, count = 0
+        while True:
+            room = self.running_now + 16
+            found = <Entry *>PyMem_Malloc((KEPT + room) * sizeof(Entry))
+            if found == NULL:
+                raise MemoryError
+            with self.mutex:
+                if self.running_now <= room:
+                    for i in range(KEPT):
+                        entry = &self.kept[(self.oldest + i) % KEPT]
+                        if entry.what != NULL:
+                            found[count] = entry[0]
+                            Py_INCREF(<object>found[count].what)
+                            Py_INCREF(<object>found[count].thread)
+                            count += 1
+                    job = self.running.after
+                    while job != &self.running:
+                        copy(&found[count], job, 0)
+                        count += 1
+                        job = job.after
+                    break
+            PyMem_Free(found)
+        try:
+            return [record(&found[i]) for i in range(count)]
+        finally:
+            PyMem_Free(found)
 
 
+cdef void copy(Entry *entry, Job *job, int64_t ended) noexcept:
+    entry.since, entry.began, entry.ended = job.since, job.began, ended
+    entry.what, entry.thread = job.what, job.thread
+    Py_INCREF(<object>entry.what)
+    Py_INCREF(<object>entry.thread)
+
+
+# The collector must not take `jobs` before it is freed: it is in a list there.
 @cython.final
+@cython.no_gc_clear
 @cython.freelist(16)
 cdef class Work:
     """A function that is called in another thread, once."""
 
     def __call__(self, *args):
-        cdef Job job
-        self.begins()
-        job = self.jobs.begin(self.since, self.fn)
+        self.jobs.begin(&self.job, None)
         try:
             return self.fn(*args)
         finally:
-            self.jobs.end(job)
-
-    cdef int begins(self) except -1:
-        if not self.begun:
-            self.begun = True
-            self.jobs.begins()
-        return 0
+            self.jobs.end(&self.job)
 
     def __dealloc__(self):
-        # Cancelled before it was called.  Any time may be taken out: both come in the same order.
-        if not self.begun and self.jobs is not None:
-            self.jobs.begins()
+        # Cancelled before it was called.
+        if self.job.after != NULL:
+            self.jobs.forget(&self.job)

@@ -237,7 +237,7 @@ class IOThreadPool(PoolCore):
         io_thread = IOThread()
         self._enter(io_thread)
         number = io_threads.take()
-        name = f"proactorx-io-{number}"
+        name = io_thread.name = f"proactorx-io-{number}"
         thread = threading.Thread(target=self._main, args=(io_thread, number), name=name, daemon=True)
         with self._lock:
             self._threads.add(thread)
@@ -259,8 +259,7 @@ class IOThreadPool(PoolCore):
             io_threads.give_back(number)
 
     def _main(self, io_thread: IOThread, number: int) -> None:
-        name_this_thread(threading.current_thread().name)
-        self._jobs.enters(threading.current_thread().name)
+        name_this_thread(io_thread.name)
         _here.place = (self, io_thread)
         try:
             self._serve(io_thread)
