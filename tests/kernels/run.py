@@ -2,7 +2,8 @@
 
     python tests/kernels/run.py [--kernels bookworm,bookworm-backports,unstable] [--json FILE] [--emulate]
                                   [-m MARKS] [TEST ...]
-    python tests/kernels/run.py --table FILE          print the table of an earlier run
+    python tests/kernels/run.py --here [--json FILE] [-m MARKS] [TEST ...]     on the kernel that runs this
+    python tests/kernels/run.py --table FILE ...      print the table of earlier runs
 
 Needs /dev/kvm, apt and this Python with the package and the extra `test`; says so where they are missing,
 with exit code 77.  QEMU and the kernels are downloaded as packages, unpacked in $PROACTORX_KERNELS (default
@@ -22,17 +23,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import guest
 import initramfs
 
 RELEASES = ("bookworm", "bookworm-backports", "unstable")
 SUITES = ("tests/drivers", "tests/transports", "tests/files", "tests/port")
 CACHE = Path(os.environ.get("PROACTORX_KERNELS", Path.home() / ".cache" / "proactorx-kernels"))
+ROOT = Path(__file__).parents[2]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 META = "linux-image-cloud-amd64"
 SKIPPED = 77  # the exit code that test harnesses take for "not run"
@@ -193,6 +197,16 @@ def boot(release: str, tests: list[str], marks: str, emulate: bool) -> dict:
     return {"release": release, **found[-1]}
 
 
+def here(tests: list[str], marks: str) -> dict:
+    """What the tests say on the kernel that runs this, with files in the temporary folder."""
+    user_mode = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
+    orders = {"tests": tests, "marks": ["-m", marks] if marks else [], "workers": 0, "timeout": 900}
+    with tempfile.TemporaryDirectory(prefix="proactorx-") as folder:
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests/kernels"}
+        result = guest.run(orders, folder, guest.Place(str(ROOT), environment, f"{folder}/results.json"))
+    return {"release": "user-mode-linux" if user_mode else "here", **result, "files": "its own"}
+
+
 def _results(machine: subprocess.Popen[bytes], log) -> Iterator[dict]:
     assert machine.stdout is not None
     for raw in machine.stdout:
@@ -236,12 +250,17 @@ def main() -> int:
     parser.add_argument("--emulate", action="store_true", help="without /dev/kvm: slow")
     parser.add_argument("-m", default="", metavar="MARKS", help="as pytest's")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--here", action="store_true", help="no machine: on the kernel that runs this")
+    parser.add_argument("--table", type=Path, nargs="+")
     parser.add_argument("tests", nargs="*", default=list(SUITES), metavar="TEST")
     options = parser.parse_args()
     if options.table is not None:
-        print(table(json.loads(options.table.read_text())))
+        print(table([result for path in options.table for result in json.loads(path.read_text())]))
         return 0
+    if options.here:
+        result = here(options.tests, options.m)
+        print(table([result]))
+        return tell([result], "kernel", options.json)
     try:
         check(options.emulate)
     except CannotRun as why:

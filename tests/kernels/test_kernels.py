@@ -110,3 +110,15 @@ def test_the_table_of_the_page_is_that_of_the_data(run: ModuleType) -> None:
     assert run.table(data) in page
     data = json.loads((ROOT / "docs" / "data" / "file_systems.json").read_text())
     assert _module("file_systems").table(data) in page
+
+
+@pytest.mark.exhaustive
+def test_here_is_the_kernel_of_this_machine(run: ModuleType) -> None:
+    """Real tests, on each driver that it has."""
+    found = run.here(["tests/drivers/contract/test_wake.py"], "")
+    assert (found["release"], found["kernel"]) == ("here", platform.release())
+    counts = [count for driver, count in found["drivers"].items() if driver != "any"]
+    assert len(counts) >= 2
+    assert all(count["passed"] + count["again"] > 0 for count in counts)
+    assert found["failures"] == {}
+    assert "(here) | select | - |" in run.table([found])

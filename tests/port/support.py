@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from proactorx import CompletionPort, Packet
 
 LIMIT = 8.0  # seconds: the longest that a test waits for one thing to happen
@@ -39,11 +41,28 @@ def until(happened: Callable[[], Any], what: str = "it") -> None:
         time.sleep(0.0005)
 
 
+def _step_of_cpu_clock() -> float:
+    """By how many seconds the CPU clock of a thread goes on at once."""
+    times = [time.thread_time()]
+    while len(times) < 3:
+        if (now := time.thread_time()) != times[-1]:
+            times.append(now)
+    return times[2] - times[1]
+
+
+#: Of a running thread, whose clock stands still between two looks, the port must think that it sleeps.
+needs_cpu_clock = pytest.mark.skipif(
+    sys.platform == "linux" and _step_of_cpu_clock() > 0.001,
+    reason="this kernel counts CPU time in steps of its timer, as user-mode-linux does",
+)
+
+
 class Member:
     """A thread of a port, which does one thing at a time, as it is told."""
 
     def __init__(self, port: CompletionPort) -> None:
         self.port = port
+        self.stops: list[threading.Event] = []
         self.outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._orders: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run)
@@ -88,7 +107,9 @@ class Member:
         return self.outcomes.empty()
 
     def end(self) -> None:
-        """End the thread, and wait for that."""
+        """End the thread, and wait for that; also one that spins, where a test has failed."""
+        for stop in self.stops:
+            stop.set()
         self._orders.put(None)
         self._thread.join(LIMIT)
         assert not self._thread.is_alive()

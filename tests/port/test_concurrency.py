@@ -12,7 +12,7 @@ import pytest
 from proactorx import CompletionPort, Packet
 
 from .conftest import NewPort
-from .support import LIMIT, MOMENT, Member, members, until, waiting
+from .support import LIMIT, MOMENT, Member, members, needs_cpu_clock, until, waiting
 
 
 def spin(member: Member, stop: threading.Event) -> None:
@@ -24,6 +24,7 @@ def spin(member: Member, stop: threading.Event) -> None:
         while not stop.is_set():
             pass
 
+    member.stops.append(stop)
     member.begin(order)
     assert started.wait(LIMIT)
 
@@ -48,6 +49,7 @@ def test_a_thread_inside_get_does_not_run(port: CompletionPort) -> None:
         assert (port.associated, port.running) == (1, 1)
 
 
+@needs_cpu_clock
 def test_the_limit_keeps_a_packet_from_a_waiting_thread(new_port: NewPort) -> None:
     port = new_port(1)
     with members(port, 2) as (one, other):
@@ -90,6 +92,7 @@ def test_blocking_lets_another_thread_run(new_port: NewPort) -> None:
         assert one.outcome() == 2  # above the limit, for a while
 
 
+@needs_cpu_clock
 def test_above_the_limit_nobody_is_released(new_port: NewPort) -> None:
     """... until fewer run than the limit says."""
     port = new_port(1)
@@ -200,6 +203,7 @@ def test_a_thread_that_ends_leaves(new_port: NewPort) -> None:
         until(lambda: port.associated == 1)
 
 
+@needs_cpu_clock
 def test_a_thread_that_sleeps_without_saying_so_is_noticed(new_port: NewPort) -> None:
     """Linux: its state and its CPU clock tell; another thread is released in its place."""
     port = new_port(1)
@@ -227,6 +231,7 @@ def test_a_thread_that_sleeps_without_saying_so_is_noticed(new_port: NewPort) ->
         assert one.do(lambda: port.get(LIMIT)).key == "third"
 
 
+@needs_cpu_clock
 def test_a_sleeper_that_wakes_counts_again(new_port: NewPort) -> None:
     port = new_port(1)
     with members(port, 3) as (one, two, three):
@@ -255,6 +260,7 @@ def test_a_sleeper_that_wakes_counts_again(new_port: NewPort) -> None:
         assert three.outcome().key == "third"
 
 
+@needs_cpu_clock
 def test_a_waiter_whose_time_is_over_hands_its_watch_on(new_port: NewPort) -> None:
     """The oldest waiter looks after sleeping threads; when it leaves, the next one does."""
     port = new_port(1)
