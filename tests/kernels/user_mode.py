@@ -16,6 +16,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,7 @@ def boot(command: list[str], memory: str, patience: float) -> int:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as timeout(1) ends this: the kernel ends too
         clock = threading.Timer(patience, machine.kill)
         clock.start()
         assert machine.stdout is not None
