@@ -14,6 +14,7 @@ from typing import Any
 
 from setuptools import Extension  # type: ignore[import-untyped, unused-ignore]
 from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped, unused-ignore]
+from setuptools.errors import LinkError  # type: ignore[import-untyped, unused-ignore]
 
 LINUX = (
     *(f"drivers.io_uring.{name}" for name in ("driver", "encode", "features")),
@@ -117,6 +118,20 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
         # Longest first, so that no compiler starts a long file when the others have finished.
         self.extensions.sort(key=lambda extension: -Path(extension.sources[0]).stat().st_size)
         super().build_extensions()
+
+    def build_extension(self, extension: Extension) -> None:
+        """Compile and link; then look whether anything came of it."""
+        super().build_extension(extension)
+        made, initializer = (
+            Path(self.get_ext_fullpath(extension.name)),
+            f"PyInit_{extension.name.split('.')[-1]}",
+        )
+        # GNU ld takes an empty object file for an empty linker script, and makes a module with nothing in it.
+        if initializer.encode() not in made.read_bytes():
+            made.unlink()  # or it would count as built
+            raise LinkError(
+                f"{made} was linked without {initializer}: its object file was empty; build again"
+            )
 
     def _checks(self) -> str:
         """Whether the package checks its own accounts (``ops/checks.h``): not in what is installed."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -134,3 +136,44 @@ def test_subinterpreters_are_refused_and_harm_nobody() -> None:
     print(proactorx.run(main()))
     """
     assert run_script(None, script).split() == ["isolated", "ImportError", "legacy", "ImportError", "works"]
+
+
+BUILD_NOTHING = """
+import sys
+from pathlib import Path
+from setuptools import Distribution, Extension
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import LinkError
+from proactorx._build import BuildExt
+
+class WithoutCython(BuildExt):
+    finalize_options = build_ext.finalize_options
+    build_extensions = build_ext.build_extensions
+
+Path("nothing.c").write_text("")
+command = WithoutCython(Distribution({"ext_modules": [Extension("some.nothing", ["nothing.c"])]}))
+command.build_lib = command.build_temp = "built"
+command.ensure_finalized()
+try:
+    command.run()
+except LinkError as exc:
+    assert "PyInit_nothing" in str(exc), exc
+    assert not [path for path in Path("built").rglob("nothing*.so")]
+    print("refused")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a C compiler")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_module_with_nothing_in_it_ends_the_build(tmp_path: Path) -> None:
+    """The linker may take an empty object file for an empty script; the import would fail, later."""
+    pytest.importorskip("setuptools")
+    package = str(Path(proactorx.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD_NOTHING],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": package},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.stdout.decode().endswith("refused\n"), done.stderr.decode()
