@@ -46,8 +46,8 @@ cdef bint of_a_module(callback) noexcept:
 
 cdef object unwrapped(callback):
     """What a partial function calls in the end."""
-    # What is called most is asked for first: whether it is a partial function takes 500 instructions.
-    while not PyCFunction_Check(callback) and not PyFunction_Check(callback) and isinstance(callback, partial):
+    # Functions in C first, which IO threads call: whether it is a partial one takes 500 instructions to tell.
+    while not PyCFunction_Check(callback) and isinstance(callback, partial):
         function = callback.func
         if PyCFunction_Check(function) and not of_a_module(function) and callback.args and isinstance(
                 function.__self__, Context):
