@@ -10,7 +10,7 @@
 #     the C library and all others from there (seconds; needs no chroot and disturbs nothing that is installed);
 #   * a free-threaded one, which Debian does not package, from the upstream source that Debian's source package carries
 #     (minutes). JOBS=N: how many compilers at once (default: as many as there are cores).
-# Of the free-threaded ones only 3.13t could be made so far: on 29 November 2026 the mirror listed the sources of 3.14 and
+# Of the free-threaded ones only 3.13t could be made so far: on 30 November 2026 the mirror listed the sources of 3.14 and
 # 3.15, in testing and in unstable, and answered 404 for each of their files. Nothing else here depends on the version.
 set -euo pipefail
 
