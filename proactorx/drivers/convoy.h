@@ -7,7 +7,10 @@
  *
  * Fairness: a loop that has had the lock for a switch interval gives it up as ever; beside one busy thread
  * each has half of the time.  Looks that find nothing get shorter, down to a quarter.  A few waits after the
- * last slow one nothing is looked for any more, and without busy threads nothing ever is. */
+ * last slow one nothing is looked for any more, and without busy threads nothing ever is.
+ *
+ * The threads of our pools do not compute: they want the lock for a moment, to bring a result, and a look
+ * keeps them from it.  While they have calls to run, only a wait of half the interval counts as slow. */
 #ifndef PROACTORX_CONVOY_H
 #define PROACTORX_CONVOY_H
 

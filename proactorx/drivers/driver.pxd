@@ -11,6 +11,9 @@ cdef enum:
     MOST_CHECKED = 256  # ops, and packets, that check_counters looks at in one turn
     ASK_ANYWAY = -1     # Driver.wait, `callbacks`
 
+cdef bint has_gil       # there is one lock for all threads, which a thread that computes keeps from others
+cdef int64_t pool_calls # that threads of pools are running; counted where there is a GIL, which guards it
+
 cdef enum Closing:
     FOR_THIS_THREAD     # which stops driving the loop; another one may go on
     FOR_GOOD

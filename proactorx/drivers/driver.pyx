@@ -35,8 +35,7 @@ cdef extern from "Python.h":
         traverseproc tp_traverse
 
 cdef object _drivers = weakref.WeakSet()
-# Free-threaded builds have nothing that a thread which computes could keep from others.
-cdef bint has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 cdef class Driver:
@@ -143,8 +142,16 @@ cdef class Driver:
 
     cdef int crowded(self) except -1:
         """Taking the GIL back was slow."""
-        if has_gil and _has_others():
-            px_convoy_begin(&self.convoy, <int64_t>(sys.getswitchinterval() * 1e9), self.back_at)
+        cdef int64_t hold
+        if not has_gil:
+            return 0
+        hold = <int64_t>(sys.getswitchinterval() * 1e9)
+        # Threads of pools have it for a moment each, to bring results; a loop that looks would keep them from
+        # it.  One that computes has it for the whole interval.
+        if pool_calls > 0 and self.back_at - self.woke_at < hold // 2:
+            return 0
+        if _has_others():
+            px_convoy_begin(&self.convoy, hold, self.back_at)
         return 0
 
     cdef int64_t looked(self, bint hit) noexcept:
@@ -246,6 +253,8 @@ cdef int _traverse(Driver self, visitproc visit, void *arg) noexcept:
 
 
 def _after_fork_in_child():
+    global pool_calls
+    pool_calls = 0  # their threads are the parent's
     cdef Driver driver
     for driver in list(_drivers):
         driver.forked = True

@@ -11,6 +11,7 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t
+from proactorx.drivers cimport driver
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.thread cimport px_name_thread
 
@@ -172,6 +173,8 @@ cdef class Jobs:
                 unlink(job)  # it waits no more
             link(job, &self.running)
             self.running_now += 1
+            if driver.has_gil:
+                driver.pool_calls += 1
 
     cdef int end(self, Job *job) noexcept:
         """... and it has returned."""
@@ -184,6 +187,8 @@ cdef class Jobs:
                 return 0  # it was called in two threads at once, or memory had run out
             unlink(job)
             self.running_now -= 1
+            if driver.has_gil:
+                driver.pool_calls -= 1
             entry = &self.kept[self.oldest]
             self.oldest = (self.oldest + 1) % KEPT
             what, thread = entry.what, entry.thread
