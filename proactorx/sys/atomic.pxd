@@ -9,6 +9,7 @@ cdef extern from "proactorx/sys/atomic.h" nogil:
     void store_pointer "px_store_pointer"(void **place, void *value)
 
     # Of other words.
+    void store_relaxed_u32 "px_store_relaxed"(unsigned int *place, unsigned int value)
     unsigned int load_acquire_u32 "px_load_acquire"(unsigned int *place)
     void store_release_u32 "px_store_release"(unsigned int *place, unsigned int value)
     unsigned long load_relaxed_ulong "px_load_relaxed"(unsigned long *place)

@@ -12,13 +12,14 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.string cimport memchr, memcpy, memmove
-from proactorx.sys.slots cimport px_slot, px_slot_offset
+from proactorx.sys.atomic cimport store_relaxed_u32
+from proactorx.sys.slots cimport px_is_version, px_slot, px_slot_offset, px_version
 
 from asyncio import exceptions, futures, tasks
 
+from proactorx.sys import python
+
 cdef extern from "Python.h":
-    ctypedef struct TypeObject "PyTypeObject":
-        unsigned int tp_version_tag
     Py_ssize_t PyLong_AsSsize_t(object number) except? -1
     Py_ssize_t MOST "PY_SSIZE_T_MAX"
     bint PyCFunction_Check(object function)
@@ -42,9 +43,11 @@ class _Nowhere:
         return False
 
 
-# What a task is told instead of a wait that is over: of asyncio's own future it asks nothing.
+# What a task is told instead of a wait that is over: of asyncio's own future it asks nothing.  Loops that run
+# at once do not share it, since the task writes to it.
 cdef object over = Future(loop=_Nowhere())
 over.set_result(None)
+cdef bint tells_over = not python.FREE_THREADED
 
 # The classes of `streams`, and what they looked like: a class has another version tag when it or one that it
 # is derived from was changed.
@@ -52,9 +55,7 @@ cdef object Reader = None
 cdef object Converted = None
 cdef object Protocol = None
 cdef Py_ssize_t state_offset = 0
-cdef unsigned int reader_version = 0
-cdef unsigned int converted_version = 0
-cdef unsigned int protocol_version = 0
+cdef unsigned int[3] versions
 cdef object unchanged = None
 
 
@@ -71,29 +72,21 @@ def watch(reader, converted, protocol, check):
     unchanged = check
 
 
-cdef inline unsigned int version(object kind) noexcept:
-    return (<TypeObject *>kind).tp_version_tag
-
-
 cdef inline bint intact() except -1:
     """Whether the classes are as they were made."""
-    if (reader_version and version(Reader) == reader_version
-            and converted_version and version(Converted) == converted_version
-            and protocol_version and version(Protocol) == protocol_version):
-        return True
-    return look()
+    return (px_is_version(Reader, &versions[0]) and px_is_version(Converted, &versions[1])
+            and px_is_version(Protocol, &versions[2])) or look()
 
 
 cdef bint look() except -1:
-    global reader_version, converted_version, protocol_version
-    reader_version = converted_version = protocol_version = 0
+    # A tag is given by the first look-up after a change, and never again.  Read before the classes are looked
+    # at: what another thread changes from here on has another one.
+    Reader.read, Converted.read, Protocol.data_received
+    cdef unsigned int[3] found = [px_version(Reader), px_version(Converted), px_version(Protocol)]
     if not unchanged():
         return False
-    # A tag is given by the first look-up after a change.
-    Reader.read, Converted.read, Protocol.data_received
-    reader_version = version(Reader)
-    converted_version = version(Converted)
-    protocol_version = version(Protocol)
+    for i in range(3):
+        store_relaxed_u32(&versions[i], found[i])
     return True
 
 
@@ -285,7 +278,7 @@ cdef class Arrival:
         context, self.context = self.context, None
         self.status = status
         if callback is not None:
-            told = over if status == DONE and is_task(callback) else self
+            told = over if tells_over and status == DONE and is_task(callback) else self
             self.loop.call_soon(callback, told, context=context)
         if self.others is not None:
             for callback, context in self.others:

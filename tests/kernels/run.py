@@ -202,6 +202,7 @@ def here(tests: list[str], marks: str) -> dict:
     user_mode = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
     orders = {"tests": tests, "marks": ["-m", marks] if marks else [], "workers": 0, "timeout": 900}
     with tempfile.TemporaryDirectory(prefix="proactorx-") as folder:
+        os.chmod(folder, 0o755)  # tests become another user
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests/kernels"}
         result = guest.run(orders, folder, guest.Place(str(ROOT), environment, f"{folder}/results.json"))
     return {"release": "user-mode-linux" if user_mode else "here", **result, "files": "its own"}

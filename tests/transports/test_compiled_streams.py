@@ -341,6 +341,26 @@ async def test_a_class_that_was_replaced_before_the_connection(monkeypatch: pyte
     await turns(5)
 
 
+def test_a_method_that_is_replaced_while_another_thread_looks_at_the_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The look has found nothing and ends: what was replaced behind its back is seen by the next one."""
+    look = streams._look
+
+    def look_and_lose() -> list[Any]:
+        found = look()
+        monkeypatch.setattr(streams.CompiledReader, "read", asyncio.StreamReader.read)
+        return found
+
+    monkeypatch.setattr(streams.CompiledReader, "anything", 1, raising=False)  # so that it is looked at
+    monkeypatch.setattr(streams, "_look", look_and_lose)
+    streams.read_state.is_intact()
+    monkeypatch.setattr(streams, "_look", look)
+    assert not streams.read_state.is_intact()
+    monkeypatch.undo()
+    assert streams.read_state.is_intact()
+
+
 async def test_the_class_of_readers_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     class Mine(asyncio.StreamReader):
         pass
