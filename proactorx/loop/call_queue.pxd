@@ -9,7 +9,8 @@ cdef class CallQueue(HandleOwner):
     cdef uint32_t ready_head, ready_tail, ready_mask
     cdef void *inbox             # handles from other threads: a stack that any thread pushes to
     cdef int sleeping
-    cdef unsigned long thread    # that runs the loop, or 0
+    cdef unsigned long thread    # that runs the loop, or 0; any thread may read this and the next
+    cdef int closed
     cdef object __weakref__
     cdef void drop_ready(self) noexcept
     cdef int push_ready(self, Handle handle) except -1

@@ -3,7 +3,7 @@
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
-from proactorx.sys.atomic cimport exchange, load_pointer, load_relaxed
+from proactorx.sys.atomic cimport exchange, load_pointer, load_relaxed, load_relaxed_ulong, store_release
 
 cdef extern from "inbox.h":
     void px_inbox_push(void **head, void *item, void **next) nogil
@@ -28,6 +28,15 @@ cdef class CallQueue(HandleOwner):
     def __dealloc__(self):
         self.drop_ready()
         free(self.ready)
+
+    @property
+    def _closed(self):
+        """Whether ``close`` was called, which any thread may ask."""
+        return load_relaxed(&self.closed) != 0
+
+    @_closed.setter
+    def _closed(self, bint closed):
+        store_release(&self.closed, closed)
 
     cdef void drop_ready(self) noexcept:
         cdef object handle
@@ -78,7 +87,8 @@ cdef class CallQueue(HandleOwner):
 
     cdef bint runs_elsewhere(self) noexcept:
         """Whether another thread runs the loop now, and has its queues."""
-        return self.thread and self.thread != PyThread_get_thread_ident()
+        cdef unsigned long thread = load_relaxed_ulong(&self.thread)
+        return thread and thread != PyThread_get_thread_ident()
 
     cdef int add_soon(self, Handle handle) except -1:
         # A call from a wrong thread is an error of the caller's (debug mode says so),

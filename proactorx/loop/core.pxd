@@ -9,7 +9,6 @@ from proactorx.transports.registry cimport Registry
 cdef class LoopCore(TimerQueue):
     cdef readonly Registry _registry
     cdef public bint _stopping
-    cdef public bint _closed
     cdef public double slow_callback_duration
     cdef public object _thread_id
     cdef public object _task_factory

@@ -21,7 +21,6 @@ logger: logging.Logger
 
 class LoopCore(TimerQueue):
     slow_callback_duration: float
-    _closed: bool
     _stopping: bool
     _task_factory: _TaskFactory | None
     _thread_id: int | None

@@ -17,7 +17,8 @@ from proactorx.observe.meter cimport (
 )
 from proactorx.ops.op cimport IN_FLIGHT, Op
 from proactorx.port.loop_port cimport LoopPort
-from proactorx.sys.atomic cimport exchange, load_pointer
+from proactorx.sys.atomic cimport (
+    exchange, load_pointer, load_relaxed, load_relaxed_ulong, store_relaxed_ulong)
 from proactorx.sys.clock cimport px_monotonic
 from proactorx.sys.ticks cimport px_quick_now
 from proactorx.transports.registry cimport Registry
@@ -67,7 +68,7 @@ cdef class LoopCore(TimerQueue):
     """
 
     def __cinit__(self, *args, **kwargs):
-        self._closed = True  # until BaseEventLoop.__init__ has run
+        self.closed = 1  # until BaseEventLoop.__init__ has run
         self._registry = no_registry
         self.meter.limit = NEVER
         self.slow_callback_duration = 0.1
@@ -107,7 +108,7 @@ cdef class LoopCore(TimerQueue):
             TypeError: in debug mode, `callback` is a coroutine or not callable.
         """
         cdef Handle handle
-        if self._closed:
+        if load_relaxed(&self.closed):
             raise RuntimeError("Event loop is closed")
         if self._debug:
             self._check_thread()
@@ -123,14 +124,14 @@ cdef class LoopCore(TimerQueue):
             RuntimeError: the loop is closed, or belongs to the parent of this forked process.
         """
         cdef Handle handle
-        if self._closed:
+        if load_relaxed(&self.closed):
             raise RuntimeError("Event loop is closed")
         if self._port.driver.forked:
             raise RuntimeError(FORKED)
         if self._debug:
             self._check_callback(callback, "call_soon_threadsafe")
         handle = self.new_handle(callback, args, context)
-        if self.thread == PyThread_get_thread_ident():
+        if load_relaxed_ulong(&self.thread) == PyThread_get_thread_ident():
             self.add_soon(handle)
         else:
             self.post(handle)
@@ -173,7 +174,7 @@ cdef class LoopCore(TimerQueue):
 
     cdef TimerHandle _call_at(self, double when, callback, tuple args, context, str method):
         cdef TimerHandle handle
-        if self._closed:
+        if load_relaxed(&self.closed):
             raise RuntimeError("Event loop is closed")
         if self._debug:
             self._check_thread()
@@ -220,7 +221,7 @@ cdef class LoopCore(TimerQueue):
 
     def is_closed(self):
         """Return whether ``close`` was called."""
-        return self._closed
+        return load_relaxed(&self.closed) != 0
 
     def create_future(self):
         """Return a new ``asyncio.Future`` that belongs to this loop."""
@@ -247,7 +248,7 @@ cdef class LoopCore(TimerQueue):
         """
         if self._task_factory is None and not kwargs and not self._debug and self.only_loop is not None:
             return PyObject_Call(Task, (coro,), <PyObject *>self.only_loop)
-        if self._task_factory is None and not self._debug and not self._closed:
+        if self._task_factory is None and not self._debug and not self.closed:
             return Task(coro, loop=self, **kwargs)
         return base_events.BaseEventLoop.create_task(self, coro, **kwargs)
 
@@ -487,7 +488,7 @@ cdef class LoopCore(TimerQueue):
     def _run_until_stopped(self):
         """Turn until ``stop`` is called."""
         self.clock = self._own_clock()
-        self.thread = PyThread_get_thread_ident()
+        store_relaxed_ulong(&self.thread, PyThread_get_thread_ident())
         self.polled = self.slept = False
         self.fresh = True
         self.only_loop = {"loop": self}
@@ -502,7 +503,7 @@ cdef class LoopCore(TimerQueue):
         finally:
             self._port.driver.woke_at = 0  # else the next run would seem to have been awake since then
             run_ends(&self.meter, self.measured_now())
-            self.thread = 0
+            store_relaxed_ulong(&self.thread, 0)
             self.clock = None
             self.only_loop = None
             self._registry.end_run()

@@ -79,7 +79,7 @@ cdef class SocketOp(Overlapped):
             self.value = self.offset if row.moves else res
         if res >= 0 and row.line == PX_RECEIVERS and not row.addressed:
             self.table.received_less(self, self.offset if row.moves else res)
-        if self.future.done() or self.table.loop._closed:
+        if self.future.done() or self.table.loop.closed:
             self.unwanted()  # (a future of a closed loop is never awaited again)
             self.table.ended(self)
         elif self.error:
@@ -282,7 +282,7 @@ cdef class SocketTable:
         if ops is None or op.over:
             return 0
         op.over = True  # its task and its packet may both say so: the next in line is woken once
-        if op.line is not None and not self.loop._closed:
+        if op.line is not None and not self.loop.closed:
             self.offer(ops, op)
         elif ops.get(op.fd) is op:
             del ops[op.fd]
@@ -333,7 +333,7 @@ cdef class SocketTable:
         return 0
 
     cdef int keep_connection(self, sock, int fd, int accepted, bytes client) except -1:
-        if self.loop._closed or not holds(sock, fd):
+        if self.loop.closed or not holds(sock, fd):
             px_close(accepted)
             return 0
         if sock not in self.accepted:

@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
-from proactorx.sys.atomic cimport load_relaxed
+from proactorx.sys.atomic cimport load_relaxed, load_relaxed_ulong
 from proactorx.observe.meter cimport record
 from proactorx.sys.clock cimport px_monotonic, px_monotonic_at
 
@@ -67,7 +67,7 @@ cdef class TimerQueue(CallQueue):
 
     cdef double now(self) except? -1:
         clock = self.clock
-        if self.thread == 0:
+        if load_relaxed_ulong(&self.thread) == 0:
             clock = self._own_clock()  # while the loop does not run, somebody may replace its clock
         return <double>clock() if clock is not None else px_monotonic()
 
