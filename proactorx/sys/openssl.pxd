@@ -11,6 +11,12 @@ cdef extern from "proactorx/sys/openssl.h":
         int (*bio_read)(void *bio, void *data, int size) nogil
         int (*bio_write)(void *bio, const void *data, int size) nogil
         size_t (*bio_ctrl_pending)(void *bio) nogil
+        unsigned long (*err_peek_error)() nogil
         void (*err_clear_error)() nogil
+        void (*ssl_set0_rbio)(void *ssl, void *bio) nogil
+        void (*ssl_set0_wbio)(void *ssl, void *bio) nogil
+        int (*bio_up_ref)(void *bio) nogil
+        int (*bio_free)(void *bio) nogil
     const char *px_openssl_load(px_openssl *lib, const char *path) nogil
+    const char *px_openssl_load_bio(px_openssl *lib, const char *path) nogil
     bint px_readable(const void *address, size_t size) nogil

@@ -17,6 +17,7 @@ cdef class ReadState:
     cdef bint ours(self) except -1
     cdef bytearray writable(self)
     cdef int add(self, const char *data, Py_ssize_t size) except -1
+    cdef int adopt(self, bytes data) except -1
     cdef char *grow(self, Py_ssize_t size) except NULL
     cdef int grown(self, Py_ssize_t size, Py_ssize_t count) except -1
     cdef int wake(self) except -1

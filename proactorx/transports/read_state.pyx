@@ -397,26 +397,23 @@ cdef class ReadState:
             memcpy(self.grow(size), data, size)
         return self.added()
 
+    cdef int adopt(self, bytes data) except -1:
+        """The same where nothing is there: `data` itself is kept."""
+        self.held = data
+        self.start = 0
+        return self.added()
+
     cdef char *grow(self, Py_ssize_t size) except NULL:
         """Make `size` bytes of room behind what is there; `grown` must follow."""
-        cdef bytearray kept
-        cdef Py_ssize_t before
-        if self.held is None:
-            self.held = PyBytes_FromStringAndSize(NULL, size)
-            self.start = 0
-            return PyBytes_AS_STRING(self.held)
-        kept = self.writable()
-        before = PyByteArray_GET_SIZE(kept)
+        cdef bytearray kept = self.writable()
+        cdef Py_ssize_t before = PyByteArray_GET_SIZE(kept)
         PyByteArray_Resize(kept, before + size)
         return PyByteArray_AS_STRING(kept) + before
 
     cdef int grown(self, Py_ssize_t size, Py_ssize_t count) except -1:
         """`count` of the `size` bytes are filled: drop the rest, and do what else ``feed_data`` does."""
         if count != size:
-            if type(self.held) is bytearray:
-                PyByteArray_Resize(self.held, PyByteArray_GET_SIZE(self.held) - size + count)
-            else:
-                self.held = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.held), count) if count else None
+            PyByteArray_Resize(self.held, PyByteArray_GET_SIZE(self.held) - size + count)
         return self.added() if count else 0
 
     cdef int added(self) except -1:

@@ -36,6 +36,8 @@ cdef class SendingTransport(BaseTransport):
     cdef int refuse(self) except -1
     cdef bint _may_send(self) except -1
     @cython.final
+    cdef bint sends_now(self) except -1
+    @cython.final
     cdef int enqueue(self, object data, Py_ssize_t size) except -1
     cdef int wait_writable(self) except -1
     @cython.final

@@ -161,6 +161,11 @@ cdef class SendingTransport(BaseTransport):
         return self.fd >= 0 and self.writable is None and not (self.user_owned
                                                                and not holds(self.sock, self.fd))
 
+    cdef bint sends_now(self) except -1:
+        """Return whether a layer above may make the system call itself: nothing waits to be sent before."""
+        return not (self.buffered or self.lost or self.closing or self.eof_written
+                    or self.sending_file) and self._may_send()
+
     cdef int enqueue(self, object data, Py_ssize_t size) except -1:
         if not self.buffered:
             self.first = data

@@ -12,7 +12,6 @@ cdef class TLSProtocol(TLSRecords):
     cdef int deliver_reader(self) except -1
     cdef int deliver_buffered(self) except -1
     cdef int tell_end(self) except -1
-    cdef int hold_underlying(self) except -1
     cdef int pause(self) except -1
     cdef int resume(self) except -1
     cdef int close(self) except -1

@@ -5,8 +5,7 @@ and by its libssl directly (``tls_direct``).
 ``tls_transport``. Between them they keep the contract of asyncio's ``SSLProtocol`` and its transport.  What
 differs is the way of the bytes:
 
-* Ciphertext goes from the driver's memory into the incoming BIO,
-  without a bytes object or a buffer per connection.
+* Ciphertext is read from the driver's memory, without a bytes object or a buffer per connection.
 * A read asks for no more than can come of what is there, and none is made when nothing is: to be told so by
   OpenSSL is an exception.  No read allocates a large block.
 * What one callback writes is encrypted together and goes down as one piece.
@@ -16,6 +15,7 @@ still to go to one of the sides), shutdown (our close_notify is made, that of th
 and nothing again.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
 from proactorx.transports.base cimport enter
@@ -23,7 +23,7 @@ from proactorx.transports.read_state cimport ReadState, is_compiled, state_of
 from proactorx.transports.reader cimport grow, grown, is_buffered, is_plain, reader_of
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport StreamTransport
-from proactorx.transports.tls_direct cimport direct_open
+from proactorx.transports.tls_direct cimport direct_filled, direct_keep, direct_open
 from proactorx.transports.tls_records cimport (
     FLUSHING, HANDSHAKE, OPEN, RECORD, SHUTDOWN, UNWRAPPED, TLSRecords, limits,
 )
@@ -47,6 +47,9 @@ cdef enum:
     APP_MADE
     APP_EOF
     APP_LOST
+
+cdef enum:
+    FLIGHT = 8192  # what one side of a handshake sends at once, mostly
 
 cdef enum:
     PLAIN
@@ -126,6 +129,7 @@ cdef class TLSProtocol(TLSRecords):
     def preload(self, data):
         """Treat `data` as the first bytes from the peer."""
         self.incoming_write(data)
+        direct_filled(&self.direct)
 
     cdef int set_app(self, protocol) except -1:
         self.app = protocol
@@ -188,13 +192,18 @@ cdef class TLSProtocol(TLSRecords):
     cdef int received(self, char *data, Py_ssize_t size) except -1:
         if self.state == UNWRAPPED:
             return 0
-        self.feed(data, size)
-        return self.advance()
+        try:
+            self.feed(data, size)
+            return self.advance()
+        finally:
+            direct_keep(&self.direct)  # the memory is the loop's
 
     def data_received(self, data):
         """Take ciphertext from a transport of another package."""
-        if self.state != UNWRAPPED:
-            self.incoming_write(data)
+        if type(data) is bytes:
+            self.received(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        elif self.state != UNWRAPPED:
+            self.preload(data)
             self.advance()
 
     cdef int advance(self) except -1:
@@ -251,15 +260,17 @@ cdef class TLSProtocol(TLSRecords):
             ), "Fatal error on transport")
 
     cdef int handshake(self) except -1:
+        failure = None
+        self.gather(FLIGHT)
         try:
             self.sslobj.do_handshake()
         except Again:
-            self.forward()
+            return self.forward()
         except SSLError as exc:
-            self.handshake_done(exc)
-        else:
-            self.handshake_done(None)
-        return 0
+            failure = exc
+        finally:
+            self.gathered()
+        return self.handshake_done(failure)
 
     cdef int handshake_done(self, exc) except -1:
         if self.handshake_timer is not None:
@@ -324,7 +335,7 @@ cdef class TLSProtocol(TLSRecords):
                 self.tell_end()
                 self.close()
             elif self.state == OPEN:
-                self.send()
+                self.send(True)
             elif self.state == FLUSHING and self.discard:
                 self.finish_writing()  # he has closed from inside of a callback
             self.hold_underlying()
@@ -373,7 +384,7 @@ cdef class TLSProtocol(TLSRecords):
         return more
 
     cdef int deliver_reader(self) except -1:
-        """Decrypt straight into the buffer of a ``StreamReader``."""
+        """Decrypt straight into the buffer of a ``StreamReader``, or make the bytes that it is to return."""
         cdef Py_ssize_t room, count = 0
         cdef char *memory
         cdef ReadState state = None
@@ -385,6 +396,11 @@ cdef class TLSProtocol(TLSRecords):
             reader = reader_of(self.app)
         if reader is None and state is None:
             return self.deliver_plain()
+        if state is not None and state.held is None:
+            data = self.take()
+            if data is not None:
+                state.adopt(data)
+            return data is not None and self.waiting()
         if not self.ready():
             return 0
         room = self.room()
@@ -440,21 +456,6 @@ cdef class TLSProtocol(TLSRecords):
             self.fatal(exc, "Error calling eof_received()")
         return 0
 
-    cdef int hold_underlying(self) except -1:
-        """While the user reads nothing, keep no more ciphertext than the limits say."""
-        cdef Py_ssize_t size
-        if self.underlying is None or not (self.app_paused or self.underlying_held):
-            return 0
-        size = self.unread()
-        if not self.underlying_held:
-            if size and size >= self.in_high:
-                self.underlying_held = True
-                self.underlying.pause_reading()
-        elif size <= self.in_low:
-            self.underlying_held = False
-            self.underlying.resume_reading()
-        return 0
-
     cdef int pause(self) except -1:
         self.app_paused = True
         if self.stream is not None:
@@ -506,7 +507,7 @@ cdef class TLSProtocol(TLSRecords):
                 return 0  # until he resumes
         if self.state != FLUSHING:
             return 0
-        self.send()
+        self.send(False)
         if self.state == FLUSHING and (not self.backlog_size or self.eof_seen):
             self.state = SHUTDOWN
             self.shut()

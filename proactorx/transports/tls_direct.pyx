@@ -4,21 +4,30 @@
 The ``ssl`` module makes the connection, its context, its handshake and its end, and stays the owner.  For the
 bytes in between each of its calls costs a Python call, gives up the interpreter's lock and takes it back, and
 tells "nothing there" by an exception.  So ``SSL_read`` and ``SSL_write`` of the libssl that the module itself
-uses are called directly, on its ``SSL *`` and its two memory BIOs.  What they report as an error is asked
-again of the module: a failed connection stays failed, and the reason is still in OpenSSL's queue of errors,
-so the exception is the module's own.
+uses are called directly, on its ``SSL *``.  What they report as an error is asked again of the module: a
+failed connection stays failed, and the reason is still in OpenSSL's queue of errors, so the exception is the
+module's own.
+
+The module's two memory BIOs copy each record twice, clear the memory before, and keep a buffer of the largest
+record for as long as the connection lives.  A BIO of ours takes their place (``proactorx/sys/wire.h``): it
+reads from the memory that the loop has received into, and writes into the socket, or into the bytes object
+that is queued.  The memory BIOs are behind it: what is not read when the loop wants its memory back, and what
+OpenSSL writes while nobody asked it to, goes into them, as all does that the module is called for.
 
 The ``SSL *`` is a field of an object that is not ours.  It is used where everything agrees: a version of
 CPython whose object is known; the module's own note in the ``SSL`` refers back to the object; its BIOs are
 those of the two ``MemoryBIO``s; what goes into one side comes out of the other.  Else, and on free-threaded
 builds, where the module has a lock of its own, and with ``PROACTORX_TLS=ssl`` in the environment, all goes
-through the module.
+through the module.  With ``PROACTORX_TLS=buffers`` only its memory BIOs stay.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from proactorx.sys.openssl cimport PX_SSL_WANT_READ, px_openssl, px_openssl_load, px_readable
+from proactorx.sys.openssl cimport (
+    PX_SSL_WANT_READ, px_openssl, px_openssl_load, px_openssl_load_bio, px_readable,
+)
+from proactorx.sys.wire cimport px_wire, px_wire_init, px_wire_open
 
 import os
 import ssl
@@ -31,8 +40,6 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
 
 cdef enum:
-    # A record of so much or more takes longer to encrypt than other threads take to get the interpreter.
-    UNLOCKED = 16384
     LARGEST = 1 << 30    # OpenSSL counts in int
     LOOKED_AT = 256      # bytes at an address that are read before anything trusts it
 
@@ -41,7 +48,9 @@ cdef object SSLObject = ssl.SSLObject
 cdef object plain_read = ssl.SSLObject.read
 cdef object plain_write = ssl.SSLObject.write
 cdef str refusal = None      # why the ssl module does it all; "": it does not; None: nobody has looked yet
-cdef bint allowed = True
+cdef str buffered = ""       # why its memory BIOs are used; "": they are not
+cdef tuple WAYS = ("ssl", "buffers", "direct")
+cdef str allowed = "direct"
 
 
 cdef inline void *field(object thing, int index) noexcept:
@@ -62,13 +71,15 @@ cdef void *ssl_of(object inner, object incoming, object outgoing) except? NULL:
 
 cdef str look():
     """Why the functions cannot be used in this process; "": they can."""
+    global buffered
     cdef const char *problem
     cdef bytes path
-    cdef void *connection
-    if os.environ.get("PROACTORX_TLS", "") == "ssl":
+    cdef str refused
+    wish = os.environ.get("PROACTORX_TLS") or "direct"
+    if wish not in WAYS:
+        raise ValueError(f"PROACTORX_TLS={wish!r}: 'ssl', 'buffers' or 'direct' are known")
+    if wish == "ssl":
         return "PROACTORX_TLS=ssl"
-    if os.environ.get("PROACTORX_TLS", "") not in ("", "direct"):
-        raise ValueError(f"PROACTORX_TLS={os.environ['PROACTORX_TLS']!r}: 'ssl' or 'direct' are known")
     if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 15):
         return "this version of Python is not known"
     if python.FREE_THREADED:
@@ -76,12 +87,14 @@ cdef str look():
     if not ssl.OPENSSL_VERSION.startswith(("OpenSSL 1.1.1", "OpenSSL 3.")):
         return f"{ssl.OPENSSL_VERSION} is not known"
     module = sys.modules.get("_ssl")
-    file = getattr(module, "__file__", None)
-    path = os.fsencode(file or b"")
+    path = os.fsencode(getattr(module, "__file__", None) or b"")
     problem = px_openssl_load(&lib, path)
     if problem != NULL:
         return problem.decode()
-    return trial(module)
+    refused = trial(module)
+    if not refused:
+        buffered = f"PROACTORX_TLS={wish}" if wish == "buffers" else wire_trial(path)
+    return refused
 
 
 cdef str trial(module):
@@ -110,20 +123,64 @@ cdef str trial(module):
     return ""
 
 
+cdef str wire_trial(bytes path):
+    """Why no BIO of ours can be used; "": the module's calls move their bytes through one."""
+    cdef const char *problem = px_openssl_load_bio(&lib, path)
+    cdef px_wire *wire
+    cdef void *bio
+    cdef char hello[4096]
+    cdef bytes alert = bytes([21, 3, 3, 0, 2, 2, 40])  # handshake_failure, RFC 8446 section 6
+    if problem != NULL:
+        return problem.decode()
+    if not px_wire_init(&lib):
+        return "OpenSSL makes no BIO"
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    whole = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    wire = px_wire_open(field(whole._sslobj, 1), field(incoming, 0), field(outgoing, 0), &bio)
+    if wire == NULL:
+        return "OpenSSL makes no BIO"
+    wire.sink, wire.room = hello, sizeof(hello)
+    try:
+        whole.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    wire.room = 0
+    wire.source, wire.left = PyBytes_AS_STRING(alert), len(alert)
+    refused = ""
+    try:
+        whole.do_handshake()
+    except ssl.SSLWantReadError:
+        refused = "what it holds is not read"
+    except ssl.SSLError:
+        pass
+    if wire.left or not wire.used or hello[0] != 22 or outgoing.pending or incoming.pending:
+        refused = refused or "what is written does not come to it"
+    wire.left = 0
+    lib.bio_free(bio)
+    return refused
+
+
 def how():
     """Say what TLS connections use, in words."""
     global refusal
     if refusal is None:
         refusal = look()
-    if not allowed:
+    if allowed == "ssl":
         return "the ssl module (switched off)"
-    return f"the ssl module ({refusal})" if refusal else "libssl directly"
+    if refusal:
+        return f"the ssl module ({refusal})"
+    reason = buffered or ("" if allowed == "direct" else "switched off")
+    return f"libssl directly, on the ssl module's buffers ({reason})" if reason else "libssl directly"
 
 
-def allow(bint allowed_now):
-    """Set whether connections made from now on may use libssl; return whether they might before (tests)."""
+def allow(str way not None):
+    """Set what connections made from now on may use, "ssl", "buffers" or "direct"; return what they might
+    before (tests).
+    """
     global allowed
-    before, allowed = allowed, allowed_now
+    if way not in WAYS:
+        raise ValueError(way)
+    before, allowed = allowed, way
     return before
 
 
@@ -133,7 +190,7 @@ cdef int direct_open(Direct *direct, object sslobj, object incoming, object outg
     direct.ssl = NULL
     if refusal is None:
         refusal = look()
-    if refusal or not allowed or type(sslobj) is not SSLObject:
+    if refusal or allowed == "ssl" or type(sslobj) is not SSLObject:
         return 0
     if SSLObject.read is not plain_read or SSLObject.write is not plain_write:
         return 0
@@ -143,10 +200,26 @@ cdef int direct_open(Direct *direct, object sslobj, object incoming, object outg
             or context.post_handshake_auth):
         return 0
     direct.ssl = ssl_of(sslobj._sslobj, incoming, outgoing)
-    if direct.ssl != NULL:
-        direct.rbio = lib.ssl_get_rbio(direct.ssl)
-        direct.wbio = lib.ssl_get_wbio(direct.ssl)
+    if direct.ssl == NULL:
+        return 0
+    direct.rbio = lib.ssl_get_rbio(direct.ssl)
+    direct.wbio = lib.ssl_get_wbio(direct.ssl)
+    if not buffered and allowed == "direct":
+        direct.wire = px_wire_open(direct.ssl, direct.rbio, direct.wbio, &direct.bio)
     return 0
+
+
+cdef void direct_close(Direct *direct) noexcept:
+    """The connection may live on, with who holds its ``SSLObject``."""
+    if direct.wire != NULL:
+        direct.wire = NULL
+        lib.bio_free(direct.bio)
+
+
+cdef inline void no_errors() noexcept:
+    """SSL_get_error(3) looks at the queue too: errors of others must not be in it."""
+    if lib.err_peek_error():  # to clear an empty one takes ten times as long
+        lib.err_clear_error()
 
 
 cdef Py_ssize_t outcome(Direct *direct, int result) noexcept:
@@ -158,8 +231,7 @@ cdef Py_ssize_t outcome(Direct *direct, int result) noexcept:
 cdef Py_ssize_t direct_read(Direct *direct, char *memory, Py_ssize_t room) noexcept:
     """How many bytes were decrypted to `memory`, not 0; AGAIN; ASK_MODULE (also at the peer's end)."""
     cdef int count
-    # SSL_get_error(3) looks at the queue too: errors of others must not be in it.
-    lib.err_clear_error()
+    no_errors()
     count = lib.ssl_read(direct.ssl, memory, <int>min(room, LARGEST))
     return count if count > 0 else outcome(direct, count)
 
@@ -181,7 +253,7 @@ cdef object direct_take(Direct *direct, Py_ssize_t room, Py_ssize_t *count):
 cdef Py_ssize_t direct_write(Direct *direct, const char *memory, Py_ssize_t size) noexcept:
     """How many bytes were encrypted, one record or more; AGAIN; ASK_MODULE."""
     cdef int count
-    lib.err_clear_error()
+    no_errors()
     if size >= UNLOCKED:
         with nogil:
             count = lib.ssl_write(direct.ssl, memory, <int>min(size, LARGEST))
@@ -191,8 +263,30 @@ cdef Py_ssize_t direct_write(Direct *direct, const char *memory, Py_ssize_t size
 
 
 cdef int direct_feed(Direct *direct, const char *memory, Py_ssize_t size) except -1:
-    """Give ciphertext to the connection; copied."""
+    """Give ciphertext to the connection, lent until `direct_keep`."""
+    if direct.wire == NULL:
+        return fill(direct, memory, size)
+    if direct_pending(direct):
+        direct_keep(direct)
+        return fill(direct, memory, size)  # behind what is there
+    direct.wire.source = memory
+    direct.wire.left = size
+    return 0
+
+
+cdef int direct_keep(Direct *direct) except -1:
+    """Copy what is left of lent ciphertext: its memory is wanted back."""
+    cdef size_t left
+    if direct.wire == NULL or not direct.wire.left:
+        return 0
+    left, direct.wire.left = direct.wire.left, 0
+    return fill(direct, direct.wire.source, <Py_ssize_t>left)
+
+
+cdef int fill(Direct *direct, const char *memory, Py_ssize_t size) except -1:
+    """Copy ciphertext into the memory BIO."""
     cdef int count
+    direct_filled(direct)
     while size > 0:
         count = lib.bio_write(direct.rbio, memory, <int>min(size, LARGEST))
         if count <= 0:
@@ -203,14 +297,33 @@ cdef int direct_feed(Direct *direct, const char *memory, Py_ssize_t size) except
     return 0
 
 
+cdef void direct_filled(Direct *direct) noexcept:
+    """The module's ``MemoryBIO`` is given ciphertext."""
+    if direct.wire != NULL:
+        direct.wire.kept = True
+
+
 cdef Py_ssize_t direct_pending(Direct *direct) noexcept:
     """How much ciphertext was given and not read yet."""
-    return <Py_ssize_t>lib.bio_ctrl_pending(direct.rbio)
+    cdef size_t size
+    if direct.wire != NULL and (direct.wire.left or not direct.wire.kept):
+        return <Py_ssize_t>direct.wire.left
+    size = lib.bio_ctrl_pending(direct.rbio)
+    if direct.wire != NULL:
+        direct.wire.kept = size != 0
+    return <Py_ssize_t>size
+
+
+cdef size_t unsent(Direct *direct) noexcept:
+    """How much ciphertext is in the memory BIO."""
+    if direct.wire != NULL and not direct.wire.spilled:
+        return 0
+    return lib.bio_ctrl_pending(direct.wbio)
 
 
 cdef object direct_drain(Direct *direct):
     """The ciphertext that is to go out, as bytes; None: there is none."""
-    cdef size_t size = lib.bio_ctrl_pending(direct.wbio)
+    cdef size_t size = unsent(direct)
     cdef PyObject *raw
     cdef object data
     if not size:
@@ -219,4 +332,35 @@ cdef object direct_drain(Direct *direct):
     data = <object>raw
     Py_DECREF(data)  # the new reference: `data` holds one
     lib.bio_read(direct.wbio, PyBytes_AS_STRING(data), <int>size)
+    if direct.wire != NULL:
+        direct.wire.spilled = False
+    return data
+
+
+cdef bint direct_gather(Direct *direct, Py_ssize_t room) except -1:
+    """Lend memory for ciphertext until `direct_gathered`.  0: not possible now."""
+    if direct.wire == NULL or direct.sink != NULL or unsent(direct):
+        return 0
+    direct.sink = PyBytes_FromStringAndSize(NULL, room)
+    direct.wire.sink = PyBytes_AS_STRING(<object>direct.sink)
+    direct.wire.room = room
+    direct.wire.used = 0
+    return 1
+
+
+cdef object direct_gathered(Direct *direct):
+    """What was written to the lent memory, as bytes; None: nothing.  The memory BIO may hold more."""
+    cdef PyObject *sink = direct.sink
+    cdef Py_ssize_t size
+    if sink == NULL:
+        return None
+    size = <Py_ssize_t>direct.wire.used
+    direct.sink = NULL
+    direct.wire.room = direct.wire.used = 0
+    if not size:
+        Py_DECREF(<object>sink)
+        return None
+    _PyBytes_Resize(&sink, size)
+    data = <object>sink
+    Py_DECREF(data)  # the new reference: `data` holds one
     return data

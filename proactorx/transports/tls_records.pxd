@@ -55,6 +55,9 @@ cdef class TLSRecords(RawProtocol):
     cdef bint underlying_held         # we asked the transport underneath not to read
 
     cdef int feed(self, char *data, Py_ssize_t size) except -1
+    cdef int hold_underlying(self) except -1
+    cdef bint gather(self, Py_ssize_t room) except -1
+    cdef int gathered(self) except -1
     cdef Py_ssize_t unread(self) except -1
     cdef object drain(self)
     cdef object take(self)
@@ -65,8 +68,9 @@ cdef class TLSRecords(RawProtocol):
     cdef Py_ssize_t room(self) except -1
     cdef int was_read(self, Py_ssize_t room, Py_ssize_t count) except -1
     cdef int write(self, data) except -1
-    cdef int send(self) except -1
-    cdef int encrypt(self) except -1
+    cdef int send(self, bint now) except -1
+    cdef int encrypt(self, bint now) except -1
+    cdef int encrypt_backlog(self) except -1
     cdef int encrypt_all(self, bytes piece, Py_ssize_t *done) except -1
     cdef int forward(self) except -1
     cdef int pass_down(self, data) except -1

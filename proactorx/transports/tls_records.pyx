@@ -7,7 +7,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from proactorx.transports.base cimport enter
 from proactorx.transports.stream cimport RawProtocol, StreamTransport
 from proactorx.transports.tls_direct cimport (
-    AGAIN, ASK_MODULE, direct_drain, direct_feed, direct_pending, direct_read, direct_take, direct_write,
+    AGAIN, ASK_MODULE, UNLOCKED, direct_close, direct_drain, direct_feed, direct_gather, direct_gathered,
+    direct_pending, direct_read, direct_take, direct_write,
 )
 
 import asyncio
@@ -24,9 +25,11 @@ logger = logging.getLogger("asyncio")
 
 cdef enum:
     DELIVERY = 262144       # one data_received() gets less than this and a record
-    # so much written is encrypted while the cache has it, less waits for the end of the turn
-    ENCRYPT_AT_ONCE = 4096
+    # So much written is encrypted while the cache has it.  Less is one record, and waits for the end of the
+    # callback or turn: it goes to the socket from where OpenSSL has made it.
+    ENCRYPT_AT_ONCE = RECORD
     JOIN = 65536            # writes of up to so many bytes together are encrypted as one piece
+    OVERHEAD = 96           # what a record adds: header, nonce, MAC of 48 bytes and padding, RFC 5246 6.2.3
 
 cdef object SSLError = ssl.SSLError
 cdef object Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
@@ -49,10 +52,13 @@ cdef tuple limits(high, low, Py_ssize_t kib):
 cdef class TLSRecords(RawProtocol):
     """Moves bytes between the user's protocol and the transport underneath."""
 
+    def __dealloc__(self):
+        direct_close(&self.direct)
+
     # -------------------------------------------------------------------------------------------- ciphertext
 
     cdef int feed(self, char *data, Py_ssize_t size) except -1:
-        """Give OpenSSL a copy of ciphertext that has arrived."""
+        """Give ciphertext that has arrived to OpenSSL, lent until `direct_keep`, or a copy of it."""
         if self.direct.ssl != NULL:
             return direct_feed(&self.direct, data, size)
         self.incoming_write(PyMemoryView_FromMemory(data, size, PyBUF_READ))
@@ -67,6 +73,30 @@ cdef class TLSRecords(RawProtocol):
     cdef object drain(self):
         """Return the ciphertext to send, or something false if there is none."""
         return direct_drain(&self.direct) if self.direct.ssl != NULL else self.outgoing_read()
+
+    cdef bint gather(self, Py_ssize_t room) except -1:
+        """Lend OpenSSL memory for `room` bytes of ciphertext, until `gathered`.  0: it uses its own."""
+        return not self.underlying_paused and direct_gather(&self.direct, room)
+
+    cdef int gathered(self) except -1:
+        """Pass down what OpenSSL has written to the lent memory."""
+        cdef object data = direct_gathered(&self.direct)
+        return 0 if data is None else self.pass_down(data)
+
+    cdef int hold_underlying(self) except -1:
+        """While the user reads nothing, keep no more ciphertext than the limits say."""
+        cdef Py_ssize_t size
+        if self.underlying is None or not (self.app_paused or self.underlying_held):
+            return 0
+        size = self.unread()
+        if not self.underlying_held:
+            if size and size >= self.in_high:
+                self.underlying_held = True
+                self.underlying.pause_reading()
+        elif size <= self.in_low:
+            self.underlying_held = False
+            self.underlying.resume_reading()
+        return 0
 
     # --------------------------------------------------------------------------------------------- decrypting
 
@@ -163,7 +193,7 @@ cdef class TLSRecords(RawProtocol):
             self.stream.layer_unsent += PyBytes_GET_SIZE(data)
         if self.state == OPEN:
             if self.backlog_size >= ENCRYPT_AT_ONCE:
-                self.send()
+                self.send(False)
             elif not self.registry.running or (self.stream is not None and self.stream.eager):
                 self.flush()
             elif not self.delivering and not self.dirty:
@@ -173,7 +203,7 @@ cdef class TLSRecords(RawProtocol):
     cdef int flush(self) except -1:
         self.dirty = False
         if self.backlog_size and self.state == OPEN and self.may_send():
-            self.send()
+            self.send(True)
         return 0
 
     cdef bint may_send(self) noexcept:
@@ -187,7 +217,7 @@ cdef class TLSRecords(RawProtocol):
             return 0
         if self.backlog_size and (self.state == OPEN or self.state == FLUSHING):
             try:
-                self.encrypt()
+                self.encrypt(False)
             except Exception as exc:
                 logger.debug("%r: the last bytes could not be encrypted: %s", self, exc)
         data = self.drain()
@@ -195,11 +225,11 @@ cdef class TLSRecords(RawProtocol):
             self.pass_down(data)
         return 0
 
-    cdef int send(self) except -1:
-        """Encrypt what was written and pass it down."""
+    cdef int send(self, bint now) except -1:
+        """Encrypt what was written and pass it down. `now`: no more is to be sent with it."""
         try:
             if self.backlog_size:
-                self.encrypt()
+                self.encrypt(now)
             self.forward()
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -207,13 +237,32 @@ cdef class TLSRecords(RawProtocol):
             self.fatal(exc, "Fatal error on SSL protocol")
         return 0
 
-    cdef int encrypt(self) except -1:
+    cdef int encrypt(self, bint now) except -1:
+        cdef Py_ssize_t size = self.backlog_size
+        if len(self.backlog) > 1 and size <= JOIN:
+            # One record, not one for each write.
+            self.backlog = [b"".join(self.backlog)]
+        if self.direct.wire == NULL or self.underlying is None:
+            return self.encrypt_backlog()
+        if not self.underlying_paused:
+            data = self.drain()  # what OpenSSL has written on its own comes first
+            if data:
+                self.pass_down(data)
+        if now and size < UNLOCKED and self.stream is not None and self.stream.sends_now():
+            self.direct.wire.fd = self.stream.fd
+        else:
+            self.gather(size + (size // RECORD + len(self.backlog)) * OVERHEAD)
+        try:
+            self.encrypt_backlog()
+        finally:
+            self.direct.wire.fd = -1
+            self.gathered()
+        return 0
+
+    cdef int encrypt_backlog(self) except -1:
         cdef Py_ssize_t count, done = 0
         cdef list backlog = self.backlog
         cdef bytes piece
-        if len(backlog) > 1 and self.backlog_size <= JOIN:
-            # One record, not one for each write.
-            backlog = self.backlog = [b"".join(backlog)]
         try:
             for piece in backlog:
                 count = 0

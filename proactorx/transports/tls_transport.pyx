@@ -185,7 +185,7 @@ cdef class TLSTransport:
 
     def get_read_buffer_size(self):
         """Return the number of received bytes that are not decrypted yet."""
-        return self.tls.incoming.pending
+        return self.tls.unread()
 
     def get_read_buffer_limits(self):
         """Return (low, high), in bytes."""

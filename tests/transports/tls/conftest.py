@@ -1,4 +1,6 @@
-"""The tests of this room run on both ways of the bytes: by libssl directly, and through the ssl module."""
+"""The tests of this room run on all ways of the bytes: by libssl directly, with a BIO of ours and on the ssl
+module's, and through the module.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,11 @@ import pytest
 from proactorx.transports import tls_direct
 
 
-@pytest.fixture(autouse=True, params=["libssl", pytest.param("ssl-module", marks=pytest.mark.exhaustive)])
+@pytest.fixture(
+    autouse=True,
+    params=["direct", *(pytest.param(way, marks=pytest.mark.exhaustive) for way in ("buffers", "ssl"))],
+)
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    allowed = tls_direct.allow(request.param == "libssl")
+    allowed = tls_direct.allow(request.param)
     yield request.param
     tls_direct.allow(allowed)

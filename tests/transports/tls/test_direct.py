@@ -26,17 +26,19 @@ HEADER = 5  # of a record: type, version, length, RFC 8446 section 5.1
 
 def test_it_is_used_where_it_can_be(way: str) -> None:
     """A libssl or a Python that is not known is a failure here, not silently slower."""
-    if way != "libssl":
+    if way == "ssl":
         assert tls_direct.how() == "the ssl module (switched off)"
     elif sysconfig.get_config_var("Py_GIL_DISABLED"):
         assert tls_direct.how().startswith("the ssl module (free-threaded")
     elif sys.platform == "win32":
         assert tls_direct.how().startswith("the ssl module (Windows")
+    elif way == "buffers":
+        assert tls_direct.how() == "libssl directly, on the ssl module's buffers (switched off)"
     else:
         assert tls_direct.how() == "libssl directly"
 
 
-@pytest.mark.parametrize("value", ["ssl", "direct", "other"])
+@pytest.mark.parametrize("value", ["ssl", "buffers", "direct", "other"])
 def test_the_switch(value: str) -> None:
     code = "from proactorx.transports import tls_direct; print(tls_direct.how())"
     done = subprocess.run(
@@ -48,10 +50,12 @@ def test_the_switch(value: str) -> None:
     )
     if value == "ssl":
         assert done.stdout == "the ssl module (PROACTORX_TLS=ssl)\n"
-    elif value == "direct":
-        assert done.returncode == 0
-    else:
+    elif value == "other":
         assert "PROACTORX_TLS='other'" in done.stderr
+    elif value == "buffers" and done.stdout.startswith("libssl directly"):
+        assert done.stdout == "libssl directly, on the ssl module's buffers (PROACTORX_TLS=buffers)\n"
+    else:
+        assert done.returncode == 0
 
 
 def damage(dice: random.Random, wire: bytearray, record: int) -> None:
@@ -72,10 +76,10 @@ def damage(dice: random.Random, wire: bytearray, record: int) -> None:
             wire[record:record] = dice.randbytes(60)
 
 
-async def outcome(certificates: Certificates, seed: int, *, direct: bool, version: Any) -> tuple[Any, ...]:
+async def outcome(certificates: Certificates, seed: int, *, way: str, version: Any) -> tuple[Any, ...]:
     """What a server sees of records of which one is damaged, cut off, made up or left out."""
     dice = random.Random(seed)
-    before = tls_direct.allow(direct)
+    before = tls_direct.allow(way)
     errors = collect_errors()
     server = Recorder()
     peer_context = certificates.client()
@@ -105,5 +109,6 @@ async def outcome(certificates: Certificates, seed: int, *, direct: bool, versio
 @pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(1, 10))])
 async def test_damaged_records_are_told_alike(certificates: Certificates, part: int, version: Any) -> None:
     for seed in range(part * 20, part * 20 + 20):
-        by_module = await outcome(certificates, seed, direct=False, version=version)
-        assert await outcome(certificates, seed, direct=True, version=version) == by_module, seed
+        by_module = await outcome(certificates, seed, way="ssl", version=version)
+        for way in ("buffers", "direct"):
+            assert await outcome(certificates, seed, way=way, version=version) == by_module, (seed, way)
