@@ -32,6 +32,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
         *choice,
         ("datagrams", ", ".join(report["datagrams"]) or "one by one"),
         ("TLS", report["tls"]),
+        ("kernel TLS", report["ktls"]),
     ]
 
 

@@ -47,6 +47,13 @@ def test_json_says_what_can_run_and_why_the_rest_cannot(cli: Cli) -> None:
     assert drivers(found)["select"]["available"]
 
 
+def test_it_tells_of_tls(cli: Cli) -> None:
+    found = report(cli("probe", "--json", PROACTORX_TLS="buffers"))
+    assert "PROACTORX_TLS=buffers" in found["tls"] or found["tls"].startswith("the ssl module (")
+    assert found["ktls"].startswith("no (")
+    assert "kernel TLS" in cli("probe").stdout
+
+
 def test_json_tells_the_choice(cli: Cli) -> None:
     found = report(cli("probe", "--json"))
     assert found["error"] == ""

@@ -157,6 +157,17 @@ async def test_the_ssl_object_outlives_the_connection(certificates: Certificates
     gc.collect()
 
 
+async def test_a_context_that_wants_the_kernel_to_encrypt(certificates: Certificates) -> None:
+    contexts = certificates.server(), certificates.client()
+    for context in contexts:
+        context.options |= getattr(ssl, "OP_ENABLE_KTLS", 0)
+    protocol = Echo()
+    async with accepted(certificates, protocol, context=contexts[0], peer=contexts[1]) as peer:
+        for size in (1, RECORD, 100_000):
+            await peer.send(b"x" * size)
+            assert await peer.receive(size) == b"x" * size
+
+
 async def test_tls_in_tls(certificates: Certificates) -> None:
     """The inner connection is given its ciphertext as bytes objects, and its own goes into the outer one."""
     loop = asyncio.get_running_loop()
