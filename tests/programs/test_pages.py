@@ -23,6 +23,7 @@ CI, HERE = ".ci/run", "tests/programs/test_pages.py"
 STARTED, DEPLOYED = "tests/programs/test_getting_started.py", "tests/programs/test_deploy.py"
 DASK, BENCH, RUN = "tests/compat/test_libraries.py", "tests/cli/test_bench.py", "tests/cli/test_run.py"
 KERNELS = "not run: downloads kernels, or needs root and an hour; tests/kernels/test_kernels.py has its parts"
+SANITIZED = "not run: needs a CPython of its own, and an hour; tests/test_thread_sanitizer.py has its part"
 MEASURES = "not run: measures for minutes; the tables of the pages are what it wrote"
 
 #: Of each page the commands, in its order, and what runs each: a file of the tests, CI, or nobody and why.
@@ -60,6 +61,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ("python -m pytest tests --driver=io_uring --no-stock", CI),
         ("python -m pytest tests -m programs", CI),
         ("python tests/support/refuse_io_uring.py python -m pytest tests", CI),
+        ("python tests/support/thread_sanitizer.py PYTHON", SANITIZED),
         ("bash .ci/run ", CI),
         ("bash .ci/run lint", CI),
     ],
