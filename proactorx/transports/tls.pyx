@@ -264,13 +264,11 @@ cdef class TLSProtocol(TLSRecords):
         self.gather(FLIGHT)
         try:
             self.sslobj.do_handshake()
-        except Again:
-            return self.forward()
         except SSLError as exc:
             failure = exc
         finally:
-            self.gathered()
-        return self.handshake_done(failure)
+            self.gathered()  # before what did not fit
+        return self.forward() if isinstance(failure, Again) else self.handshake_done(failure)
 
     cdef int handshake_done(self, exc) except -1:
         if self.handshake_timer is not None:

@@ -248,7 +248,8 @@ cdef class TLSRecords(RawProtocol):
             data = self.drain()  # what OpenSSL has written on its own comes first
             if data:
                 self.pass_down(data)
-        if now and size < UNLOCKED and self.stream is not None and self.stream.sends_now():
+        if (now and size < UNLOCKED and not self.underlying_paused and self.stream is not None
+                and self.stream.sends_now()):
             self.direct.wire.fd = self.stream.fd
         else:
             self.gather(size + (size // RECORD + len(self.backlog)) * OVERHEAD)

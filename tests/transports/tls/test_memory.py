@@ -8,6 +8,7 @@ import gc
 import random
 import ssl
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,6 +156,19 @@ async def test_the_ssl_object_outlives_the_connection(certificates: Certificates
         connection.write(b"to nobody")
     del connection
     gc.collect()
+
+
+@pytest.mark.parametrize("copies", [5, 15, 60])
+async def test_a_handshake_of_any_length(certificates: Certificates, tmp_path: Path, copies: int) -> None:
+    """A chain of certificates may be longer than the memory that is lent for a handshake."""
+    chain = tmp_path / "chain.pem"
+    chain.write_text(certificates.certificate.read_text() * copies)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, certificates.key)
+    protocol = Echo()
+    async with accepted(certificates, protocol, context=context) as peer:
+        await peer.send(b"hello")
+        assert await peer.receive(5) == b"hello"
 
 
 async def test_a_context_that_wants_the_kernel_to_encrypt(certificates: Certificates) -> None:
