@@ -32,7 +32,7 @@ cdef class LoopPort:
     cdef inline int wait(self, int64_t timeout_ns, int callbacks) except -1:
         """Queue the packets there are; `callbacks` as for ``Driver.wait``."""
         if self.driver.closed or self.driver.forked or not self.driver.opened:
-            return self.wait_first(timeout_ns)
+            return self.wait_first(timeout_ns) if timeout_ns or self.driver.opened else 0
         if timeout_ns == 0:
             return self.driver.wait(0, callbacks)
         self.waits = True

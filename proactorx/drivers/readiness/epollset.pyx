@@ -28,10 +28,10 @@ import os
 
 
 # epoll has no flag that could be read for free, so a turn with callbacks ready asks the kernel only after so
-# many turns, so many callbacks or so long.  What has arrived is seen in the second turn at the latest: on
-# stock asyncio, which asks in each turn, a task that waits for it goes on after two `sleep(0)`.
+# many turns, so many callbacks or so long.  What has arrived is seen in the third turn at the latest; stock
+# asyncio asks in each turn.
 cdef enum:
-    TURNS_BETWEEN_POLLS = 2
+    TURNS_BETWEEN_POLLS = 3
     CALLBACKS_BETWEEN_POLLS = 64
     NS_BETWEEN_POLLS = 50_000
 
