@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint64_t
 from proactorx.drivers.driver cimport Driver
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from proactorx.observe.meter cimport BUCKETS, Meter, PLACES, RECORDS, Record, Times
 from proactorx.ops.kinds cimport PX_FD, PX_ON_SOCKET, px_kinds
 from proactorx.ops.op cimport Op
@@ -33,10 +33,14 @@ def bounds():
     return tuple(round(1e-6 * (1 << place), 6) for place in range(BUCKETS - 1))
 
 
-cdef tuple _times(Times *times):
-    cdef list counts = [times.counts[place] for place in range(PLACES)]
+cdef tuple _times(Times *times, Times *more=NULL):
+    cdef Times none
+    if more == NULL:
+        memset(&none, 0, sizeof(none))
+        more = &none
+    cdef list counts = [times.counts[place] + more.counts[place] for place in range(PLACES)]
     counts[BUCKETS - 1:] = [sum(counts[BUCKETS - 1:])]
-    return tuple(counts), times.total * 1e-9, times.longest * 1e-9
+    return tuple(counts), (times.total + more.total) * 1e-9, max(times.longest, more.longest) * 1e-9
 
 
 cdef dict figures_of(Meter *meter):
@@ -54,8 +58,8 @@ cdef dict figures_of(Meter *meter):
         "current_turn": max(0, now - began) * 1e-9 if began else 0.0,
         "callbacks": meter.callbacks,
         "packets": meter.packets,
-        "turn_length": _times(&meter.turns),
-        "lag": _times(&meter.lag),
+        "turn_length": _times(&meter.turns, &meter.late),
+        "lag": _times(&meter.lag, &meter.late),
         "gil_wait": _times(&meter.gil),
         "in_flush": meter.flush * scale,
         "in_dispatch": meter.dispatch * scale,

@@ -44,7 +44,8 @@ cdef struct Meter:
     int64_t idle             # in sleeps that are over
     int64_t limit            # a turn, or a wait for the GIL, of this length is noted for the watchdog
     int countdown            # to the next turn whose parts are measured
-    Times turns
+    Times turns              # those that are not in `late`
+    Times late               # in which callbacks became ready, that run in the next one
     Times gil
     Times lag
     int64_t run              # when the run began; 0: the loop does not run
@@ -75,9 +76,7 @@ cdef inline void turn_over(Meter *meter, int64_t now, bint late) noexcept nogil:
     cdef int64_t length = now - meter.began
     cdef Record *written
     if meter.began:  # else somebody turns the loop who does not run it
-        record(&meter.turns, length)
-        if late:
-            record(&meter.lag, length)
+        record(&meter.late if late else &meter.turns, length)
         if length >= meter.limit:
             note_slow(meter, meter.began, now)
         if meter.records != NULL:
