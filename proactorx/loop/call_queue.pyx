@@ -1,13 +1,33 @@
 """The calls that a loop has to make: the ready queue, and the inbox that other threads fill."""
 
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
-from proactorx.sys.atomic cimport exchange, load_pointer, load_relaxed, load_relaxed_ulong, store_release
+from proactorx.loop.calling cimport PX_GIL, px_track, px_tuple
+from proactorx.loop.handles cimport ARGUMENTS, NO_ARGUMENTS, ONE_ARGUMENT
+from proactorx.sys.atomic cimport (
+    exchange, load, load_pointer, load_relaxed, load_relaxed_ulong, store_release,
+)
+
+import sys
 
 cdef extern from "inbox.h":
     void px_inbox_push(void **head, void *item, void **next) nogil
     void *px_inbox_take(void **head) nogil
+
+cdef extern from "Python.h":
+    ctypedef PyObject *(*PyCFunction)(PyObject *, PyObject *)
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        PyCFunction ml_meth
+        int ml_flags
+        const char *ml_doc
+    int METH_FASTCALL, METH_KEYWORDS
+    object PyDescr_NewMethod(PyTypeObject *kind, PyMethodDef *method)
+    int PyUnicode_CompareWithASCIIString(PyObject *text, const char *other)
+    PyObject *PyTuple_GET_ITEM(PyObject *items, Py_ssize_t place)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *items)
 
 cdef enum:
     FIRST_ROOM = 256
@@ -55,25 +75,18 @@ cdef class CallQueue(HandleOwner):
             handle = None
             item = next
 
-    cdef int push_ready(self, Handle handle) except -1:
+    cdef int more_room(self) except -1:
         cdef uint32_t count = self.ready_tail - self.ready_head, i
-        cdef void **bigger
-        if count > self.ready_mask:
-            bigger = <void **>malloc(2 * (self.ready_mask + 1) * sizeof(void *))
-            if bigger == NULL:
-                raise MemoryError
-            for i in range(count):
-                bigger[i] = self.ready[(self.ready_head + i) & self.ready_mask]
-            free(self.ready)
-            self.ready = bigger
-            self.ready_mask = 2 * (self.ready_mask + 1) - 1
-            self.ready_head = 0
-            self.ready_tail = count
-        Py_INCREF(handle)
-        self.ready[self.ready_tail & self.ready_mask] = <void *>handle
-        self.ready_tail = self.ready_tail + 1
-        if load_relaxed(&self.sleeping):
-            self.rouse()
+        cdef void **bigger = <void **>malloc(2 * (self.ready_mask + 1) * sizeof(void *))
+        if bigger == NULL:
+            raise MemoryError
+        for i in range(count):
+            bigger[i] = self.ready[(self.ready_head + i) & self.ready_mask]
+        free(self.ready)
+        self.ready = bigger
+        self.ready_mask = 2 * (self.ready_mask + 1) - 1
+        self.ready_head = 0
+        self.ready_tail = count
         return 0
 
     cdef void rouse(self) noexcept:
@@ -82,7 +95,7 @@ cdef class CallQueue(HandleOwner):
         From its own thread too: a finalizer or a signal handler may come in after the decision to sleep and
         before the system call that does it, where the driver runs bytecode in between.
         """
-        if exchange(&self.sleeping, 0):
+        if load(&self.sleeping) and exchange(&self.sleeping, 0):
             self._port.wake_driver()
 
     cdef bint runs_elsewhere(self) noexcept:
@@ -93,6 +106,10 @@ cdef class CallQueue(HandleOwner):
     cdef int add_soon(self, Handle handle) except -1:
         # A call from a wrong thread is an error of the caller's (debug mode says so),
         # but must corrupt nothing.
+        if PX_GIL:
+            if self.thread == 0:
+                px_track(<void *>handle)  # see `end_run`
+            return self.push_ready(handle)
         if self.runs_elsewhere():
             self.post(handle)
             return 0
@@ -100,10 +117,21 @@ cdef class CallQueue(HandleOwner):
             self.drain_inbox()  # what was posted before this call runs before it
         return self.push_ready(handle)
 
-    cdef void post(self, Handle handle) noexcept:
+    cdef int post(self, Handle handle) except -1:
+        if PX_GIL:
+            return self.add_soon(handle)
         Py_INCREF(handle)
         px_inbox_push(&self.inbox, <void *>handle, &handle.next)
         self.rouse()
+        return 0
+
+    cdef void end_run(self) noexcept:
+        """The loop does not run any more: show the garbage collector the calls that it has left."""
+        cdef uint32_t i = self.ready_head
+        self.drop_contexts()
+        while PX_GIL and i != self.ready_tail:
+            px_track(self.ready[i & self.ready_mask])
+            i += 1
 
     cdef int drain_inbox(self) except -1:
         cdef void *item = px_inbox_take(&self.inbox)
@@ -123,3 +151,106 @@ cdef class CallQueue(HandleOwner):
             Py_DECREF(handle)
             first = next
         return 0
+
+
+# `call_soon` as tasks and futures, which are C, call it: the arguments are in an array, and the context has
+# its keyword.  Cython would make a tuple of the arguments, and compare keywords: 250 instructions more.
+
+cdef PyMethodDef methods[2]
+cdef object context_word = sys.intern("context")
+cdef PyObject *known_names = NULL  # asyncio's, whose word is another object
+cdef list docs = []                # which the methods refer to
+cdef object plain_soon, plain_threadsafe  # Cython's, for all other calls
+
+
+def call_fast(type kind):
+    """Give the class of loops, a subclass of CallQueue, these methods in the place of those it inherits.
+
+    In its own class: Python asks first whether a loop is an instance, and looks through the bases for that.
+    """
+    global plain_soon, plain_threadsafe
+    if not issubclass(kind, CallQueue):
+        raise TypeError("a class of loops is expected")
+    plain_soon = _replace(kind, &methods[0], "call_soon", <PyCFunction><void *>_soon)
+    plain_threadsafe = _replace(kind, &methods[1], "call_soon_threadsafe", <PyCFunction><void *>_threadsafe)
+
+
+cdef object _replace(type kind, PyMethodDef *method, str name, PyCFunction function):
+    plain = getattr(kind, name)
+    word = name.encode()
+    text = plain.__doc__.partition("\n")[2].lstrip()
+    doc = f"{name}($self, callback, *args, context=None)\n--\n\n{text}".encode()
+    docs.append((word, doc))
+    method.ml_name = <const char *>word
+    method.ml_doc = <const char *>doc
+    method.ml_flags = METH_FASTCALL | METH_KEYWORDS
+    method.ml_meth = function
+    setattr(kind, name, PyDescr_NewMethod(<PyTypeObject *>kind, method))
+    return plain
+
+
+cdef inline bint _is_plain(CallQueue self, Py_ssize_t count, PyObject *names) noexcept:
+    if count == 0 or load_relaxed(&self.closed) or self._debug:
+        return False
+    return names == NULL or names == known_names or _is_context(names)
+
+
+cdef bint _is_context(PyObject *names) noexcept:
+    global known_names
+    if PyTuple_GET_SIZE(names) != 1:
+        return False
+    if PyTuple_GET_ITEM(names, 0) == <PyObject *>context_word:
+        return True
+    if PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), b"context"):
+        return False
+    if known_names == NULL:
+        Py_INCREF(<object>names)
+        known_names = names
+    return True
+
+
+cdef inline Handle _handle(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef Handle handle = self.empty_handle()
+    handle._callback = <object>args[0]
+    if count == 1:
+        handle.held = NO_ARGUMENTS
+    elif count == 2:
+        handle.held = ONE_ARGUMENT
+        handle.given = <object>args[1]
+    else:
+        handle.held = ARGUMENTS
+        handle.given = px_tuple(args + 1, count - 1)
+    self.set_context(handle, <object>args[count] if names != NULL else None)
+    return handle
+
+
+cdef object _soon(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef Handle handle
+    if not _is_plain(self, count, names):
+        return _call(plain_soon, self, args, count, names)
+    handle = _handle(self, args, count, names)
+    if PX_GIL and self.thread:
+        self.push_ready(handle)
+    else:
+        self.add_soon(handle)
+    return handle
+
+
+cdef object _threadsafe(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef Handle handle
+    if not _is_plain(self, count, names) or self._port.driver.forked:
+        return _call(plain_threadsafe, self, args, count, names)
+    handle = _handle(self, args, count, names)
+    if PX_GIL and self.thread:
+        self.push_ready(handle)
+    elif PX_GIL or load_relaxed_ulong(&self.thread) == PyThread_get_thread_ident():
+        self.add_soon(handle)
+    else:
+        self.post(handle)
+    return handle
+
+
+cdef object _call(function, CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef Py_ssize_t place, named = PyTuple_GET_SIZE(names) if names != NULL else 0
+    keywords = {<object>PyTuple_GET_ITEM(names, place): <object>args[count + place] for place in range(named)}
+    return function(self, *(<tuple>px_tuple(args, count)), **keywords)

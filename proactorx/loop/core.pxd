@@ -29,6 +29,8 @@ cdef class LoopCore(TimerQueue):
     @cython.final
     cdef int sleep(self, LoopPort port, int64_t timeout, int64_t now) except -1
     @cython.final
+    cdef bint has_calls(self) noexcept
+    @cython.final
     cdef int flush_measured(self) except -1
     @cython.final
     cdef int finish_measured(self, uint32_t count) except -1

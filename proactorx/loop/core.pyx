@@ -10,6 +10,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t
 from proactorx.drivers.driver cimport ASK_ANYWAY
+from proactorx.loop.calling cimport PX_GIL, px_track
 from proactorx.observe.census cimport figures_of, free_records, make_records, records_of
 from proactorx.observe.details cimport Details
 from proactorx.observe.meter cimport (
@@ -43,17 +44,6 @@ cdef object Future = futures.Future
 cdef object Task = tasks.Task
 cdef Registry no_registry = Registry.__new__(Registry)  # of a loop that was made without its __init__
 
-
-cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED
-    #define PX_GIL 0
-    #else
-    #define PX_GIL 1
-    #endif
-    """
-    const bint PX_GIL
-
 cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
 
 cdef enum:
@@ -81,6 +71,7 @@ cdef class LoopCore(TimerQueue):
 
     def _drop_handles(self):
         """Forget every scheduled call, and free what they refer to."""
+        self.drop_contexts()
         self.drop_ready()
         self.drop_timers()
 
@@ -193,7 +184,10 @@ cdef class LoopCore(TimerQueue):
             self.push_timer(handle)
 
     def _make_handle(self, callback, args):
-        return self.new_handle(callback, args, None)
+        cdef Handle handle = self.new_handle(callback, args, None)
+        if PX_GIL:
+            px_track(<void *>handle)  # it is not in the queue
+        return handle
 
     def _add_callback(self, Handle handle not None):
         if not handle._cancelled:
@@ -201,7 +195,7 @@ cdef class LoopCore(TimerQueue):
 
     def _add_callback_signalsafe(self, Handle handle not None):
         # A copy: a handle can be in the inbox once only.
-        self.post(self.new_handle(handle._callback, handle._args, handle._context))
+        self.post(self.new_handle(handle._callback, handle._args, handle.own_context()))
 
     def _timer_handle_cancelled(self, handle):
         """asyncio's own hook; our handles count for themselves."""
@@ -254,6 +248,7 @@ cdef class LoopCore(TimerQueue):
 
     # ----------------------------------------------------------------------------------------------- the turn
 
+    @cython.nonecheck(False)
     cdef int turn(self) except -1:
         cdef LoopPort port = self._port
         cdef uint32_t count
@@ -279,7 +274,7 @@ cdef class LoopCore(TimerQueue):
             if not self.slept and (timeout < 0 or timeout > STARVED_SLEEP):
                 timeout = STARVED_SLEEP  # a signal that comes just before this sleep does not end it
             PyErr_CheckSignals()  # one that came before the wake-up descriptor was set
-            if self.ready_head != self.ready_tail or load_pointer(&self.inbox) != NULL:
+            if self.has_calls():
                 timeout = 0
         count = self.ready_tail - self.ready_head
         if timeout == 0:
@@ -294,7 +289,7 @@ cdef class LoopCore(TimerQueue):
             turn_begins(&self.meter, now, count != 0)
         else:
             self.sleep(port, timeout, now)
-        PyErr_CheckSignals()
+            PyErr_CheckSignals()
         port.driver.turn_began = self.meter.began
         if self.fresh:
             self.fresh = False
@@ -325,7 +320,8 @@ cdef class LoopCore(TimerQueue):
         goes_to_sleep(&self.meter, now)
         # Others post first and look at `sleeping` then; we the other way round: one of us sees the other.
         exchange(&self.sleeping, 1)
-        if load_pointer(&self.inbox) == NULL:
+        self.drop_contexts()  # which may have finalizers, so it is before the last look
+        if not self.has_calls():
             self.polled = True
             port.wait(timeout, ASK_ANYWAY)
         exchange(&self.sleeping, 0)
@@ -333,6 +329,9 @@ cdef class LoopCore(TimerQueue):
         back = port.driver.back_at
         wakes_up(&self.meter, woke, back if woke and back >= woke else px_quick_now(&port.driver.clock))
         return 0
+
+    cdef bint has_calls(self) noexcept:
+        return self.ready_head != self.ready_tail or load_pointer(&self.inbox) != NULL
 
     cdef int flush_measured(self) except -1:
         cdef int64_t before = self.measured_now()
@@ -345,6 +344,8 @@ cdef class LoopCore(TimerQueue):
         cdef Meter *meter = &self.meter
         cdef int64_t dispatched
         meter.countdown = SAMPLE_EVERY - 1
+        self.drop_contexts()
+        PyErr_CheckSignals()  # not in each turn: Python code looks itself
         if count:
             self.dispatch(count)
         dispatched = self.measured_now()
@@ -385,26 +386,29 @@ cdef class LoopCore(TimerQueue):
             return self._port.dispatch_timed(count, self.slow_callback_duration)
         return self._port.dispatch(count)
 
+    @cython.nonecheck(False)
     cdef int run_ready(self, uint32_t count) except -1:
-        cdef void *item
+        cdef void *item = NULL
         self.meter.callbacks = self.meter.callbacks + count
         if self._debug:
             return self._run_ready_debug(count)
         if self.noting:
             return self.run_ready_noted(count)
-        while count:
-            count -= 1
-            if self.ready_head == self.ready_tail:
-                break
-            item = self.ready[self.ready_head & self.ready_mask]
-            self.ready_head = self.ready_head + 1
-            self.running = item
-            try:
+        try:
+            while count and self.ready_head != self.ready_tail:
+                count -= 1
+                item = self.ready[self.ready_head & self.ready_mask]
+                self.ready_head = self.ready_head + 1
                 if not (<Handle>item)._cancelled:
+                    self.running = item
                     (<Handle>item).run()
+                    self.running = NULL
                     if self._port.driver.forked:
                         raise RuntimeError(FORKED)  # the callback has returned in a forked child
-            finally:
+                self.recycle(item)
+                item = NULL
+        finally:
+            if item != NULL:
                 self.running = NULL
                 self.recycle(item)
         return 0
@@ -504,6 +508,7 @@ cdef class LoopCore(TimerQueue):
             self._port.driver.woke_at = 0  # else the next run would seem to have been awake since then
             run_ends(&self.meter, self.measured_now())
             store_relaxed_ulong(&self.thread, 0)
+            self.end_run()
             self.clock = None
             self.only_loop = None
             self._registry.end_run()

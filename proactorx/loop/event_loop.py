@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 from proactorx import drivers
+from proactorx.loop.call_queue import call_fast
 from proactorx.loop.connections import Connections
 from proactorx.loop.core import FORKED, LoopCore
 from proactorx.loop.datagrams import Datagrams
@@ -248,3 +249,6 @@ class EventLoop(
         self._debug = enabled
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+
+
+call_fast(EventLoop)

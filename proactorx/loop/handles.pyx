@@ -4,41 +4,45 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_CLEAR, Py_DECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from proactorx.loop.calling cimport (
+    PX_GIL, PX_SHARES, px_call_with, px_context_enter, px_context_exit, px_is_alone, px_is_unused, px_track,
+    px_untrack, px_values,
+)
 from proactorx.sys.raised cimport px_raised
 
+import contextvars
 import sys
 from asyncio import events, format_helpers
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
-    # As C has them: NULL or -1 with an exception set, which Cython does not look at.
-    int px_context_enter "PyContext_Enter"(object context)
-    int px_context_exit "PyContext_Exit"(object context)
-    PyObject *px_call_none "PyObject_CallNoArgs"(object callback)
-    PyObject *px_call_one "PyObject_CallOneArg"(object callback, object arg)
-    PyObject *px_call "PyObject_Call"(object callback, object args, PyObject *kwargs)
-
-cdef extern from *:
-    """
-    /* Whether there is one reference to `item`, an object of exactly this type, and no weak one. */
-    #ifdef Py_GIL_DISABLED
-    #define px_is_alone(item, type) 0  /* references are counted in two places */
-    #else
-    #define px_is_alone(item, type) (Py_REFCNT((PyObject *)(item)) == 1 && \\
-        Py_TYPE((PyObject *)(item)) == (PyTypeObject *)(type) && \\
-        *(PyObject **)((char *)(item) + Py_TYPE((PyObject *)(item))->tp_weaklistoffset) == NULL)
-    #endif
-    """
-    bint px_is_alone(void *item, object type)
+    object PyContext_Copy(object context)
+    Py_ssize_t Py_REFCNT(void *item)
 
 cdef enum:
-    SPARE = 1024  # handles that a loop keeps for its next calls
+    SPARE = 4096  # handles that a loop keeps for its next calls: half a megabyte
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
+cdef tuple no_args = ()
 
 
-@cython.freelist(2048)
+cdef bint shares():
+    """Whether the word for what a context says is where ``calling.pxd`` takes it from."""
+    if not PX_SHARES:
+        return False
+    first = contextvars.Context()
+    before = px_values(<void *>first)
+    first.run(contextvars.ContextVar("name").set, None)
+    copy = first.copy()
+    return before != NULL and before != px_values(<void *>first) and px_values(<void *>first) == px_values(
+        <void *>copy)
+
+
+cdef bint sharing = shares()
+
+
+@cython.freelist(256)
 cdef class Handle:
     """asyncio's ``Handle``: a scheduled call that can be cancelled."""
 
@@ -47,9 +51,40 @@ cdef class Handle:
         # For isinstance(): asyncio's own classes have slots, from which a compiled class cannot inherit.
         return events.Handle
 
+    @property
+    def _args(self):
+        if self.held == ONE_ARGUMENT:
+            return (self.given,)
+        return no_args if self.held == NO_ARGUMENTS else self.given
+
+    @_args.setter
+    def _args(self, tuple args):
+        self.set_args(args)
+
+    cdef int set_args(self, tuple args) except -1:
+        if args is None:
+            self.held, self.given = NOTHING, None
+        elif PyTuple_GET_SIZE(args) == 0:
+            self.held, self.given = NO_ARGUMENTS, None
+        elif PyTuple_GET_SIZE(args) == 1:
+            self.held, self.given = ONE_ARGUMENT, <object>PyTuple_GET_ITEM(args, 0)
+        else:
+            self.held, self.given = ARGUMENTS, args
+        return 0
+
+    @property
+    def _context(self):
+        return self.own_context()
+
     def get_context(self):
         """Return the ``contextvars.Context`` that the callback runs in."""
-        return self._context
+        return self.own_context()
+
+    cdef object own_context(self):
+        if self.shares:  # somebody may look at it, and set what it says
+            self.context = PyContext_Copy(self.context)
+            self.shares = False
+        return self.context
 
     def cancel(self):
         """Cancel the call; has no effect once it has been made."""
@@ -67,7 +102,8 @@ cdef class Handle:
             # For the logs: the callback itself goes now, so that it can be freed.
             self._repr = repr(self)
         self._callback = None
-        self._args = None
+        self.held = NOTHING
+        self.given = None
         return 0
 
     def _let_go(self):
@@ -80,25 +116,27 @@ cdef class Handle:
     cdef int run(self) except -1:
         # Plain C: Cython's try statement saves and restores the exception state of the thread for each
         # callback.
-        cdef object callback = self._callback
-        cdef tuple args = self._args
-        cdef object context = self._context
+        cdef unsigned char held = self.held
+        cdef object callback = self._callback  # it may be cancelled meanwhile
+        cdef object given = self.given if held >= ONE_ARGUMENT else no_args
+        cdef object context
         cdef PyObject *result = NULL
-        if args is None:
+        if held == NOTHING:
             return 0  # cancelled by another thread just now
+        if self.shares:
+            self._loop.give_context(self)
+        context = self.context
         if px_context_enter(context) == 0:
-            if PyTuple_GET_SIZE(args) == 0:
-                result = px_call_none(callback)
-            elif PyTuple_GET_SIZE(args) == 1:
-                result = px_call_one(callback, <object>PyTuple_GET_ITEM(args, 0))
+            if held == ONE_ARGUMENT:
+                result = px_call_with(<PyObject *>callback, <PyObject *>given, NULL)
             else:
-                result = px_call(callback, args, NULL)
+                result = px_call_with(<PyObject *>callback, NULL, <PyObject *>given)
             if px_context_exit(context) < 0:
                 Py_CLEAR(result)
         if result != NULL:
             Py_DECREF(<object>result)
             return 0
-        return self.failed(callback, args)
+        return self.failed(callback, (given,) if held == ONE_ARGUMENT else given)
 
     cdef int failed(self, callback, args) except -1:
         """Report the exception of the callback, unless it is one that ends the program."""
@@ -211,14 +249,32 @@ cdef class HandleOwner:
             Py_DECREF(<object>item)
 
     cdef void recycle(self, void *item) noexcept:
-        """Take over the queue's reference to a handle that has run: if nobody else has it, use it again."""
+        """Take over the queue's reference to a handle that has run: if nobody else has it, use it again.
+
+        With a GIL the garbage collector need not look at a handle before: what is in the queue of a loop that
+        runs is not garbage.
+        """
+        cdef void *context
         if not px_is_alone(item, Handle) or self.spare_count >= SPARE:
+            if PX_GIL:
+                px_track(item)
             Py_DECREF(<object>item)
             return
+        if PX_GIL:
+            px_untrack(item)
         # What is dropped here may have finalizers, which schedule calls: the handle is not in the list yet.
         (<Handle>item)._callback = None
-        (<Handle>item)._args = None
-        (<Handle>item)._context = None
+        (<Handle>item).given = None
+        if (<Handle>item).lent:
+            (<Handle>item).lent = False
+            context = <void *>(<Handle>item).context
+            if px_is_unused(context) and px_values(context) == (<Handle>item).next:
+                if self.unused is None:
+                    self.unused = <object>context
+                elif self.shared is None:
+                    self.shared = <object>context
+        (<Handle>item).shares = False
+        (<Handle>item).context = None
         if (<Handle>item)._source_traceback is not None:
             (<Handle>item)._source_traceback = None
         if (<Handle>item)._repr is not None:
@@ -233,26 +289,49 @@ cdef class HandleOwner:
         """Return whether another thread runs the loop now, and uses its queues."""
         return False
 
-    cdef void post(self, Handle handle) noexcept:
+    cdef int post(self, Handle handle) except -1:
         """Hand `handle` to the thread that runs the loop."""
+        return 0
 
     cdef int count_cancelled_timer(self) except -1:
         """A timer in the loop's heap was cancelled."""
         return 0
 
+    cdef int give_context(self, Handle handle) except -1:
+        """Give a handle that shares its context one of its own: one that says the same."""
+        cdef void *context = <void *>handle.context
+        if self.unused is not None and px_values(<void *>self.unused) == px_values(context):
+            handle.context = self.unused
+            self.unused = None
+        elif context == <void *>self.shared and Py_REFCNT(context) == 2:
+            self.shared = None  # nobody else has it
+        elif Py_REFCNT(context) != 1:
+            handle.context = PyContext_Copy(handle.context)
+        handle.shares = False
+        handle.lent = True
+        handle.next = px_values(<void *>handle.context)
+        return 0
+
+    cdef void drop_contexts(self) noexcept:
+        """Keep nothing for longer that contexts refer to."""
+        if self.shared is not None:
+            self.shared = None
+        if self.unused is not None:
+            self.unused = None
+
+    cdef int copy_context(self, Handle handle) except -1:
+        """As ``set_context`` where there is no copy of the current context yet."""
+        handle.context = PyContext_CopyCurrent()
+        if sharing:
+            handle.shares = True
+            self.shared = handle.context  # last: what goes may have finalizers, which schedule calls
+        return 0
+
     cdef Handle new_handle(self, callback, tuple args, context):
-        cdef Handle handle
-        if self.spare != NULL:
-            handle = <Handle>self.spare
-            Py_DECREF(handle)  # the list's reference is ours now
-            self.spare = handle.next
-            self.spare_count = self.spare_count - 1
-        else:
-            handle = <Handle>Handle.__new__(Handle)
-        handle._loop = self
+        cdef Handle handle = self.empty_handle()
         handle._callback = callback
-        handle._args = args
-        handle._context = PyContext_CopyCurrent() if context is None else context
+        handle.set_args(args)
+        self.set_context(handle, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         return handle
@@ -261,8 +340,8 @@ cdef class HandleOwner:
         cdef TimerHandle handle = <TimerHandle>TimerHandle.__new__(TimerHandle)
         handle._loop = self
         handle._callback = callback
-        handle._args = args
-        handle._context = PyContext_CopyCurrent() if context is None else context
+        handle.set_args(args)
+        handle.context = PyContext_CopyCurrent() if context is None else context
         handle._when = when
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))

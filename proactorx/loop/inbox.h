@@ -1,5 +1,5 @@
-/* What other threads do to a loop: push a handle on a stack, and wake it where it sleeps.  Lock-free, with
- * and without the GIL; all operations are sequentially consistent, because the sleeper and the poster each
+/* What other threads do to a loop where there is no GIL: push a handle on a stack, and wake the loop where
+ * it sleeps.  Lock-free; all operations are sequentially consistent, because the sleeper and the poster each
  * write one word and then read the other's. */
 #ifndef PROACTORX_LOOP_INBOX_H
 #define PROACTORX_LOOP_INBOX_H
