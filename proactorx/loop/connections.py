@@ -297,20 +297,16 @@ class Connections(asyncio.BaseEventLoop):
         make_tls = None
         if sslcontext is not None:
 
-            def make_tls(
-                conn: socket.socket, protocol: asyncio.BaseProtocol, context: Context, peername: Any
-            ) -> None:
-                conn.setblocking(False)
-                self._make_ssl_transport(
-                    conn,
+            def make_tls(protocol: asyncio.BaseProtocol) -> TLSProtocol:
+                convert(protocol)
+                return TLSProtocol(
+                    self,
+                    self._registry,
                     protocol,
                     sslcontext,
                     server_side=True,
-                    extra=None if peername is None else {"peername": peername},
-                    server=server,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
-                    context=context,
                 )
 
         # Accepted sockets inherit the option on Linux, tcp(7); elsewhere it is set on each.

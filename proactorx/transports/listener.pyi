@@ -2,11 +2,11 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextvars import Context
-from typing import Any
 
 from proactorx.ops.op import Op
 from proactorx.transports.registry import Registry
 from proactorx.transports.stream import StreamTransport
+from proactorx.transports.tls import TLSProtocol
 
 class Clients:
     def add(self, transport: StreamTransport) -> None: ...
@@ -23,7 +23,7 @@ class Listener(Op):
         sock: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
         server: asyncio.Server | None,
-        make_tls: Callable[[socket.socket, asyncio.BaseProtocol, Context, Any], object] | None = None,
+        make_tls: Callable[[asyncio.BaseProtocol], TLSProtocol] | None = None,
         context: Context | None = None,
     ) -> None: ...
     @property

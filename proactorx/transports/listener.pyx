@@ -11,13 +11,12 @@ from proactorx.transports.stream cimport StreamTransport
 from proactorx.sys.clock cimport px_now_ns
 from proactorx.sys.socket cimport px_close
 
-import socket
 from asyncio import constants, trsock
 from weakref import WeakSet
 
 from proactorx.sys.errors import strerror
 from proactorx.sys import python
-from proactorx.port.sockaddr import parse as parse_name
+from proactorx.transports.tls_transport import TLSTransport
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -82,7 +81,7 @@ cdef class Listener(Op):
     cdef object factory
     cdef object server
     cdef object context
-    cdef object make_tls         # makes a TLS connection of (sock, protocol, context, peername); or None
+    cdef object make_tls         # puts TLS under a protocol; or None
     cdef object retry            # the timer of a pause for want of descriptors
     cdef bint closed
     cdef bint kept               # the socket is not ours to close
@@ -172,13 +171,12 @@ cdef class Listener(Op):
         try:
             protocol = self.factory()
             if self.make_tls is not None:
-                sock = socket.socket(fileno=fd)
-                fd = -1
-                self.make_tls(sock, protocol, context, None if peer is None else parse_name(peer))
-                return 0
+                protocol = self.make_tls(protocol)
             transport = StreamTransport(
                 self.loop, self.registry, fd, protocol, server=self.server, context=context, peer=peer)
             fd = -1
+            if self.make_tls is not None:
+                TLSTransport(self.loop, protocol)  # the protocol keeps it
             transport._connection_made()
         except (SystemExit, KeyboardInterrupt):
             raise

@@ -31,12 +31,14 @@ import socket
 import sys
 from asyncio import constants, transports
 
+from proactorx.sys import python
 from proactorx.sys.errors import strerror
 from proactorx.port.sockaddr import parse as parse_name
 from proactorx.transports import base
 from proactorx.transports.shared_socket import SharedSocket
 
 cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object counted)
     object PyContext_CopyCurrent()
     int px_enter "PyContext_Enter"(PyObject *context) except -1
     int px_exit "PyContext_Exit"(PyObject *context) except -1
@@ -53,6 +55,9 @@ cdef int AF_UNIX = getattr(socket, "AF_UNIX", -1)
 # Where the socket module knows the flag, a socket object is made without the system calls that ask for the
 # type and set what the descriptor is already.
 cdef object NONBLOCKING_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+
+# Whether an object's count of references tells that nobody else has one.
+cdef bint counted = not python.FREE_THREADED
 
 cdef object DATA_RECEIVED = "data_received"
 cdef object GET_BUFFER = "get_buffer"
@@ -538,7 +543,9 @@ cdef class StreamTransport(SendingTransport):
     # ------------------------------------------------------------------------------------------------- ending
 
     cdef int ended(self) except -1:
-        self.own_name = self.kernel_name(False)  # after close(2) the kernel does not tell
+        # After close(2) the kernel does not tell.  The caller has a reference, and the op that reads.
+        if not counted or Py_REFCNT(self) > 1 + (self.receive is not None and self.receive.target is self):
+            self.own_name = self.kernel_name(False)
         server, self.server = self.server, None
         if server is not None:
             detach(server, self)

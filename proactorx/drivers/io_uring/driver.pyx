@@ -20,7 +20,8 @@ packet the driver reads until a short read, and on to EAGAIN where that says not
 down, has sent urgent data (recv(2) stops at the mark, tcp(7)), or has passed descriptors (recv(2) stops
 behind them, unix(7)).  It reads once in a turn, so that each connection has its share and the end of a stream
 is told in a later turn than its last bytes. Multishot ends by itself at any time (CQ overflow, errors);
-it is re-armed from its last packet, never assumed armed.
+it is re-armed from its last packet, never assumed armed. The first polls are one-shot: a short connection
+then ends without one to be cancelled.
 
 Urgent data: recv(2) stops at its mark, so a short read is not the last. A poll that was woken once since the
 last look says with what, and the kernel's data_ready() always wakes with POLLPRI and POLLRDBAND, while
@@ -73,6 +74,7 @@ cdef enum:
     COMPLETED_AT_ONCE = 20 # by io_uring_enter, however many wait, since Linux 6.13 (IO_LOCAL_TW_DEFAULT_MAX)
     FILES_AT_ONCE = 8    # entries, the last one a file op's, that are submitted without waiting for more
     FILE_WORKERS = 32    # of the kernel's, for file ops that wait; and as many for other calls
+    SINGLE_POLLS = 3     # one-shot, of a stream: a handshake, a request, and the end
 
 # How long the thread that drives the ring waits for file ops when it stops to do so.
 cdef double FILES_DEADLINE = 5.0
@@ -322,6 +324,7 @@ cdef class UringDriver(EpollSet):
             # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18).
             raise ValueError("a file that has positions is read and written at one")
         op.suspended = op.pending_ready = False
+        op.ring.single = 0 if self.shared else SINGLE_POLLS
         self.arm(op)
         self.track(op)
         if on_file(op) and px_ring_unsent(&self.ring) >= FILES_AT_ONCE:
@@ -590,11 +593,8 @@ cdef class UringDriver(EpollSet):
         if not self.opened or self.closed:
             return {}
         return {
-            "entries": self.ring.sq_entries,
-            "completions": self.ring.cq_entries,
-            "multishot": self.multishot,
-            "streams": self.streams,
-            "restricted": self.restricted,
+            "entries": self.ring.sq_entries, "completions": self.ring.cq_entries,
+            "multishot": self.multishot, "streams": self.streams, "restricted": self.restricted,
             "setup_flags": setup_names(self.ring.setup_flags),
             "features": feature_names(self.ring.features),
         }

@@ -23,8 +23,11 @@ ctypedef void (*Encoder)(Op op, px_sqe *entry) noexcept
 cdef void encode_recv_stream(Op op, px_sqe *entry) noexcept:
     entry.opcode = PX_OP_POLL_ADD
     entry.op_flags = POLLIN | POLLRDHUP | POLLPRI | POLLRDBAND
-    entry.len = PX_POLL_ADD_MULTI
     op.edge = True
+    if op.ring.single:
+        op.ring.single -= 1
+    else:
+        entry.len = PX_POLL_ADD_MULTI
 
 
 cdef void encode_wait_child(Op op, px_sqe *entry) noexcept:
