@@ -6,13 +6,14 @@ and the threads write a few words into memory that is there already.
 """
 
 cimport cython
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawCalloc, PyMem_RawFree
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t
 from proactorx.drivers cimport driver
 from proactorx.sys.clock cimport px_now_ns
+from proactorx.sys.pages cimport px_pages, px_pages_free
 from proactorx.sys.thread cimport px_name_thread
 
 cdef extern from "Python.h":
@@ -123,8 +124,7 @@ cdef class Jobs:
         self.waiting.before = self.waiting.after = &self.waiting
         self.running.before = self.running.after = &self.running
         self.names = {}
-        # Cleared by the kernel, page by page when it is used.
-        self.kept = <Entry *>PyMem_RawCalloc(KEPT, sizeof(Entry))
+        self.kept = <Entry *>px_pages(KEPT * sizeof(Entry))
         if self.kept == NULL:
             raise MemoryError
 
@@ -134,7 +134,7 @@ cdef class Jobs:
             for i in range(KEPT):
                 Py_XDECREF(self.kept[i].what)
                 Py_XDECREF(self.kept[i].thread)
-        PyMem_RawFree(self.kept)
+            px_pages_free(self.kept, KEPT * sizeof(Entry))
 
     def enters(self, str name not None):
         """The thread that calls this is one of the executor's, and has this name."""

@@ -31,8 +31,10 @@ cdef class LoopPort:
     # Here, to be compiled into the turn of the loop.
     cdef inline int wait(self, int64_t timeout_ns, int callbacks) except -1:
         """Queue the packets there are; `callbacks` as for ``Driver.wait``."""
-        if self.driver.closed or self.driver.forked or not self.driver.opened:
-            return self.wait_first(timeout_ns) if timeout_ns or self.driver.opened else 0
+        if self.driver.closed or self.driver.forked:
+            return self.wait_first(timeout_ns)
+        if not self.driver.opened:
+            return self.wait_first(timeout_ns) if timeout_ns else 0
         if timeout_ns == 0:
             return self.driver.wait(0, callbacks)
         self.waits = True

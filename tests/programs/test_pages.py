@@ -126,6 +126,7 @@ PROGRAMS: dict[str, tuple[int, str]] = {
 
 def _pages() -> dict[str, str]:
     pages = {path.relative_to(PAGES).as_posix(): path for path in sorted(PAGES.rglob("*.md"))}
+    pages.pop("reference.md", None)  # made from the docstrings when the site is built
     pages |= {name: ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")}
     return {name: path.read_text() for name, path in pages.items()}
 
