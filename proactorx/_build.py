@@ -122,10 +122,8 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
     def build_extension(self, extension: Extension) -> None:
         """Compile and link; then look whether anything came of it."""
         super().build_extension(extension)
-        made, initializer = (
-            Path(self.get_ext_fullpath(extension.name)),
-            f"PyInit_{extension.name.split('.')[-1]}",
-        )
+        made = Path(self.get_ext_fullpath(extension.name))
+        initializer = f"PyInit_{extension.name.rpartition('.')[2]}"
         # GNU ld takes an empty object file for an empty linker script, and makes a module with nothing in it.
         if initializer.encode() not in made.read_bytes():
             made.unlink()  # or it would count as built

@@ -38,6 +38,7 @@ cdef class Jobs:
     cdef void forget(self, Job *job) noexcept
     cdef void begin(self, Job *job, str thread) noexcept
     cdef int end(self, Job *job) noexcept
+    cdef Py_ssize_t take(self, Entry *found) noexcept
 
 cdef class Work:
     cdef Jobs jobs

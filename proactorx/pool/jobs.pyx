@@ -27,7 +27,6 @@ cdef extern from "Python.h":
 
 from contextvars import Context
 from functools import partial
-from operator import itemgetter
 from types import CodeType
 
 cdef enum:
@@ -219,40 +218,46 @@ cdef class Jobs:
 
     def last(self):
         """Those that have ended, in that order, and those that run; any thread may ask."""
-        cdef Job *job
-        cdef Entry *entry
         cdef Entry *found
-        cdef Py_ssize_t i, room, count = 0
-        while True:
+        cdef Py_ssize_t i, room, count = -1
+        while count < 0:
             room = self.running_now + 16
             found = <Entry *>PyMem_Malloc((KEPT + room) * sizeof(Entry))
             if found == NULL:
                 raise MemoryError
             with self.mutex:
                 if self.running_now <= room:
-                    for i in range(KEPT):
-                        entry = &self.kept[(self.oldest + i) % KEPT]
-                        if entry.what != NULL:
-                            found[count] = entry[0]
-                            Py_INCREF(<object>found[count].what)
-                            Py_INCREF(<object>found[count].thread)
-                            count += 1
-                    job = self.running.after
-                    while job != &self.running:
-                        copy(&found[count], job, 0)
-                        count += 1
-                        job = job.after
-                    break
-            PyMem_Free(found)
+                    count = self.take(found)
+            if count < 0:
+                PyMem_Free(found)
         try:
             return [record(&found[i]) for i in range(count)]
         finally:
             PyMem_Free(found)
 
+    cdef Py_ssize_t take(self, Entry *found) noexcept:
+        """Under the mutex: copy all of them, with references of their own; how many they are."""
+        cdef Job *job = self.running.after
+        cdef Py_ssize_t i, count = 0
+        for i in range(KEPT):
+            found[count] = self.kept[(self.oldest + i) % KEPT]
+            if found[count].what != NULL:
+                hold(&found[count])
+                count += 1
+        while job != &self.running:
+            copy(&found[count], job, 0)
+            count += 1
+            job = job.after
+        return count
+
 
 cdef void copy(Entry *entry, Job *job, int64_t ended) noexcept:
     entry.since, entry.began, entry.ended = job.since, job.began, ended
     entry.what, entry.thread = job.what, job.thread
+    hold(entry)
+
+
+cdef inline void hold(Entry *entry) noexcept:
     Py_INCREF(<object>entry.what)
     Py_INCREF(<object>entry.thread)
 
