@@ -61,7 +61,12 @@ class Server:
         env = environment(word)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), env.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *argv], stdout=self.log, stderr=subprocess.STDOUT, env=env, cwd=folder
+            [sys.executable, "-m", *argv],
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=folder,
+            start_new_session=True,
         )
 
     @property
@@ -109,9 +114,13 @@ class Server:
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                self.kill()
         self.log.close()
+
+    def kill(self) -> None:
+        """... and its workers, which would go on without it."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @pytest.fixture
@@ -147,7 +156,7 @@ def test_a_blocked_worker_of_uvicorn_keeps_nobody(uvicorn: Server) -> None:
         assert time.monotonic() - before < LIMIT
         blocked.close()
     # The one that is blocked will not end by itself.
-    uvicorn.process.kill()
+    uvicorn.kill()
 
 
 def test_an_endless_upload_makes_nobody_wait(uvicorn: Server) -> None:
