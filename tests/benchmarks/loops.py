@@ -6,8 +6,9 @@
 A loop is one of ours, asyncio, C (an echo server of system calls alone), aiofastnet (in uvloop), or a module
 with new_event_loop; NAME@PYTHON runs it on another interpreter.  Each sample is a fresh server process on the
 first core, and a client in C on the second, both before all other work (SCHED_RR) where that is allowed; the
-CPU time is that of all the server's threads.  Ratios are taken to uvloop's (else asyncio's) within a round:
-above 1, the loop needs less.  Needs a C compiler; for TLS OpenSSL's headers, and the program openssl.
+CPU time is that of all the server's threads.  Ratios are taken within a round, to uvloop on the loop's own
+interpreter, else to the first uvloop, else to asyncio: above 1, the loop needs less.  Where a loop failed a
+sample, the JSON has the reason.  Needs a C compiler; for TLS OpenSSL's headers, and the program openssl.
 `python docs/figures.py` makes the tables of docs/pages/benchmarks.md and the chart from docs/data.
 """
 
@@ -187,7 +188,7 @@ class Harness:
             if not there:
                 raise Failed(f"no answer in {PATIENCE + self.seconds:.0f} s")
             if not line:
-                raise Failed(server.communicate()[1].strip().splitlines()[-1:] or "no answer")
+                raise Failed((server.communicate()[1].strip().splitlines() or ["no answer"])[-1])
             if row.call:
                 return dict(json.loads(line))
             numbers = (row.size, row.connections, row.depth, self.warmup, self.seconds, server.pid)
@@ -216,7 +217,7 @@ def describe(loop: str) -> str:
 def label(loop: str, loops: list[str]) -> str:
     """What a loop is called in the table: its name, with the interpreter where that name is there twice."""
     name = loop.partition("@")[0]
-    return loop if name in loops else name
+    return loop if [one.partition("@")[0] for one in loops].count(name) > 1 else name
 
 
 def ratios(mine: list[float | None], base: list[float | None]) -> list[float]:
@@ -232,9 +233,28 @@ def spread(values: list[float]) -> float:
     return (high - low) / 2 / middle
 
 
+def base_of(loop: str, loops: list[str]) -> str:
+    """What the ratios of this loop are taken to."""
+    names = [one.partition("@")[0] for one in loops]
+    same = "@".join(["uvloop", *loop.split("@")[1:]])
+    first = next((loops[names.index(one)] for one in ("uvloop", "asyncio") if one in names), loops[0])
+    return same if same in loops else first
+
+
+def summary(mine: list[float | None], base: list[float | None], rates: list[float]) -> dict[str, Any]:
+    """A loop's rounds of a row, as they go to the JSON; some have a sample."""
+    held = ratios(mine, base)
+    return {
+        "ratio": round(statistics.median(held), 2) if held else None,
+        "noise": round(spread(held), 3),
+        "cpu": round(statistics.median(value for value in mine if value), 2),
+        "rate": round(statistics.median(rates)),
+        "rounds": [value and round(value, 2) for value in mine],
+    }
+
+
 def measure(harness: Harness, rows: list[Row], loops: list[str], rounds: int) -> list[dict[str, Any]]:
     """All samples, as they go to the JSON: one entry for each row and loop."""
-    base = next((one for one in ("uvloop", "asyncio") if one in loops), loops[0])
     found = []
     for row in rows:
         if row.tls and not harness.tls:
@@ -243,33 +263,27 @@ def measure(harness: Harness, rows: list[Row], loops: list[str], rounds: int) ->
         mine = [loop for loop in loops if loop != "C" or row.floor]
         cpu: dict[str, list[float | None]] = {loop: [] for loop in mine}
         rate: dict[str, list[float]] = {loop: [] for loop in mine}
+        failed: dict[str, str] = {}
         for turn in range(rounds):
             for loop in mine[turn % len(mine) :] + mine[: turn % len(mine)]:
                 try:
                     got = harness.sample(loop, row)
                 except (Failed, subprocess.TimeoutExpired) as error:
                     print(f"{row.name}, {loop}: {error}", file=sys.stderr, flush=True)
+                    failed[loop] = str(error)
                     cpu[loop].append(None)
                     continue
                 cpu[loop].append(got["cpu"] / got["requests"] * 1e6)
                 rate[loop].append(got["requests"] / got["wall"])
         cells = []
         for loop in mine:
-            values = [value for value in cpu[loop] if value]
-            if not values:
-                continue
-            held = ratios(cpu[loop], cpu.get(base, []))
-            entry = {
-                "row": row.name,
-                "loop": label(loop, loops),
-                "ratio": round(statistics.median(held), 2) if held else None,
-                "noise": round(spread(held), 3),
-                "cpu": round(statistics.median(values), 2),
-                "rate": round(statistics.median(rate[loop])),
-                "rounds": [value and round(value, 2) for value in cpu[loop]],
-            }
+            entry: dict[str, Any] = {"row": row.name, "loop": label(loop, loops)}
+            if rate[loop]:
+                entry |= summary(cpu[loop], cpu[base_of(loop, mine)], rate[loop])
+                cells.append(f"{entry['loop']} {entry['cpu']:.2f} ({entry['ratio']})")
+            if loop in failed:
+                entry["failed"] = failed[loop]
             found.append(entry)
-            cells.append(f"{entry['loop']} {entry['cpu']:.2f} ({entry['ratio']})")
         print(f"{row.name}: {', '.join(cells)}", flush=True)
     return found
 
