@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .support import Flood, Peer, dial, fill, listening, pair
+from .support import Factory, Flood, Peer, descriptors, dial, fill, listening, pair
 
 LIMIT = 5.0
 OLD = (
@@ -296,3 +296,53 @@ async def test_a_call_that_is_refused_is_not_the_first_on_a_number() -> None:
                     await asyncio.wait_for(loop.sock_recv_into(ours, fixed), LIMIT)
             loop.call_later(0.01, other.sendall, b"later")
             assert await asyncio.wait_for(loop.sock_recv(ours, 100), LIMIT) == b"later"
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken by the loop"])
+@pytest.mark.parametrize("end", ["remove", "close"])
+def test_waits_end_though_duplicates_of_closed_sockets_live(
+    loop_factory: Factory, word: str, end: str, taken: bool
+) -> None:
+    """epoll(7) goes on reporting a closed descriptor of which a duplicate lives, so a loop may need a new
+    set.  Other descriptors have been closed by then, and the new set may have the number of one.
+    """
+    before = descriptors()
+    loop = loop_factory()
+    heard: list[bytes] = []
+
+    async def body() -> None:
+        spare = os.dup(0)
+        (full, far), (first, near) = pair("unix"), pair("unix")
+        stack.enter_context(far)
+        stack.enter_context(near)
+        fill(full)
+        loop.add_reader(full, heard.append, b"full")
+        loop.add_writer(full, heard.append, b"full")
+        number = first.fileno()
+        loop.add_reader(number, heard.append, b"first")
+        await settle()
+        stack.enter_context(first.dup())
+        first.close()
+        second, third = pair("unix")
+        stack.enter_context(second)
+        stack.enter_context(third)
+        assert second.fileno() == number
+        loop.add_reader(number, heard.append, b"second")
+        await settle()
+        heard.clear()
+        stack.enter_context(full.dup())
+        full.close()
+        os.close(spare)
+        if taken:
+            stack.enter_context(contextlib.closing(socket.socket()))  # it has the number of `spare`
+        near.send(b"x")  # to the duplicate of `first`
+        await settle()
+        assert not {b"first", b"full"} & set(heard)
+        if end == "remove" and word != "asyncio":  # which cannot while the other direction is watched
+            assert loop.remove_reader(full)
+            assert loop.remove_writer(full)
+
+    with contextlib.ExitStack() as stack:
+        loop.run_until_complete(body())
+        loop.close()
+    assert descriptors() == before

@@ -8,7 +8,7 @@ See epoll(7), epoll_pwait2(2) (Linux 5.11, nanosecond time-outs;
 before it time-outs are rounded up to milliseconds).
 """
 
-from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, ENOENT, EPERM
+from proactorx.sys.errnos cimport EBADF, EEXIST, EINTR, EINVAL, ENOENT, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from proactorx.drivers.driver cimport Closing, FOR_GOOD, IN_FORKED_CHILD
 from proactorx.drivers.readiness.driver cimport FdSlot, ReadinessDriver
@@ -73,9 +73,9 @@ cdef class EpollSet(ReadinessDriver):
             error = px_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, after, slot.generation) if after else 0
         elif error == -EEXIST and op == EPOLL_CTL_ADD:
             error = px_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, after, slot.generation)
-        elif (error == -EBADF or error == -EPERM) and not after & ~before:
-            # Closed by its owner: nothing is left to ask less of.  EPERM:
-            # the number is a regular file's by now.
+        elif (error == -EBADF or error == -EPERM or error == -EINVAL) and not after & ~before:
+            # Closed by its owner: nothing is left to ask less of.  EPERM: the number is a regular file's by
+            # now; EINVAL: the set's own.
             error = 0
         if error < 0:
             raise OSError(-error, os.strerror(-error))
@@ -96,8 +96,10 @@ cdef class EpollSet(ReadinessDriver):
         self.set_interest(self.waker.fd, 0, POLLIN)
         for fd in range(self.slot_count):
             slot = &self.slots[fd]
-            if slot.registered and px_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, slot.registered, slot.generation):
-                slot.registered = 0  # closed too
+            if slot.registered:
+                # In vain where it is closed too.  `registered` stays then, as where epoll itself forgets a
+                # closed descriptor: an op that is cancelled asks for less, and a new file is noticed.
+                px_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, slot.registered, slot.generation)
         self.wake()  # a thread that sleeps on the old set
         return 0
 
