@@ -73,7 +73,7 @@ cdef struct RingNote:       # io_uring
     flag used               # the ring does it; else it waits in the epoll set
     flag in_kernel          # its entry was not answered for the last time
     flag withdrawn          # its entry was turned into a no-op before the kernel saw it
-    uint8_t single          # so many of its next polls are one-shot
+    uint8_t polls           # which poll is next, see drivers/io_uring/encode.pxd
     uint32_t entry          # the place of its entry in the submission queue
 
 cdef struct KernelNote:     # iocp

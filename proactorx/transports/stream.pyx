@@ -494,10 +494,12 @@ cdef class StreamTransport(SendingTransport):
         return 0
 
     cdef void left_behind(self, Py_ssize_t n, bint more) noexcept:
-        """A receive has given `n`; whether there may be bytes in the socket of which no edge will tell."""
+        """A receive has given `n`; whether there may be bytes in the socket of which no edge will tell,
+        or no poll is armed that could.
+        """
         if self.receive is not None:
             self.receive.found_nothing = n == -EAGAIN
-            self.receive.again = more and n != -EAGAIN
+            self.receive.again = (more and n != -EAGAIN) or not self.receive.armed
 
     cdef int eof(self) except -1:
         self.eof_seen = True

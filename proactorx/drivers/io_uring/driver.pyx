@@ -6,10 +6,9 @@ connections that the loop has accepted or made.  All the rest (listeners, ``sock
 datagrams, sockets that the user has given, waiting for room to send) waits in an epoll set, as on the epoll
 driver: it keeps no file open, takes nothing, and is not first in anybody's line.
 
-How the two wait together.  While the ring has nothing in flight the driver sleeps in the epoll set, and is
-the epoll driver.  Else it sleeps in the ring, which polls the set: a one-shot poll, armed again before each
-sleep, because a poll that is armed looks first.  A ring that threads share is the other way round: it lies in
-the set, on which any thread may sleep.
+How the two wait together.  With nothing in flight in the ring the driver sleeps in the epoll set.  Else it
+sleeps in the ring, which polls the set: a one-shot poll, armed again before each sleep, because a poll that
+is armed looks first.  A ring that threads share lies in the set instead, on which any thread may sleep.
 
 How the kernel sees an op: the address of the ``Op`` is the ``user_data`` of at most one entry in flight.
 Completions of the driver's own entries (cancels, the poll of the set) carry small values, no addresses.
@@ -20,15 +19,8 @@ packet the driver reads until a short read, and on to EAGAIN where that says not
 down, has sent urgent data (recv(2) stops at the mark, tcp(7)), or has passed descriptors (recv(2) stops
 behind them, unix(7)).  It reads once in a turn, so that each connection has its share and the end of a stream
 is told in a later turn than its last bytes. Multishot ends by itself at any time (CQ overflow, errors);
-it is re-armed from its last packet, never assumed armed. The first polls are one-shot: a short connection
-then ends without one to be cancelled.
-
-Urgent data: recv(2) stops at its mark, so a short read is not the last. A poll that was woken once since the
-last look says with what, and the kernel's data_ready() always wakes with POLLPRI and POLLRDBAND, while
-tcp_poll() never says POLLRDBAND: such a mask does not speak of urgent data. The segment that brings some
-wakes twice, before its bytes are queued and after. Both fall into one look, which then asks tcp_poll(); or
-the receive after the first one finds nothing, and the next mask is believed; or the second one meets a packet
-that is queued, and is believed. (io_uring/poll.c, net/ipv4/tcp_input.c, net/core/sock.c, Linux 6.1 to 6.18.)
+it is re-armed from its last packet, never assumed armed.  Which poll is next, or none, and what a mask says
+of urgent data: ``encode.pxd``.
 
 See io_uring_enter(2), io_uring_multishot(7), io_uring_cancelation(7), epoll(7).
 """
@@ -41,7 +33,7 @@ from proactorx.drivers.driver cimport (
     ASK_ANYWAY, CREDENTIALS, Change, Closing, FOR_THIS_THREAD, IN_FORKED_CHILD, MOST_CHECKED, check_resumed,
 )
 from proactorx.drivers.io_uring.encode cimport (
-    encode, encode_cancel, encode_poll, has_cell, moves_file, on_file,
+    encode, encode_cancel, encode_poll, has_cell, moves_file, next_is_eager, on_file, polls_begin,
 )
 from proactorx.sys.ring cimport *
 from proactorx.ops.checks cimport PX_CHECKS, px_check
@@ -74,7 +66,6 @@ cdef enum:
     COMPLETED_AT_ONCE = 20 # by io_uring_enter, however many wait, since Linux 6.13 (IO_LOCAL_TW_DEFAULT_MAX)
     FILES_AT_ONCE = 8    # entries, the last one a file op's, that are submitted without waiting for more
     FILE_WORKERS = 32    # of the kernel's, for file ops that wait; and as many for other calls
-    SINGLE_POLLS = 3     # one-shot, of a stream: a handshake, a request, and the end
 
 # How long the thread that drives the ring waits for file ops when it stops to do so.
 cdef double FILES_DEADLINE = 5.0
@@ -324,7 +315,7 @@ cdef class UringDriver(EpollSet):
             # At "the file's own" position the kernel repeats a short write where it began (seen on 6.18).
             raise ValueError("a file that has positions is read and written at one")
         op.suspended = op.pending_ready = False
-        op.ring.single = 0 if self.shared else SINGLE_POLLS
+        polls_begin(op, self.shared)
         self.arm(op)
         self.track(op)
         if on_file(op) and px_ring_unsent(&self.ring) >= FILES_AT_ONCE:
@@ -482,6 +473,7 @@ cdef class UringDriver(EpollSet):
         cdef uint32_t mask = <uint32_t>packet.res
         cdef ssize_t n
         cdef int cut = 0
+        cdef bint eager = False, missed
         if not op.ring.used:
             return EpollSet.perform(self, op, packet)
         if not packet.flags & PACKET_READY:
@@ -497,12 +489,14 @@ cdef class UringDriver(EpollSet):
         # A poll that has ended looks first when it is armed again, so that nothing can be left behind unseen.
         if not op.armed:
             mask &= ~MORE_BEHIND
+            eager = packet.flags & PACKET_MORE != 0  # not a poll's packet, but pushed by the receive before
         packet.res = <int>mask
         if op.direct:
             packet.flags = PACKET_READY | PACKET_MORE
-            if not op.armed:
+            missed = eager and op.found_nothing  # by the owner, in the last turn
+            if not op.armed and not next_is_eager(op, eager, not missed, queue_count(&self.queue)):
                 self.arm(op)
-            return 1
+            return not missed
         if op.unix_stream:
             n = px_recv_cut(op.fd, self.scratch, PX_SCRATCH_SIZE, &cut)
         else:
@@ -520,7 +514,10 @@ cdef class UringDriver(EpollSet):
         if n == PX_SCRATCH_SIZE or (op.armed and n != -EAGAIN and (cut or mask & MORE_BEHIND)):
             self.push(op, mask, PACKET_READY | PACKET_MORE)
         elif not op.armed:
-            self.arm(op)
+            if next_is_eager(op, eager, n > 0, queue_count(&self.queue)):
+                self.push(op, 0, PACKET_READY | PACKET_MORE)
+            else:
+                self.arm(op)
         op.found_nothing = n == -EAGAIN
         if n == -EAGAIN:
             return 0

@@ -24,9 +24,7 @@ cdef void encode_recv_stream(Op op, px_sqe *entry) noexcept:
     entry.opcode = PX_OP_POLL_ADD
     entry.op_flags = POLLIN | POLLRDHUP | POLLPRI | POLLRDBAND
     op.edge = True
-    if op.ring.single:
-        op.ring.single -= 1
-    else:
+    if not next_is_single(op):
         entry.len = PX_POLL_ADD_MULTI
 
 
