@@ -257,8 +257,9 @@ def _after_fork_in_child():
     pool_calls = 0  # their threads are the parent's
     cdef Driver driver
     for driver in list(_drivers):
-        driver.forked = True
-        driver.close(IN_FORKED_CHILD)
+        if driver.opened:  # else nothing of it is shared: a loop that was never used serves parent and child
+            driver.forked = True
+            driver.close(IN_FORKED_CHILD)
 
 
 if hasattr(os, "register_at_fork"):

@@ -91,6 +91,23 @@ def status_of(pid):
 """
 
 
+NEVER_USED = """
+loop = new_loop()
+started = []
+loop.call_soon(started.append, 1)
+
+def run():
+    came = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, came.set)
+    loop.run_until_complete(conversation())
+    assert started == [1]
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.run_until_complete(asyncio.wait_for(came.wait(), 8))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+"""
+
+
 def fork_script(factory: Factory, source: str) -> None:
     assert run_script(factory, HEAD + source).endswith("end\n")
 
@@ -397,6 +414,32 @@ loop.close()
 print("end")
 """
     fork_script(loop_factory, source)
+
+
+@pytest.mark.ours  # on stock asyncio they share a selector, which is made with the loop
+def test_a_loop_that_was_never_used_serves_parent_and_children(loop_factory: Factory) -> None:
+    fork_script(
+        loop_factory,
+        NEVER_USED
+        + """
+children = [in_child(run) for _ in range(2)]
+run()
+assert [status_of(pid) for pid in children] == [0, 0]
+print("end")
+""",
+    )
+
+
+def test_a_loop_that_was_never_used_serves_a_child(loop_factory: Factory) -> None:
+    """Made before the fork, as where a master imports the application and its workers run it."""
+    fork_script(
+        loop_factory,
+        NEVER_USED
+        + """
+assert status_of(in_child(run)) == 0
+print("end")
+""",
+    )
 
 
 @pytest.mark.ours
