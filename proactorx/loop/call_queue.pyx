@@ -5,7 +5,6 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
 from proactorx.loop.calling cimport PX_GIL, px_track, px_tuple
-from proactorx.loop.handles cimport ARGUMENTS, NO_ARGUMENTS, ONE_ARGUMENT
 from proactorx.sys.atomic cimport (
     exchange, load, load_pointer, load_relaxed, load_relaxed_ulong, store_release,
 )
@@ -17,17 +16,9 @@ cdef extern from "inbox.h":
     void *px_inbox_take(void **head) nogil
 
 cdef extern from "Python.h":
-    ctypedef PyObject *(*PyCFunction)(PyObject *, PyObject *)
-    ctypedef struct PyMethodDef:
-        const char *ml_name
-        PyCFunction ml_meth
-        int ml_flags
-        const char *ml_doc
     int METH_FASTCALL, METH_KEYWORDS
     object PyDescr_NewMethod(PyTypeObject *kind, PyMethodDef *method)
     int PyUnicode_CompareWithASCIIString(PyObject *text, const char *other)
-    PyObject *PyTuple_GET_ITEM(PyObject *items, Py_ssize_t place)
-    Py_ssize_t PyTuple_GET_SIZE(PyObject *items)
 
 cdef enum:
     FIRST_ROOM = 256
@@ -171,15 +162,17 @@ def call_fast(type kind):
     global plain_soon, plain_threadsafe
     if not issubclass(kind, CallQueue):
         raise TypeError("a class of loops is expected")
-    plain_soon = _replace(kind, &methods[0], "call_soon", <PyCFunction><void *>_soon)
-    plain_threadsafe = _replace(kind, &methods[1], "call_soon_threadsafe", <PyCFunction><void *>_threadsafe)
+    plain_soon = replace_method(kind, &methods[0], "call_soon", "callback", <PyCFunction><void *>_soon)
+    plain_threadsafe = replace_method(kind, &methods[1], "call_soon_threadsafe", "callback",
+                                      <PyCFunction><void *>_threadsafe)
 
 
-cdef object _replace(type kind, PyMethodDef *method, str name, PyCFunction function):
+cdef object replace_method(type kind, PyMethodDef *method, str name, str first, PyCFunction function):
+    """Have `function` called for a method whose signature begins with `first`; returns the old method."""
     plain = getattr(kind, name)
     word = name.encode()
     text = plain.__doc__.partition("\n")[2].lstrip()
-    doc = f"{name}($self, callback, *args, context=None)\n--\n\n{text}".encode()
+    doc = f"{name}($self, {first}, *args, context=None)\n--\n\n{text}".encode()
     docs.append((word, doc))
     method.ml_name = <const char *>word
     method.ml_doc = <const char *>doc
@@ -189,14 +182,11 @@ cdef object _replace(type kind, PyMethodDef *method, str name, PyCFunction funct
     return plain
 
 
-cdef inline bint _is_plain(CallQueue self, Py_ssize_t count, PyObject *names) noexcept:
-    if count == 0 or load_relaxed(&self.closed) or self._debug:
-        return False
-    return names == NULL or names == known_names or _is_context(names)
-
-
-cdef bint _is_context(PyObject *names) noexcept:
+cdef bint is_context(PyObject *names) noexcept:
+    """Whether the names of a call's keyword arguments are that one, or there are none."""
     global known_names
+    if names == NULL or names == known_names:
+        return True
     if PyTuple_GET_SIZE(names) != 1:
         return False
     if PyTuple_GET_ITEM(names, 0) == <PyObject *>context_word:
@@ -209,25 +199,22 @@ cdef bint _is_context(PyObject *names) noexcept:
     return True
 
 
-cdef inline Handle _handle(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
+cdef inline bint _is_plain(CallQueue self, Py_ssize_t count, PyObject *names) noexcept:
+    if count == 0 or load_relaxed(&self.closed) or self._debug:
+        return False
+    return names == NULL or names == known_names or is_context(names)
+
+
+cdef Handle _handle(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
     cdef Handle handle = self.empty_handle()
-    handle._callback = <object>args[0]
-    if count == 1:
-        handle.held = NO_ARGUMENTS
-    elif count == 2:
-        handle.held = ONE_ARGUMENT
-        handle.given = <object>args[1]
-    else:
-        handle.held = ARGUMENTS
-        handle.given = px_tuple(args + 1, count - 1)
-    self.set_context(handle, <object>args[count] if names != NULL else None)
+    fill_handle(self, handle, args, count, names)
     return handle
 
 
 cdef object _soon(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
     cdef Handle handle
     if not _is_plain(self, count, names):
-        return _call(plain_soon, self, args, count, names)
+        return call_method(plain_soon, self, args, count, names)
     handle = _handle(self, args, count, names)
     if PX_GIL and self.thread:
         self.push_ready(handle)
@@ -239,7 +226,7 @@ cdef object _soon(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *n
 cdef object _threadsafe(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
     cdef Handle handle
     if not _is_plain(self, count, names) or self._port.driver.forked:
-        return _call(plain_threadsafe, self, args, count, names)
+        return call_method(plain_threadsafe, self, args, count, names)
     handle = _handle(self, args, count, names)
     if PX_GIL and self.thread:
         self.push_ready(handle)
@@ -250,7 +237,7 @@ cdef object _threadsafe(CallQueue self, PyObject **args, Py_ssize_t count, PyObj
     return handle
 
 
-cdef object _call(function, CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
+cdef object call_method(function, CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):
     cdef Py_ssize_t place, named = PyTuple_GET_SIZE(names) if names != NULL else 0
     keywords = {<object>PyTuple_GET_ITEM(names, place): <object>args[count + place] for place in range(named)}
     return function(self, *(<tuple>px_tuple(args, count)), **keywords)

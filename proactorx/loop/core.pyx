@@ -174,6 +174,8 @@ cdef class LoopCore(TimerQueue):
             raise ValueError(f"{method}(): the time is not a number (NaN)")
         handle = self.new_timer(when, callback, args, context)
         if self.runs_elsewhere():
+            if PX_GIL:
+                px_track(<void *>handle)  # it is not in the queue
             self.post(self.new_handle(self._add_timer, (handle,), None))  # as in add_soon
         else:
             self.push_timer(handle)

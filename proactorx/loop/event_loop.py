@@ -22,6 +22,7 @@ from proactorx.loop.readers import Readers
 from proactorx.loop.sendfile import Sendfile
 from proactorx.loop.signals import Signals
 from proactorx.loop.sockets import Sockets
+from proactorx.loop.timers import time_fast
 from proactorx.port.loop_port import LoopPort
 from proactorx.transports import streams, tls_direct
 from proactorx.transports.udp import udp_features
@@ -252,3 +253,4 @@ class EventLoop(
 
 
 call_fast(EventLoop)
+time_fast(EventLoop)

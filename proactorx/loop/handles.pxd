@@ -16,9 +16,9 @@ cdef class Handle:
     cdef readonly HandleOwner _loop
     cdef public object _source_traceback
     cdef object _repr
-    # CallQueue.inbox; HandleOwner.spare; while it runs in a context that may be used again: what that said
+    # CallQueue.inbox; a Spare; while it runs in a context that may be used again: what that said
     cdef void *next
-    # TimerHandle's; here, so that both are of one size and share the free list.
+    # TimerHandle's; here, so that both are of one size and share Cython's free list.
     cdef readonly double _when
     cdef public bint _cancelled
     cdef public bint _scheduled
@@ -36,13 +36,25 @@ cdef class Handle:
 cdef class TimerHandle(Handle):
     pass
 
+cdef struct Spare:           # handles that are over and that nobody has: a list through `next`
+    void *first
+    int count
+
+cdef inline void *take_spare(Spare *spare) noexcept:
+    """One of these, with the list's reference to it; NULL: there is none."""
+    cdef void *item = spare.first
+    if item != NULL:
+        spare.first = (<Handle>item).next
+        spare.count -= 1
+    return item
+
 cdef class HandleOwner:
     cdef public bint _debug
-    cdef void *spare         # handles that have run and that nobody else has: a list through `next`
-    cdef int spare_count
+    cdef Spare spare, spare_timers
     cdef object shared       # a copy of the context that calls were scheduled in last, for all of them
     cdef object unused       # a context for the next of these calls to run in
     cdef void recycle(self, void *item) noexcept
+    cdef void drop_spare(self, Spare *spare) noexcept
     cdef int give_context(self, Handle handle) except -1
     cdef void drop_contexts(self) noexcept
     cdef Handle new_handle(self, callback, tuple args, context)
@@ -56,13 +68,26 @@ cdef class HandleOwner:
     @cython.final
     cdef inline Handle empty_handle(self):
         cdef Handle handle
-        if self.spare != NULL:
-            handle = <Handle>self.spare
+        cdef void *item = take_spare(&self.spare)
+        if item != NULL:
+            handle = <Handle>item
             Py_DECREF(handle)  # the list's reference is ours now
-            self.spare = handle.next
-            self.spare_count = self.spare_count - 1
         else:
             handle = <Handle>Handle.__new__(Handle)
+            if PX_GIL:
+                px_untrack(<void *>handle)
+        handle._loop = self
+        return handle
+
+    @cython.final
+    cdef inline TimerHandle empty_timer(self):
+        cdef TimerHandle handle
+        cdef void *item = take_spare(&self.spare_timers)
+        if item != NULL:
+            handle = <TimerHandle>item
+            Py_DECREF(handle)
+        else:
+            handle = <TimerHandle>TimerHandle.__new__(TimerHandle)
             if PX_GIL:
                 px_untrack(<void *>handle)
         handle._loop = self

@@ -20,7 +20,7 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(void *item)
 
 cdef enum:
-    SPARE = 4096  # handles that a loop keeps for its next calls: half a megabyte
+    SPARE = 4096  # handles of each kind that a loop keeps for its next calls: half a megabyte
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
@@ -242,20 +242,29 @@ cdef class HandleOwner:
     """The part of a loop that its handles know: it makes them, and hears of their cancellation."""
 
     def __dealloc__(self):
-        cdef void *item
-        while self.spare != NULL:
-            item = self.spare
-            self.spare = (<Handle>item).next
+        self.drop_spare(&self.spare)
+        self.drop_spare(&self.spare_timers)
+
+    cdef void drop_spare(self, Spare *spare) noexcept:
+        cdef void *item = take_spare(spare)
+        while item != NULL:
             Py_DECREF(<object>item)
+            item = take_spare(spare)
 
     cdef void recycle(self, void *item) noexcept:
-        """Take over the queue's reference to a handle that has run: if nobody else has it, use it again.
+        """Take over a queue's reference to a handle that has run or was cancelled: if nobody else has it, use
+        it again.
 
-        With a GIL the garbage collector need not look at a handle before: what is in the queue of a loop that
+        With a GIL the garbage collector need not look at a handle before: what is in a queue of a loop that
         runs is not garbage.
         """
         cdef void *context
-        if not px_is_alone(item, Handle) or self.spare_count >= SPARE:
+        cdef Spare *spare
+        if px_is_alone(item, Handle) and self.spare.count < SPARE:
+            spare = &self.spare
+        elif px_is_alone(item, TimerHandle) and self.spare_timers.count < SPARE:
+            spare = &self.spare_timers
+        else:
             if PX_GIL:
                 px_track(item)
             Py_DECREF(<object>item)
@@ -281,9 +290,9 @@ cdef class HandleOwner:
             (<Handle>item)._repr = None
         (<Handle>item)._loop = None
         (<Handle>item)._cancelled = False
-        (<Handle>item).next = self.spare
-        self.spare = item
-        self.spare_count = self.spare_count + 1
+        (<Handle>item).next = spare.first
+        spare.first = item
+        spare.count += 1
 
     cdef bint runs_elsewhere(self) noexcept:
         """Return whether another thread runs the loop now, and uses its queues."""
@@ -337,11 +346,10 @@ cdef class HandleOwner:
         return handle
 
     cdef TimerHandle new_timer(self, double when, callback, tuple args, context):
-        cdef TimerHandle handle = <TimerHandle>TimerHandle.__new__(TimerHandle)
-        handle._loop = self
+        cdef TimerHandle handle = self.empty_timer()
         handle._callback = callback
         handle.set_args(args)
-        handle.context = PyContext_CopyCurrent() if context is None else context
+        self.set_context(handle, context)
         handle._when = when
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))

@@ -12,8 +12,9 @@ typedef struct {
     void *handle;
 } px_timer;
 
+/* Without a branch, which the processor would guess wrong every second time. */
 static inline int px_timer_earlier(const px_timer *a, const px_timer *b) {
-    return a->when < b->when || (a->when == b->when && a->order < b->order);
+    return (a->when < b->when) | ((a->when == b->when) & (a->order < b->order));
 }
 
 static inline void px_timer_up(px_timer *heap, ptrdiff_t i) {
@@ -26,11 +27,27 @@ static inline void px_timer_up(px_timer *heap, ptrdiff_t i) {
 static inline void px_timer_down(px_timer *heap, ptrdiff_t count, ptrdiff_t i) {
     px_timer item = heap[i];
     for (ptrdiff_t child; (child = 2 * i + 1) < count; i = child) {
-        if (child + 1 < count && px_timer_earlier(&heap[child + 1], &heap[child])) child++;
+        if (child + 1 < count) child += px_timer_earlier(&heap[child + 1], &heap[child]);
         if (!px_timer_earlier(&heap[child], &item)) break;
         heap[i] = heap[child];
     }
     heap[i] = item;
+}
+
+/* Take off the first one; `count` are left.  The last one takes its place, and belongs at the bottom most
+ * often: so the way down is the one of the earlier children, and it is looked for from below. */
+static inline void px_timer_pop(px_timer *heap, ptrdiff_t count) {
+    ptrdiff_t i = 0;
+    for (ptrdiff_t child; (child = 2 * i + 2) < count; i = child) {
+        child -= px_timer_earlier(&heap[child - 1], &heap[child]);
+        heap[i] = heap[child];
+    }
+    if (2 * i + 1 < count) {
+        heap[i] = heap[2 * i + 1];
+        i = 2 * i + 1;
+    }
+    heap[i] = heap[count];
+    px_timer_up(heap, i);
 }
 
 #endif
