@@ -124,6 +124,11 @@ cdef class Op:
     cdef int let_go(self) except -1
 
 
+cdef inline bint may_stop_short(Op op) noexcept:
+    """Whether a receive that falls short may leave bytes of which no edge will tell: behind descriptors."""
+    return op.unix_stream and op.edge and op.armed
+
+
 cdef inline void set_state(Op op, int state) noexcept:
     """Every step of an op's life goes through here.  See the picture in op.pyx."""
     px_check(may_follow(op.state, state), "an op took a step that its life does not have")

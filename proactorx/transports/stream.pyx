@@ -17,7 +17,7 @@ from proactorx.sys.errnos cimport EAGAIN, ECANCELED, EWOULDBLOCK
 from proactorx.sys.raised cimport px_raised
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
-from proactorx.ops.op cimport PACKET_READY, RECV_STREAM, RawPacket
+from proactorx.ops.op cimport PACKET_READY, RECV_STREAM, RawPacket, may_stop_short
 from proactorx.transports.base cimport px_drop_dict
 from proactorx.transports.read_state cimport ReadState, is_compiled, state_of
 from proactorx.transports.reader cimport feed, is_buffered, is_plain
@@ -473,7 +473,7 @@ cdef class StreamTransport(SendingTransport):
                 if not self.get_buffer(&view):
                     return 0
                 room = view.len
-                if self.receive is not None and self.receive.unix_stream:
+                if self.receive is not None and may_stop_short(self.receive):
                     n = px_recv_cut(self.fd, <char *>view.buf, room, &cut)
                 else:
                     n = px_recv(self.fd, <char *>view.buf, room)

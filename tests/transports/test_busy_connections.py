@@ -192,6 +192,24 @@ async def test_then_urgent_data(make: Any) -> None:
 
 
 @both_protocols
+@pytest.mark.skipif(sys.platform == "win32", reason="no descriptors are passed there")
+async def test_then_passed_descriptors(make: Any) -> None:
+    """A receive stops behind them: what follows comes too, unix(7)."""
+
+    def send(link: Link) -> None:
+        link.peer.sendall(b"before")
+        for _ in range(3):
+            socket.send_fds(link.peer, [b"with"], [link.peer.fileno()])
+        link.peer.sendall(b"after")
+
+    traffic = Traffic(send)
+    async with traffic.on("unix", make) as links:
+        for link in links:
+            await link.protocol.until_received(ROUNDS * len(b"message") + 23)
+            assert rest(link) == b"beforewithwithwithafter"
+
+
+@both_protocols
 async def test_the_others_are_served(make: Any) -> None:
     """While they go on, a message of somebody else, a callback and a timer wait for few of theirs."""
     stop = False

@@ -39,8 +39,8 @@ from proactorx.sys.ring cimport *
 from proactorx.ops.checks cimport PX_CHECKS, px_check
 from proactorx.ops.kinds cimport PX_ON_PATH, PX_PACKETS, px_kinds
 from proactorx.ops.op cimport (
-    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, RawPacket, queue_count, queue_postpone,
-    set_state,
+    CANCELLING, IN_FLIGHT, NEW, Op, PACKET_MORE, PACKET_READY, RawPacket, may_stop_short, queue_count,
+    queue_postpone, set_state,
 )
 from proactorx.sys.atomic cimport load_acquire_u32, store_release_u32
 from proactorx.sys.clock cimport px_now_ns
@@ -497,7 +497,7 @@ cdef class UringDriver(EpollSet):
             if not op.armed and not next_is_eager(op, eager, not missed, queue_count(&self.queue)):
                 self.arm(op)
             return not missed
-        if op.unix_stream:
+        if may_stop_short(op):
             n = px_recv_cut(op.fd, self.scratch, PX_SCRATCH_SIZE, &cut)
         else:
             n = px_recv(op.fd, self.scratch, PX_SCRATCH_SIZE)
