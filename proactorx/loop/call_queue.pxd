@@ -4,6 +4,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t
 from proactorx.loop.calling cimport px_tuple
 from proactorx.loop.handles cimport ARGUMENTS, Handle, HandleOwner, NO_ARGUMENTS, ONE_ARGUMENT
+from proactorx.ops.op cimport Watch
 from proactorx.port.loop_port cimport LoopPort
 from proactorx.sys.atomic cimport load_relaxed
 
@@ -51,6 +52,9 @@ cdef class CallQueue(HandleOwner):
         if load_relaxed(&self.sleeping):
             self.rouse()
         return 0
+
+cdef class HandleWatch(Watch):
+    cdef CallQueue queue
 
 cdef inline int fill_handle(CallQueue self, Handle handle, PyObject **args, Py_ssize_t count,
                             PyObject *names) except -1:

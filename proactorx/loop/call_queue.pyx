@@ -3,8 +3,11 @@
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from proactorx.loop.calling cimport PX_GIL, px_track, px_tuple
+from proactorx.ops.op cimport PACKET_MORE, RawPacket
+from proactorx.sys.errnos cimport ECANCELED
 from proactorx.sys.atomic cimport (
     exchange, load, load_pointer, load_relaxed, load_relaxed_ulong, store_release,
 )
@@ -141,6 +144,22 @@ cdef class CallQueue(HandleOwner):
             self.push_ready(<Handle>handle)
             Py_DECREF(handle)
             first = next
+        return 0
+
+
+cdef class HandleWatch(Watch):
+    """Schedules the call of a handle each time that `fd` is ready, without a function of Python's."""
+
+    def __init__(self, int fd, uint32_t events, CallQueue queue not None, Handle handle not None):
+        Watch.__init__(self, fd, events, handle)
+        self.queue = queue
+
+    cdef int on_packet(self, RawPacket *packet) except -1:
+        cdef Handle handle = self.callback
+        if not packet.flags & PACKET_MORE:
+            self.callback = None
+        if handle is not None and packet.res != -ECANCELED and not handle._cancelled:
+            self.queue.add_soon(handle)
         return 0
 
 

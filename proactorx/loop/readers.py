@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVarTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVarTuple, cast
 
+from proactorx.loop.call_queue import CallQueue, HandleWatch
 from proactorx.loop.handles import Handle
 from proactorx.ops.constants import POLLIN, POLLOUT
 from proactorx.ops.op import Watch
@@ -44,7 +45,6 @@ class Readers(asyncio.BaseEventLoop):
     _ensure_fd_no_transport: Callable[[Any], None]
     # LoopCore's.
     _make_handle: Callable[[Callable[..., object], tuple[Any, ...]], Handle]
-    _add_callback: Callable[[Handle], None]
 
     def _init_readers(self) -> None:
         self._watches: dict[tuple[int, int], _Watched] = {}
@@ -126,7 +126,7 @@ class Readers(asyncio.BaseEventLoop):
             other = self._watches.get((fd, POLLIN + POLLOUT - events))
             file = file if other is None else other.file
         handle = self._make_handle(callback, args)
-        watch = Watch(fd, events, lambda: self._add_callback(handle))
+        watch = HandleWatch(fd, events, cast(CallQueue, self), handle)
         self._port.start(watch)
         self._watches[fd, events] = _Watched(file, watch, handle)
         return handle
