@@ -346,3 +346,38 @@ def test_waits_end_though_duplicates_of_closed_sockets_live(
         loop.run_until_complete(body())
         loop.close()
     assert descriptors() == before
+
+
+async def test_who_has_the_number_of_a_closed_socket_is_not_watched_in_its_place() -> None:
+    """Nor when a loop needs a new set, because a duplicate of another closed socket lives on."""
+    loop = asyncio.get_running_loop()
+    heard: list[bytes] = []
+    with contextlib.ExitStack() as stack:
+        (old, far), (first, near) = pair("unix"), pair("unix")
+        stack.enter_context(far)
+        stack.enter_context(near)
+        number = first.fileno()
+        loop.add_reader(old, heard.append, b"old")
+        loop.add_reader(number, heard.append, b"first")
+        await settle()
+        stack.enter_context(first.dup())
+        first.close()
+        second, third = pair("unix")
+        stack.enter_context(second)
+        stack.enter_context(third)
+        assert second.fileno() == number
+        loop.add_reader(number, heard.append, b"second")
+        await settle()
+        closed = old.fileno()
+        old.close()
+        mine, yours = pair("unix")
+        stack.enter_context(mine)
+        stack.enter_context(yours)
+        assert closed in (mine.fileno(), yours.fileno())
+        mine.send(b"x")
+        yours.send(b"x")
+        near.send(b"x")  # to the duplicate of `first`
+        await asyncio.sleep(0.05)
+        assert b"old" not in heard
+        assert loop.remove_reader(number)
+        assert loop.remove_reader(old)

@@ -92,14 +92,15 @@ cdef class EpollSet(ReadinessDriver):
         if epfd < 0:
             raise OSError(-epfd, os.strerror(-epfd))
         store_release(&self.epfd, epfd)
-        px_close(old)
         self.set_interest(self.waker.fd, 0, POLLIN)
         for fd in range(self.slot_count):
             slot = &self.slots[fd]
-            if slot.registered:
-                # In vain where it is closed too.  `registered` stays then, as where epoll itself forgets a
-                # closed descriptor: an op that is cancelled asks for less, and a new file is noticed.
+            # The old set knows whether this is the file that is watched: not where that was closed too,
+            # whoever has its number by now.  `registered` stays then, as where epoll itself forgets a closed
+            # descriptor: an op that is cancelled asks for less, and a new file is noticed.
+            if slot.registered and not px_epoll_ctl(old, EPOLL_CTL_MOD, fd, slot.registered, slot.generation):
                 px_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, slot.registered, slot.generation)
+        px_close(old)
         self.wake()  # a thread that sleeps on the old set
         return 0
 

@@ -95,11 +95,14 @@ class SelectDriver(PythonReadinessDriver):
         assert self._selector is not None
         old, self._selector = self._selector, selectors.DefaultSelector()
         self._empty = 0
-        for key in old.get_map().values():
+        for key in list(old.get_map().values()):
             try:
+                # The old one knows whether this is the file that is watched, when it is told a change.
+                read = key.events == selectors.EVENT_READ
+                old.modify(key.fileobj, selectors.EVENT_WRITE if read else selectors.EVENT_READ)
                 self._selector.register(key.fileobj, key.events)
             except OSError:
-                continue  # closed too
+                continue  # closed too, whoever has its number by now
         if hasattr(self._selector, "fileno"):
             self._sleep_on(self._selector.fileno())
         old.close()
