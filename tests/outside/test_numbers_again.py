@@ -381,3 +381,27 @@ async def test_who_has_the_number_of_a_closed_socket_is_not_watched_in_its_place
         assert b"old" not in heard
         assert loop.remove_reader(number)
         assert loop.remove_reader(old)
+
+
+@pytest.mark.ours  # stock asyncio raises FileNotFoundError, since its selector watches the closed file still
+async def test_who_is_watched_to_read_is_not_watched_to_write_for_a_closed_socket() -> None:
+    loop = asyncio.get_running_loop()
+    heard: list[bytes] = []
+    old, far = pair("unix")
+    with far:
+        fill(old)
+        loop.add_writer(old, heard.append, b"old")
+        await settle()
+        number = old.fileno()
+        old.close()
+        new, other = pair("unix")
+        with new, other:
+            assert new.fileno() == number
+            loop.add_reader(number, heard.append, b"new")
+            await asyncio.sleep(0.05)
+            assert heard == []
+            other.send(b"x")
+            await settle()
+            assert set(heard) == {b"new"}
+            assert loop.remove_reader(number)
+            loop.remove_writer(number)

@@ -359,7 +359,8 @@ cdef class PythonReadinessDriver(ReadinessDriver):
         px_waker_clear(&self.waker)
 
     cdef int set_interest(self, int fd, uint32_t before, uint32_t after) except -1:
-        self._interest(fd, before, after)
+        if self._interest(fd, before, after):
+            self.slots[fd].renumbered = True
         return 0
 
     cdef int open(self) except -1:

@@ -39,23 +39,41 @@ class SelectDriver(PythonReadinessDriver):
             self._sleep_on(self._selector.fileno())
         self._wake_through(self._writer.fileno())
 
-    def _interest(self, fd: int, before: int, after: int) -> None:
+    def _interest(self, fd: int, before: int, after: int) -> bool:
         if self._selector is None or self.closed or self.forked:
-            return
+            return False
         events = (selectors.EVENT_READ if after & POLLIN else 0) | (
             selectors.EVENT_WRITE if after & POLLOUT else 0
         )
-        # Not modify(): it does nothing for equal events, and the number may belong to another file by now.
+        renumbered = False
         if fd in self._selector.get_map():
-            self._selector.unregister(fd)
+            renumbered = not self._knows(self._selector, fd)
+            # Not modify(): it does nothing for equal events, and another file may have the number by now.
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
         if not events:
-            return
+            return False
         try:
             self._selector.register(fd, events)
         except OSError:
             if after & ~before:
                 raise
-            # Closed by its owner: nothing is left to ask less of.
+            return False  # closed by its owner: nothing is left to ask less of
+        return renumbered
+
+    @staticmethod
+    def _knows(selector: selectors.BaseSelector, fd: int) -> bool:
+        """Whether the file that has this number is the one that is watched, as far as the system can tell: it
+        refuses to change what it does not know.
+        """
+        other = selectors.EVENT_READ
+        if selector.get_key(fd).events == other:
+            other = selectors.EVENT_WRITE
+        try:
+            selector.modify(fd, other)
+        except OSError:
+            return False
+        return True
 
     def _poll(self, timeout: float | None) -> Iterable[tuple[int, int]]:
         assert self._selector is not None
@@ -96,13 +114,12 @@ class SelectDriver(PythonReadinessDriver):
         old, self._selector = self._selector, selectors.DefaultSelector()
         self._empty = 0
         for key in list(old.get_map().values()):
+            if not self._knows(old, key.fd):
+                continue  # closed too, whoever has its number by now
             try:
-                # The old one knows whether this is the file that is watched, when it is told a change.
-                read = key.events == selectors.EVENT_READ
-                old.modify(key.fileobj, selectors.EVENT_WRITE if read else selectors.EVENT_READ)
                 self._selector.register(key.fileobj, key.events)
             except OSError:
-                continue  # closed too, whoever has its number by now
+                continue  # as far as the system can tell
         if hasattr(self._selector, "fileno"):
             self._sleep_on(self._selector.fileno())
         old.close()
