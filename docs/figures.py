@@ -43,7 +43,7 @@ LOOPS = ("io_uring", "epoll", "asyncio")
 NAMES = {"io_uring": "proactorx, io_uring", "epoll": "proactorx, epoll", "asyncio": "asyncio"}
 START, END = "<!-- figures -->", "<!-- end of figures -->"
 #: The loops of the page's tables, where they were measured.
-COLUMNS = ("io_uring", "epoll", "asyncio", "rloop", "blazio", "aiofastnet", "C")
+COLUMNS = ("io_uring", "epoll", "asyncio", "zuvloop", "rsloop", "rloop", "blazio", "aiofastnet", "C")
 OURS = ("io_uring", "epoll")
 
 PARTS = ("text", "faint", *LOOPS)
@@ -64,7 +64,8 @@ def load() -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     data = read("benchmarks")
     rows: dict[str, dict[str, float]] = {}
     for sample in data["samples"]:
-        rows.setdefault(sample["row"], {})[sample["loop"]] = sample["ratio"]
+        if "failed" not in sample:
+            rows.setdefault(sample["row"], {})[sample["loop"]] = sample["ratio"]
     return data, rows
 
 
@@ -119,15 +120,16 @@ def table(about: dict[str, Any], rows: dict[str, dict[str, float]]) -> str:
 
 
 def _cell(row: dict[str, float], loop: str, aim: float) -> str:
-    if loop not in row:
-        return ""
     best = max(ratio for name, ratio in row.items() if name != "C")
     mark = "**" if loop != "C" and row[loop] == best else "*" if loop in OURS and row[loop] < aim else ""
     return f"{mark}{row[loop]:.2f}{mark}"
 
 
 def page_table(about: dict[str, Any], kind: str) -> str:
-    """A table of the page, in Markdown: the rows in the order of the run; `kind` says what they are."""
+    """A table of the page, in Markdown: the rows in the order of the run; `kind` says what they are.
+
+    A loop that failed a sample of a row has no figure there.
+    """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for sample in about["samples"]:
         found.setdefault(sample["row"], {})[sample["loop"]] = sample
@@ -135,12 +137,14 @@ def page_table(about: dict[str, Any], kind: str) -> str:
     lines = [f"| {kind} | uvloop, µs | {' | '.join(loops)} | aim | noise |"]
     lines.append("|---|" + "---:|" * (len(loops) + 3))
     for name, row in found.items():
-        ratios = {loop: sample["ratio"] for loop, sample in row.items()}
+        ratios = {loop: sample["ratio"] for loop, sample in row.items() if "failed" not in sample}
+        cells = dict.fromkeys(loops, "") | dict.fromkeys(row, "fails")
         aim = about["aims"].get(name, 0)
-        cells = [_cell(ratios, loop, aim) for loop in loops]
-        noise = max(sample["noise"] for loop, sample in row.items() if loop in OURS)
+        cells |= {loop: _cell(ratios, loop, aim) for loop in ratios}
+        noise = max(row[loop]["noise"] for loop in OURS if loop in ratios)
         base = f"{row['uvloop']['cpu']:.2f}"
-        lines.append(f"| {name} | {base} | {' | '.join(cells)} | {aim or ''} | {noise:.0%} |")
+        shown = " | ".join(cells[loop] for loop in loops)
+        lines.append(f"| {name} | {base} | {shown} | {aim or ''} | {noise:.0%} |")
     return "\n".join(lines)
 
 
@@ -170,8 +174,14 @@ def files() -> dict[Path, str]:
     found = {IMAGES / f"cpu-{theme}.svg": chart(theme, about, rows) for theme in THEMES}
     found[README] = between(README.read_text(), README.name, START, END, table(about, rows))
     page = PAGE.read_text()
-    made = {"workloads": page_table(about, "workload"), "calls": page_table(read("calls"), "call")}
-    for name, lines in {**made, "busy threads": busy_table()}.items():
+    made = {
+        "workloads": page_table(about, "workload"),
+        "calls": page_table(read("calls"), "call"),
+        "busy threads": busy_table(),
+        "workloads on CPython 3.14": page_table(read("benchmarks-3.14"), "workload"),
+        "calls on CPython 3.14": page_table(read("calls-3.14"), "call"),
+    }
+    for name, lines in made.items():
         page = between(page, PAGE.name, f"<!-- table of {name} -->", f"<!-- end of {name} -->", lines)
     found[PAGE] = page
     return found
