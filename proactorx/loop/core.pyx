@@ -14,7 +14,7 @@ from proactorx.loop.calling cimport PX_GIL, px_track
 from proactorx.observe.census cimport figures_of, free_records, make_records, records_of
 from proactorx.observe.details cimport Details
 from proactorx.observe.meter cimport (
-    Meter, SAMPLE_EVERY, goes_to_sleep, run_begins, run_ends, turn_begins, wakes_up,
+    Meter, SAMPLE_EVERY, choose_timing, goes_to_sleep, joins, run_begins, run_ends, turn_begins, wakes_up,
 )
 from proactorx.ops.op cimport IN_FLIGHT, Op
 from proactorx.port.loop_port cimport LoopPort
@@ -44,8 +44,6 @@ cdef object Future = futures.Future
 cdef object Task = tasks.Task
 cdef Registry no_registry = Registry.__new__(Registry)  # of a loop that was made without its __init__
 
-cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
-
 cdef enum:
     STARVED_SLEEP = 50_000_000  # ns: the longest sleep while there are no descriptors for signals
 
@@ -60,7 +58,7 @@ cdef class LoopCore(TimerQueue):
     def __cinit__(self, *args, **kwargs):
         self.closed = 1  # until BaseEventLoop.__init__ has run
         self._registry = no_registry
-        self.meter.limit = NEVER
+        choose_timing(&self.meter, 0, False)
         self.slow_callback_duration = 0.1
 
     def __dealloc__(self):
@@ -285,10 +283,11 @@ cdef class LoopCore(TimerQueue):
             port.driver.woke_at = 0
             port.wait(0, <int>count if self.polled else ASK_ANYWAY)
             self.polled = True
-            now = port.driver.woke_at
-            if not now:
-                now = px_quick_now(&port.driver.clock)
-            turn_begins(&self.meter, now, count != 0)
+            if not count or port.driver.inflight or not joins(&self.meter):
+                now = port.driver.woke_at
+                if not now:
+                    now = px_quick_now(&port.driver.clock)
+                turn_begins(&self.meter, now, count != 0, self.timer_count == 0)
         else:
             self.sleep(port, timeout, now)
             PyErr_CheckSignals()
@@ -342,7 +341,7 @@ cdef class LoopCore(TimerQueue):
         return 0
 
     cdef int finish_measured(self, uint32_t count) except -1:
-        """The rest of a turn after its wait, with the clock read between its parts."""
+        """The rest of a turn after its wait, with the clock read between its parts; see ``joins``."""
         cdef Meter *meter = &self.meter
         cdef int64_t dispatched
         meter.countdown = SAMPLE_EVERY - 1
@@ -350,14 +349,15 @@ cdef class LoopCore(TimerQueue):
         PyErr_CheckSignals()  # not in each turn: Python code looks itself
         if count:
             self.dispatch(count)
-        dispatched = self.measured_now()
-        meter.dispatch += dispatched - meter.began
+        dispatched = self.measured_now() if meter.began == meter.read or self.timer_count else 0
         if load_pointer(&self.inbox) != NULL:
             self.drain_inbox()
         if self.timer_count:
-            self.due_timers(dispatched)
+            self.due_timers(dispatched if dispatched else self.measured_now())
         self.run_ready(self.ready_tail - self.ready_head)
-        meter.ready += self.measured_now() - dispatched
+        if meter.began == meter.read:
+            meter.dispatch += dispatched - meter.began
+            meter.ready += self.measured_now() - dispatched
         return 0
 
     cdef int first_turn(self) except -1:
@@ -548,6 +548,7 @@ cdef class LoopCore(TimerQueue):
         if on and self.details is None:
             self.details = Details()
         self.noting = bool(on)
+        choose_timing(&self.meter, self.meter.limit, self.noting)
 
     def _calls(self):
         """What was noted, as ``observe.details`` keeps it; None: nothing."""
@@ -555,7 +556,7 @@ cdef class LoopCore(TimerQueue):
 
     def _note_turns(self, int64_t length):
         """Note turns that last so many ns; 0: none."""
-        self.meter.limit = length if length else NEVER
+        choose_timing(&self.meter, length, self.noting)
 
     def _called(self):
         """The handle that the loop calls now; None: there is none, or, without a GIL, it may be freed."""

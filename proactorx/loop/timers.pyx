@@ -108,6 +108,7 @@ cdef class TimerQueue(CallQueue):
         handle._scheduled = True
         self.timer_order += 1
         self.timer_count += 1
+        self.meter.left = 0  # from the next turn on what it waits for is timed
         px_timer_up(self.timers, self.timer_count - 1)
         if load_relaxed(&self.sleeping):
             self.rouse()  # it did not know of this one

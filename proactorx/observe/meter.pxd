@@ -3,6 +3,9 @@
 A turn is the time from one look at the port to the next.  The loop reads the clock of `sys/ticks.h` when a
 turn begins, and once more when it goes to sleep; nothing is measured for each callback.  Each word is written
 whole, so that a reader sees the old value or the new one; two words may be of two turns.
+
+A reading takes 8 ns, and the brief turns of a task that gives way are 300 ns long.  So where no timer and no
+operation waits, only callbacks, brief turns are timed by the group: see ``joins``.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -15,7 +18,16 @@ cdef enum:
     # Every so many turns the parts of a turn are measured too.  A prime number, so that it does not fall into
     # step with what a program does in every second, fourth or tenth turn.
     SAMPLE_EVERY = 17
-    RECORDS = 65536          # of turns, that the recorder keeps
+    RECORDS = 65536          # that the recorder keeps: of a turn each, or of several brief ones
+    BRIEF = 1000             # ns: turns that are shorter share a record,
+    SHARERS = 64             # at most so many
+    # Turns that begin without a reading, between two that begin with one.  With that one they are no multiple
+    # of SAMPLE_EVERY.
+    MOST_JOINED = 15
+    BRISK = 16000            # ns: after a group that took longer, turns are timed one by one
+
+cdef extern from "<stdint.h>":
+    const int64_t NEVER "INT64_MAX"
 
 
 cdef struct Times:
@@ -24,26 +36,34 @@ cdef struct Times:
     uint64_t counts[PLACES]
 
 
-cdef struct Record:         # one turn
+cdef struct Record:         # one turn, or several
     int64_t began
     int64_t ended
-    int64_t woke             # when the sleep before it ended, before the GIL was had; 0: unknown, or none
+    # When the sleep before it ended, before the GIL was had; 0: unknown, or none.  Below 0: of how many
+    # turns the record is.
+    int64_t woke
     uint32_t packets, callbacks  # so far, the lower bits
 
 
 cdef struct Meter:
-    int64_t began            # when the current turn began; 0: the loop sleeps, or does not run
-    int64_t previous         # when the one before it began
-    int64_t slept            # when the loop went to sleep
+    # When the current turn began; 0: the loop sleeps, or does not run.  It changes with each turn: without a
+    # reading it is 1 more than in the turn before.
+    int64_t began
+    int64_t read             # when the last turn began that began with a reading
+    int64_t previous         # when the turn before this one began
     int64_t woke             # as of the current turn's Record
     Record *records          # a ring, made when the loop first runs; NULL: there was no memory
     uint64_t recorded
     uint64_t callbacks       # handles that were taken off the ready queue
     uint64_t packets
     # So far a line of the cache, which each turn takes.
+    int64_t slept            # when the loop went to sleep
     int64_t idle             # in sleeps that are over
     int64_t limit            # a turn, or a wait for the GIL, of this length is noted for the watchdog
     int countdown            # to the next turn whose parts are measured
+    int left                 # so many turns may begin without a reading
+    int most                 # ... after one that began with one
+    bint shares              # brief turns share records
     Times turns              # those that are not in `late`
     Times late               # in which callbacks became ready, that run in the next one
     Times gil
@@ -71,37 +91,101 @@ cdef inline void note_slow(Meter *meter, int64_t began, int64_t ended) noexcept 
     meter.slow += 1
 
 
-cdef inline void turn_over(Meter *meter, int64_t now, bint late) noexcept nogil:
-    """The current turn ends.  `late`: callbacks became ready in it, and run in the next one."""
-    cdef int64_t length = now - meter.began
-    cdef Record *written
+cdef inline void keep(Meter *meter, int64_t now, int64_t count) noexcept nogil:
+    """Record the turns since the last reading, `count`."""
+    cdef Record *record
+    if meter.records != NULL:
+        record = &meter.records[meter.recorded % RECORDS]
+        record.began = meter.read
+        record.ended = now
+        record.woke = -count if count > 1 else meter.woke
+        record.packets = <uint32_t>meter.packets
+        record.callbacks = <uint32_t>meter.callbacks
+        meter.recorded += 1
+
+
+cdef inline bint shared(Meter *meter, int64_t now, int64_t count) noexcept nogil:
+    """Record them in the last record: where they are brief, follow those that it is of, and so are they."""
+    cdef Record *record
+    cdef int64_t length = now - meter.read, sharers
+    if length >= BRISK or length >= count * BRIEF or not meter.shares or meter.records == NULL:
+        return False
+    record = &meter.records[(meter.recorded - 1) % RECORDS]
+    sharers = -record.woke if record.woke else 1
+    if (sharers < 1 or sharers > SHARERS - count or record.ended != meter.read
+            or record.ended - record.began >= sharers * BRIEF):
+        return False
+    record.ended = now
+    record.woke = -(sharers + count)
+    record.packets = <uint32_t>meter.packets
+    record.callbacks = <uint32_t>meter.callbacks
+    return True
+
+
+cdef inline void group_over(Meter *meter, int64_t now, int64_t count, bint late) noexcept nogil:
+    """Several turns are over, of which all but the first began without a reading, and callbacks were ready.
+
+    Where they took long, one of them did: which one is not known.
+    """
+    cdef int64_t length = now - meter.read
+    cdef int64_t each = length // count if length < BRISK else 0
+    cdef int place = px_bit_length(2 * (<uint64_t>each // 1000) + 1) - 1
+    # The parts of the first one may have been measured.  The others have one part: to call handles.
+    meter.ready += (length - length // count) // SAMPLE_EVERY
+    meter.late.counts[place] += count - 2
+    meter.late.total += each * (count - 2)
+    record(&meter.late, length - each * (count - 1))
+    record(&meter.late if late else &meter.turns, each)
+
+
+cdef inline void turn_over(Meter *meter, int64_t now, bint late, bint busy) noexcept nogil:
+    """The current turn ends.  `late`: callbacks became ready in it, and run in the next one.  `busy`: the
+    next one follows at once.
+    """
+    cdef int64_t count = meter.began - meter.read + 1
     if meter.began:  # else somebody turns the loop who does not run it
-        record(&meter.late if late else &meter.turns, length)
-        if length >= meter.limit:
+        if count == 1:
+            record(&meter.late if late else &meter.turns, now - meter.began)
+        else:
+            group_over(meter, now, count, late)
+        if now - meter.began >= meter.limit:
             note_slow(meter, meter.began, now)
-        if meter.records != NULL:
-            written = &meter.records[meter.recorded % RECORDS]
-            written.began = meter.began
-            written.ended = now
-            written.woke = meter.woke
-            written.packets = <uint32_t>meter.packets
-            written.callbacks = <uint32_t>meter.callbacks
-            meter.recorded += 1
+        if not busy or not shared(meter, now, count):
+            keep(meter, now, count)
 
 
-cdef inline void turn_begins(Meter *meter, int64_t now, bint late) noexcept nogil:
+cdef inline bint joins(Meter *meter) noexcept nogil:
+    """Whether the next turn may begin without a reading of the clock; if so, it has.
+
+    The caller knows that callbacks are ready, and that no operation waits; no timer does, else `left` were 0.
+    So nobody has to wait for a turn that takes long but those callbacks, and threads.
+    """
+    if meter.left <= 0:
+        return False
+    meter.left -= 1
+    meter.began += 1
+    return True
+
+
+cdef inline void turn_begins(Meter *meter, int64_t now, bint late, bint no_timers) noexcept nogil:
     """The next turn begins without a sleep; `late` as for ``turn_over``."""
-    turn_over(meter, now, late)
+    cdef int64_t count = meter.began - meter.read + 1, length = now - meter.read
+    turn_over(meter, now, late, True)
+    meter.left = 0
+    if no_timers and length < BRISK:
+        # So many turns were brisk: then so are as many again, or twice as many if there was room.
+        meter.left = <int>min(2 * count if length < BRISK // 2 else count - 1, meter.most)
     meter.woke = 0
     meter.previous = meter.began
-    meter.began = now
+    meter.began = meter.read = now
 
 
 cdef inline void goes_to_sleep(Meter *meter, int64_t now) noexcept nogil:
-    turn_over(meter, now, False)
+    turn_over(meter, now, False, False)
     meter.slept = now
     meter.previous = meter.began
     meter.began = 0
+    meter.left = 0
 
 
 cdef inline void wakes_up(Meter *meter, int64_t returned, int64_t now) noexcept nogil:
@@ -112,15 +196,28 @@ cdef inline void wakes_up(Meter *meter, int64_t returned, int64_t now) noexcept 
             note_slow(meter, returned, now)
     meter.woke = returned
     meter.idle += (returned if returned else now) - meter.slept
-    meter.began = now
+    meter.began = meter.read = now
+
+
+cdef inline void choose_timing(Meter *meter, int64_t limit, bint noting) noexcept nogil:
+    """Note turns of this length, if not 0, for the watchdog: then each is timed by itself.
+
+    `noting`: each has a record of its own, too.
+    """
+    meter.limit = limit if limit else NEVER
+    meter.most = MOST_JOINED if meter.limit == NEVER and not noting else 0
+    meter.left = 0
+    meter.shares = not noting
 
 
 cdef inline void run_begins(Meter *meter, int64_t now) noexcept nogil:
-    meter.run = meter.began = meter.previous = now
+    meter.run = meter.began = meter.read = meter.previous = now
+    meter.left = 0
 
 
 cdef inline void run_ends(Meter *meter, int64_t now) noexcept nogil:
-    turn_over(meter, now, False)
+    turn_over(meter, now, False, False)
     if meter.run:
         meter.running += now - meter.run
     meter.run = meter.began = 0
+    meter.left = 0

@@ -130,10 +130,14 @@ addEventListener("resize", draw);
 
 const about = trace.otherData || {}, first_loop = 1e6 * Math.min(...loops);
 const turns = rows.get(first_loop + 1) || [], stalls = rows.get(first_loop + 4) || [];
-const longest = turns.reduce((most, span) => Math.max(most, span.ended - span.began), 0);
+const count = span => span.event.args.turns, took = span => span.ended - span.began;
+const turned = turns.reduce((sum, span) => sum + count(span), 0);
+// Several turns may be one span: brief ones of less than 1 us, or a long one after such.
+const longest = turns.reduce(
+  (most, span) => Math.max(most, took(span) < count(span) ? took(span) / count(span) : took(span)), 0);
 document.getElementById("summary").textContent =
   `Loop ${about.loop} of process ${about.pid} on ${about.backend}, written ${about.written}: ` +
-  `${turns.length} turns in ${time(last - first)}, the longest ${time(longest)}, ${stalls.length} stalls.`;
+  `${turned} turns in ${time(last - first)}, the longest ${time(longest)}, ${stalls.length} stalls.`;
 
 const WORDS = {turn_length: "length of a turn", lag: "lag", gil_wait: "wait for the GIL"};
 for (const [name, counts] of Object.entries(about.histograms || {})) {

@@ -158,7 +158,8 @@ class LoopStats:
     current_turn: float
     """Seconds since the current turn began; 0 while the loop sleeps or does not run."""
     turn_length: Histogram
-    """From one look for packets to the next: nothing else can run meanwhile."""
+    """From one look for packets to the next: nothing else can run meanwhile. Where no timer and no operation
+    waits, brief turns are timed up to 16 together, and counted when those are over."""
     lag: Histogram
     """How late things ran, once a turn: the first due timer since it was due; callbacks that were ready when
     the turn began, since the turn before it, in which they became ready, had begun (so at most that late)."""

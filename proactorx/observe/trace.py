@@ -21,7 +21,8 @@ from proactorx.observe.tasks import tasks_of
 if TYPE_CHECKING:
     from proactorx.observe.seen import Seen
 
-#: One record, as `meter` has it: began, ended, woke; packets and callbacks so far, the lower 32 bits of each.
+#: One record, as `meter` has it: began, ended, woke or (below 0) of how many turns it is; packets and
+#: callbacks so far, the lower 32 bits of each.
 RECORD = struct.Struct("=qqqII")
 TRACKS = {
     1: "turns",
@@ -68,14 +69,16 @@ def _turns(number: int, records: bytes, most: int | None) -> Iterator[Event]:
         began, ended, woke, packets, callbacks = record
         if before is not None:
             if began > before[1]:
-                yield span(number, 2, "sleep", before[1], woke or began)
-            if woke:
+                yield span(number, 2, "sleep", before[1], woke if woke > 0 else began)
+            if woke > 0:
                 yield span(number, 3, "wait", woke, began)
+            count = max(1, -woke)
             did = {
+                "turns": count,
                 "packets": (packets - before[3]) & 0xFFFFFFFF,
                 "callbacks": (callbacks - before[4]) & 0xFFFFFFFF,
             }
-            yield span(number, 1, "turn", began, ended, **did)
+            yield span(number, 1, "turn" if count == 1 else "turns", began, ended, **did)
         before = record
 
 

@@ -365,7 +365,7 @@ class Watchdog:
 def _end_of(loop: Seen, turn: int) -> int | None:
     """When a turn was over, by the recorder; None: it does not know."""
     for began, ended, _, _, _ in RECORD.iter_unpack(loop._records()):
-        if began == turn:
+        if began <= turn < ended:
             return int(ended)
     return None
 

@@ -47,6 +47,11 @@ def by_track(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def counted(turns: list[dict[str, Any]]) -> int:
+    """How many turns these spans are of: brief ones that follow each other share one."""
+    return sum(turn["args"]["turns"] for turn in turns)
+
+
 def test_turns_are_recorded(loop: Loop, tmp_path: Path) -> None:
     async def main() -> None:
         for _ in range(20):
@@ -57,7 +62,7 @@ def test_turns_are_recorded(loop: Loop, tmp_path: Path) -> None:
     stats = loop.stats()
     found = trace(loop, tmp_path / "trace.json")
     turns = found["turns"]
-    assert len(turns) == stats.turn_length.count - 1  # what the first one did is not known
+    assert counted(turns) == stats.turn_length.count - 1  # what the first one did is not known
     assert sum(turn["args"]["callbacks"] for turn in turns) <= stats.callbacks
     assert sum(turn["dur"] for turn in turns) <= stats.turn_length.total * 1e6 + 1
     assert 0 < sum(sleep["dur"] for sleep in found["sleeps"]) <= stats.idle * 1e6 + 1
@@ -66,18 +71,24 @@ def test_turns_are_recorded(loop: Loop, tmp_path: Path) -> None:
     assert all(one["ts"] + one["dur"] <= two["ts"] + 0.01 for one, two in itertools.pairwise(turns))
 
 
-def test_only_the_last_ones_are_kept(loop: Loop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("detail", [False, True])
+def test_only_the_last_ones_are_kept(loop: Loop, tmp_path: Path, detail: bool) -> None:
+    """65,536 turns at least; where details are recorded, each by itself."""
+
     def again(left: int) -> None:
         if left:
             loop.call_soon(again, left - 1)
         else:
             loop.stop()
 
+    loop.record(detail=detail)
     loop.call_soon(again, 70_000)
     loop.run_forever()
     turns = trace(loop, tmp_path / "trace.json")["turns"]
-    assert 65_000 < len(turns) <= 65_536
-    assert all(turn["args"]["callbacks"] == 1 for turn in turns)
+    assert 65_000 < counted(turns) <= 70_001
+    assert len(turns) <= 65_536
+    assert not detail or {turn["args"]["turns"] for turn in turns} == {1}
+    assert all(turn["args"]["callbacks"] == turn["args"]["turns"] for turn in turns)
 
 
 def test_of_a_loop_that_has_not_run(loop: Loop, tmp_path: Path) -> None:
