@@ -22,20 +22,21 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="Linux and a C compiler"
 )
 
-#: A loop that has no thread pool.
+#: A loop that has no timers.
 BROKEN = """
 import asyncio
 
 class new_event_loop(asyncio.SelectorEventLoop):
-    def run_in_executor(self, *args):
-        raise ValueError("no threads here")
+    def call_later(self, *args):
+        raise ValueError("no timers here")
 """
 
 
 def _measure(out: Path, loops: str, rows: str, beside: str = "") -> tuple[str, list[dict[str, Any]]]:
     """What the program says of failures, and the samples that it wrote."""
     command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "loops.py"), "--loops", loops]
-    short = ["--rounds", "2", "--seconds", "0.05", "--warmup", "0.02", "--rows", rows, "--json", str(out)]
+    # Longer than the 100 ms for which another real-time process, of another measurement, may have the core.
+    short = ["--rounds", "2", "--seconds", "0.25", "--warmup", "0.02", "--rows", rows, "--json", str(out)]
     path = [str(Path(proactorx.__file__).parents[1]), beside, os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run([*command, *short], capture_output=True, text=True, env=environment, check=False)
@@ -62,12 +63,12 @@ def test_loops_measures_a_server_and_a_call(tmp_path: Path) -> None:
 def test_loops_says_what_failed(tmp_path: Path) -> None:
     """And the other loops of the row are measured all the same."""
     (tmp_path / "broken.py").write_text(BROKEN)
-    complaints, samples = _measure(tmp_path / "out.json", "asyncio,broken", "run_in", str(tmp_path))
-    row = "`run_in_executor`"
-    assert complaints.splitlines() == [f"{row}, broken: ValueError: no threads here"] * 2
+    complaints, samples = _measure(tmp_path / "out.json", "asyncio,broken", "call_later", str(tmp_path))
+    row = "`call_later`, `cancel`"
+    assert complaints.splitlines() == [f"{row}, broken: ValueError: no timers here"] * 2
     measured, failed = samples
     assert (measured["loop"], measured["ratio"]) == ("asyncio", 1)
-    assert failed == {"row": row, "loop": "broken", "failed": "ValueError: no threads here"}
+    assert failed == {"row": row, "loop": "broken", "failed": "ValueError: no timers here"}
 
 
 def test_a_ratio_is_taken_to_uvloop_on_the_same_python() -> None:
