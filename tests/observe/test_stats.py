@@ -405,7 +405,10 @@ async def test_calls_that_wait_for_an_io_thread() -> None:
 @pytest.mark.skipif(FREE_THREADED, reason="there is no GIL")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a function of C that sleeps")
 def test_waits_for_the_gil(loop: Loop) -> None:
-    """Another thread keeps it for a known time, within which the loop's sleep ends."""
+    """Another thread keeps it for a known time, within which the loop's sleep ends.
+
+    On a busy machine the loop may go to sleep later than that: then once more.
+    """
     if loop.backend_info().name == "select":
         pytest.skip("it does not tell when its sleep has ended")
     held: list[tuple[float, float]] = []
@@ -422,10 +425,13 @@ def test_waits_for_the_gil(loop: Loop) -> None:
         while thread.is_alive():
             await asyncio.sleep(0.001)
 
-    thread = threading.Thread(target=hold)
-    loop.run_until_complete(main())
-    ((before, after),) = held
-    waits = loop.stats().gil_wait
+    for _ in range(5):
+        thread = threading.Thread(target=hold)
+        loop.run_until_complete(main())
+        waits = loop.stats().gil_wait
+        if waits.longest > 0.03:
+            break
+    before, after = held[-1]
     assert 0.03 < waits.longest < after - before + 1
     assert waits.longest <= waits.total
     assert waits.count >= 1
