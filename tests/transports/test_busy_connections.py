@@ -105,6 +105,7 @@ async def test_then_only_the_end(kind: str, make: Any) -> None:
 
 
 @both_protocols
+@pytest.mark.skipif(sys.platform == "win32", reason="under Wine 8 a receive that waits then says the end")
 async def test_then_a_reset(make: Any) -> None:
     traffic = Traffic(lambda link: reset(link.peer))
     async with traffic.on("tcp", make) as links:
