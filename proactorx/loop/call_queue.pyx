@@ -202,9 +202,9 @@ cdef object replace_method(type kind, PyMethodDef *method, str name, str first, 
 
 
 cdef bint is_context(PyObject *names) noexcept:
-    """Whether the names of a call's keyword arguments are that one, or there are none."""
+    """Whether the names of a call's keyword arguments are that one."""
     global known_names
-    if names == NULL or names == known_names:
+    if names == known_names:
         return True
     if PyTuple_GET_SIZE(names) != 1:
         return False
@@ -221,7 +221,7 @@ cdef bint is_context(PyObject *names) noexcept:
 cdef inline bint _is_plain(CallQueue self, Py_ssize_t count, PyObject *names) noexcept:
     if count == 0 or load_relaxed(&self.closed) or self._debug:
         return False
-    return names == NULL or names == known_names or is_context(names)
+    return names == NULL or is_context(names)
 
 
 cdef Handle _handle(CallQueue self, PyObject **args, Py_ssize_t count, PyObject *names):

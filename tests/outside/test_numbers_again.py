@@ -33,6 +33,22 @@ async def settle() -> None:
         await asyncio.sleep(0.002)
 
 
+async def another_file(first: socket.socket, stack: contextlib.ExitStack, heard: list[bytes]) -> None:
+    """Watch `first`, which is then closed while a duplicate lives on, and the socket that gets its number."""
+    loop = asyncio.get_running_loop()
+    number = first.fileno()
+    loop.add_reader(number, heard.append, b"first")
+    await settle()
+    stack.enter_context(first.dup())
+    first.close()
+    second, third = pair("unix")
+    stack.enter_context(second)
+    stack.enter_context(third)
+    assert second.fileno() == number
+    loop.add_reader(number, heard.append, b"second")
+    await settle()
+
+
 class Taker(asyncio.Protocol):
     """Keeps what it is given."""
 
@@ -318,17 +334,7 @@ def test_waits_end_though_duplicates_of_closed_sockets_live(
         fill(full)
         loop.add_reader(full, heard.append, b"full")
         loop.add_writer(full, heard.append, b"full")
-        number = first.fileno()
-        loop.add_reader(number, heard.append, b"first")
-        await settle()
-        stack.enter_context(first.dup())
-        first.close()
-        second, third = pair("unix")
-        stack.enter_context(second)
-        stack.enter_context(third)
-        assert second.fileno() == number
-        loop.add_reader(number, heard.append, b"second")
-        await settle()
+        await another_file(first, stack, heard)
         heard.clear()
         stack.enter_context(full.dup())
         full.close()
@@ -358,16 +364,7 @@ async def test_who_has_the_number_of_a_closed_socket_is_not_watched_in_its_place
         stack.enter_context(near)
         number = first.fileno()
         loop.add_reader(old, heard.append, b"old")
-        loop.add_reader(number, heard.append, b"first")
-        await settle()
-        stack.enter_context(first.dup())
-        first.close()
-        second, third = pair("unix")
-        stack.enter_context(second)
-        stack.enter_context(third)
-        assert second.fileno() == number
-        loop.add_reader(number, heard.append, b"second")
-        await settle()
+        await another_file(first, stack, heard)
         closed = old.fileno()
         old.close()
         mine, yours = pair("unix")
