@@ -458,4 +458,4 @@ def _nothing_is_left() -> Iterator[None]:
     yield
     gc.collect()
     assert len(descriptors()) <= before
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # one of an earlier test may have ended meanwhile
