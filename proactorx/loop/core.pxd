@@ -41,5 +41,5 @@ cdef class LoopCore(TimerQueue):
     @cython.final
     cdef int run_ready(self, uint32_t count) except -1
     cdef int dispatch_noted(self, uint32_t count) except -1
-    cdef int run_ready_noted(self, uint32_t count) except -1
-    cdef int _run_ready_debug(self, uint32_t count) except -1
+    cdef int run_ready_slowly(self, uint32_t count) except -1
+    cdef int run_slowly(self, Handle handle) except -1

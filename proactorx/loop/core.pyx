@@ -392,10 +392,8 @@ cdef class LoopCore(TimerQueue):
     cdef int run_ready(self, uint32_t count) except -1:
         cdef void *item = NULL
         self.meter.callbacks = self.meter.callbacks + count
-        if self._debug:
-            return self._run_ready_debug(count)
-        if self.noting:
-            return self.run_ready_noted(count)
+        if self._debug or self.noting:
+            return self.run_ready_slowly(count)
         try:
             while count and self.ready_head != self.ready_tail:
                 count -= 1
@@ -434,58 +432,43 @@ cdef class LoopCore(TimerQueue):
                 op.state == IN_FLIGHT and op.since == since)
         return 0
 
-    cdef int run_ready_noted(self, uint32_t count) except -1:
+    cdef int run_ready_slowly(self, uint32_t count) except -1:
+        """As ``run_ready``, in debug mode or where each call is noted."""
         cdef void *item
-        cdef int64_t began, task
-        cdef int place
+        cdef bint debug = self._debug
         while count and self.ready_head != self.ready_tail:
             count -= 1
             item = self.ready[self.ready_head & self.ready_mask]
             self.ready_head = self.ready_head + 1
             self.running = item
+            if debug:
+                self._current_handle = <Handle>item
             try:
                 if not (<Handle>item)._cancelled:
-                    place = self.details.of_handle((<Handle>item)._callback)
-                    task = self.details.task_of((<Handle>item)._callback)
-                    began = self.measured_now()
-                    (<Handle>item).run()
-                    self.details.note(place, -1, task, began, self.measured_now())
+                    self.run_slowly(<Handle>item)
                     if self._port.driver.forked:
                         raise RuntimeError(FORKED)
             finally:
                 self.running = NULL
+                if debug:
+                    self._current_handle = None
                 self.recycle(item)
         return 0
 
-    cdef int _run_ready_debug(self, uint32_t count) except -1:
-        cdef Handle handle
-        cdef int64_t before, after, task = 0
-        cdef int place
-        while count:
-            count -= 1
-            if self.ready_head == self.ready_tail:
-                break
-            handle = <Handle>self.ready[self.ready_head & self.ready_mask]
-            self.ready_head = self.ready_head + 1
-            Py_DECREF(handle)
-            if handle._cancelled:
-                continue
-            self._current_handle = handle
-            place = -1
-            if self.noting:
-                place = self.details.of_handle(handle._callback)
-                task = self.details.task_of(handle._callback)
-            before = self.measured_now()
-            try:
-                handle.run()
-            finally:
-                self._current_handle = None
-            after = self.measured_now()
-            if place >= 0:
-                self.details.note(place, -1, task, before, after)
-            if (after - before) * 1e-9 >= self.slow_callback_duration:
-                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle),
-                               (after - before) * 1e-9)
+    cdef int run_slowly(self, Handle handle) except -1:
+        cdef int64_t began, ended, task = 0
+        cdef int place = -1
+        if self.noting:
+            place = self.details.of_handle(handle._callback)
+            task = self.details.task_of(handle._callback)
+        began = self.measured_now()
+        handle.run()
+        ended = self.measured_now()
+        if place >= 0:
+            self.details.note(place, -1, task, began, ended)
+        if self._debug and (ended - began) * 1e-9 >= self.slow_callback_duration:
+            logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle),
+                           (ended - began) * 1e-9)
         return 0
 
     def _run_once(self):

@@ -18,9 +18,9 @@ var: contextvars.ContextVar[object] = contextvars.ContextVar("var", default="uns
 
 
 class Owner:
-    """In a cycle with its timer."""
+    """In a cycle with its handle."""
 
-    handle: asyncio.TimerHandle
+    handle: asyncio.Handle
 
     def call(self, *args: Any) -> None:
         pass
@@ -130,10 +130,14 @@ def test_a_timer_has_the_context_as_it_was_when_it_was_set(loop: asyncio.Abstrac
     assert seen == [number // 2 for number in range(10)]
 
 
+@pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("cancel", [False, True])
-def test_a_timer_in_a_cycle_is_collected(loop: asyncio.AbstractEventLoop, cancel: bool) -> None:
+def test_a_handle_in_a_cycle_is_collected(loop: asyncio.AbstractEventLoop, cancel: bool, debug: bool) -> None:
     async def main() -> list[weakref.ref[Owner]]:
         owners = [own(loop, 0.001, *range(n)) for n in range(3)]
+        for schedule in (loop.call_soon, loop.call_soon_threadsafe):
+            owners.append(Owner())
+            owners[-1].handle = schedule(owners[-1].call)
         found = [weakref.ref(owner) for owner in owners]
         for owner in owners:
             if cancel:
@@ -144,6 +148,7 @@ def test_a_timer_in_a_cycle_is_collected(loop: asyncio.AbstractEventLoop, cancel
         gc.collect()
         return [reference for reference in found if reference() is not None]
 
+    loop.set_debug(debug)
     assert loop.run_until_complete(main()) == []
 
 
