@@ -158,8 +158,12 @@ cdef class HandleWatch(Watch):
         cdef Handle handle = self.callback
         if not packet.flags & PACKET_MORE:
             self.callback = None
-        if handle is not None and packet.res != -ECANCELED and not handle._cancelled:
+        if handle is None or packet.res == -ECANCELED:
+            return 0
+        if not handle._cancelled:
             self.queue.add_soon(handle)
+        elif packet.flags & PACKET_MORE:
+            self.queue._end_watch(self, self.events)  # see Readers: its user did that
         return 0
 
 

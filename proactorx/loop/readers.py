@@ -61,7 +61,7 @@ class Readers(asyncio.BaseEventLoop):
             *args: its arguments.
 
         Returns:
-            The handle of the callback.
+            The handle of the callback.  To cancel it ends the watch when `fd` is ready next.
 
         Raises:
             ValueError: `fd` is not a descriptor.
@@ -130,6 +130,12 @@ class Readers(asyncio.BaseEventLoop):
         self._port.start(watch)
         self._watches[fd, events] = _Watched(file, watch, handle)
         return handle
+
+    def _end_watch(self, watch: Watch, events: int) -> None:
+        """Forget a watch whose handle its user has cancelled: nobody would take what makes it ready."""
+        watched = self._watches.get((watch.fd, events))
+        if watched is not None and watched.watch is watch:
+            self._unwatch(watch.fd, events)
 
     def _unwatch(self, fd: int, events: int) -> bool:
         if self.is_closed():

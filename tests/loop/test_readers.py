@@ -130,6 +130,26 @@ async def test_the_handle_of_a_callback(pair: Pair) -> None:
     assert handle.cancelled()
 
 
+@pytest.mark.ours
+async def test_a_watch_whose_handle_was_cancelled_ends(pair: Pair) -> None:
+    left, right = pair
+    seen: list[str] = []
+    running().add_reader(left, seen.append, "cancelled").cancel()
+    running().add_writer(left, seen.append, "cancelled").cancel()
+    right.send(b"x")
+    before = running().stats().turns
+    await asyncio.sleep(0.2)
+    assert running().stats().turns - before < 100, "the loop turns for what nobody takes"
+    assert not running().remove_reader(left)
+    assert not running().remove_writer(left)
+    # The end of that watch is not the end of the next one.
+    running().add_reader(left, seen.append, "first").cancel()
+    running().add_reader(left, seen.append, "second")
+    await until(lambda: "second" in seen)
+    assert running().remove_reader(left)
+    assert set(seen) == {"second"}
+
+
 async def test_the_second_callback_replaces_the_first(pair: Pair) -> None:
     left, right = pair
     seen: list[str] = []
