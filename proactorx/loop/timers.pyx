@@ -164,6 +164,9 @@ cdef class TimerQueue(CallQueue):
             # One that was due before it was scheduled is late since then at most.
             late = min((now - self.timers[0].when) * 1e9, <double>(self.meter.began - self.meter.previous))
             record(&self.meter.lag, <int64_t>late)
+        if self.clock is not None:
+            # As on stock asyncio: ten steps of 0.1 s are not quite one second.
+            now += <double>self._clock_resolution
         while self.timer_count and self.timers[0].when <= now:
             item = self.pop_timer()
             if (<TimerHandle>item)._cancelled:

@@ -394,6 +394,24 @@ def _drive_by_hand(loop: asyncio.AbstractEventLoop, shift: list[float], start: f
     assert seen == ["minute", "minute and a second", "hour"]
 
 
+def test_steps_of_a_clock_that_do_not_add_up(loop_factory: Factory) -> None:
+    class Clock:
+        now = 0.0
+
+    seen: list[int] = []
+    loop = subclass(loop_factory, time=lambda self: Clock.now)()
+    loop.call_at(1.0, seen.append, 1)
+    for _ in range(9):
+        Clock.now += 0.1
+        step(loop)
+    assert not seen
+    Clock.now += 0.1
+    assert Clock.now < 1.0
+    step(loop)
+    assert seen == [1]
+    loop.close()
+
+
 def test_sleep_obeys_the_replaced_clock(loop_factory: Factory) -> None:
     shift = [0.0]
     loop = subclass(loop_factory, time=lambda self: time.monotonic() + shift[0])()
