@@ -212,6 +212,7 @@ cdef inline void choose_timing(Meter *meter, int64_t limit, bint noting) noexcep
 
 cdef inline void run_begins(Meter *meter, int64_t now) noexcept nogil:
     meter.run = meter.began = meter.read = meter.previous = now
+    meter.woke = 0  # as of a turn of the last run
     meter.left = 0
 
 

@@ -71,6 +71,20 @@ def test_turns_are_recorded(loop: Loop, tmp_path: Path) -> None:
     assert all(one["ts"] + one["dur"] <= two["ts"] + 0.01 for one, two in itertools.pairwise(turns))
 
 
+def test_a_run_begins_without_a_wait(loop: Loop, tmp_path: Path) -> None:
+    """The last turn of a run may have begun with a sleep: the next run does not begin where that ended."""
+    for _ in range(3):
+        loop.call_later(0.01, loop.stop)
+        loop.run_forever()
+        between = time.monotonic_ns() / 1e3
+        time.sleep(0.01)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        found = trace(loop, tmp_path / "trace.json")
+        assert all(event["dur"] >= 0 for event in found["sleeps"])
+        assert not any(one["ts"] < between < one["ts"] + one["dur"] for one in found["waits for the GIL"])
+
+
 @pytest.mark.parametrize("detail", [False, True])
 def test_only_the_last_ones_are_kept(loop: Loop, tmp_path: Path, detail: bool) -> None:
     """65,536 turns at least; where details are recorded, each by itself."""
