@@ -17,7 +17,6 @@ from proactorx.cli.report import plain_text
 from proactorx.drivers import Probe, probe_all
 from proactorx.drivers import probe as driver_probe
 from proactorx.transports import tls_direct
-from proactorx.transports.kernel_tls import kernel_tls
 from proactorx.transports.udp import udp_features
 
 URING = "io_uring"
@@ -73,7 +72,7 @@ def collect() -> dict[str, Any]:
         "error": error,
         "datagrams": list(udp_features()),
         "tls": tls_direct.how(),
-        "ktls": kernel_tls(),
+        "ktls": tls_direct.kernel(),
         "drivers": drivers,
     }
 

@@ -1,7 +1,8 @@
 """``loop.sendfile`` and ``loop.sock_sendfile`` with sendfile(2), which moves the bytes from the page cache to
 the socket. On Windows TransmitFile does it, see ``winsendfile.py``.
 
-For TLS, and for files that sendfile(2) refuses, IO threads read the file in blocks.
+For TLS, and for files that sendfile(2) refuses, IO threads read the file in blocks: but where the kernel can
+encrypt, the first large file makes it do so for that connection, see ``transports/tls_kernel.pyx``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import asyncio
 import contextlib
 import errno
 import io
+import logging
 import os
 import socket
+import stat
 import sys
 from collections.abc import Awaitable, Callable
 from typing import IO, TYPE_CHECKING, Any
 
 from proactorx.loop.threads import Threads
 from proactorx.ops.constants import POLLOUT
+from proactorx.transports.tls_transport import TLSTransport
 
 if sys.platform == "win32":
     from proactorx.loop.winsendfile import Transmission
@@ -31,12 +35,21 @@ if TYPE_CHECKING:
     from proactorx.loop.socket_table import SocketTable
     from proactorx.transports.sending import SendingTransport
     from proactorx.transports.stream import StreamTransport
-    from proactorx.transports.tls_transport import TLSTransport
+
+logger = logging.getLogger("asyncio")
 
 #: Bytes in one call: the call may read from a disk, and blocks the loop meanwhile.
 CHUNK = 1 << 20
 #: Bytes that an IO thread reads at a time, as in asyncio.
 BLOCK = 1 << 18
+#: The same where the kernel encrypts them in the call.
+ENCRYPTED_CHUNK = 1 << 18
+#: Bytes of a file below which the kernel is not asked to encrypt: that is for good, and small records that it
+#: encrypts cost more than OpenSSL's.
+KERNEL_TLS = 1 << 16
+#: Bytes of the record that shows that the keys are right, the largest of RFC 8446 section 5.1: so that
+#: the file goes on at the beginning of a page.
+FIRST = 1 << 14
 
 
 def _regular(file: IO[bytes]) -> int:
@@ -57,8 +70,9 @@ async def _send(
     count: int | None,
     target: Callable[[], int],
     room: Callable[[], Awaitable[object]],
+    chunk: int = CHUNK,
 ) -> int:
-    """Send up to `count` bytes of `source` (None: all), and return how many were sent.
+    """Send up to `count` bytes of `source` (None: all), `chunk` in a call, and return how many were sent.
 
     `target` returns the descriptor to send to, before each call; `room` waits until it takes more.
     """
@@ -66,7 +80,7 @@ async def _send(
     moved = False  # whether to set the file's position: not if an IO thread continues from where it was
     try:
         while count is None or sent < count:
-            size = CHUNK if count is None else min(CHUNK, count - sent)
+            size = chunk if count is None else min(chunk, count - sent)
             try:
                 step = _sendfile(target(), source, offset + sent, size)
             except (BlockingIOError, InterruptedError):
@@ -163,10 +177,12 @@ class Sendfile(Threads):
         )
 
     async def _sendfile_native(
-        self, transp: SendingTransport, file: IO[bytes], offset: int, count: int | None
+        self, transp: SendingTransport | TLSTransport, file: IO[bytes], offset: int, count: int | None
     ) -> int:
         self._check_sendfile_params(transp.get_extra_info("socket"), file, offset, count)
         source = _regular(file)
+        if isinstance(transp, TLSTransport):
+            return await self._send_encrypted(transp, source, file, offset, count)
         if sys.platform == "win32":
             send = Transmission(self, source, offset, count).send
         else:
@@ -180,6 +196,45 @@ class Sendfile(Threads):
             return await send(transp._sendfile_fd)
         finally:
             transp._end_sendfile()
+
+    async def _send_encrypted(
+        self, transp: TLSTransport, source: int, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
+        """Send a file with the kernel's TLS; if that fails after the first record, the rest without it.
+
+        Never more is asked for than there is: up to Linux 6.4 the kernel keeps the last record
+        for itself where sendfile(2) meets the file's end.
+        """
+        if sys.platform == "win32":
+            raise asyncio.SendfileNotAvailableError("Windows' kernel encrypts no TLS")
+        found = os.fstat(source)
+        total = found.st_size - offset if count is None else min(count, found.st_size - offset)
+        if not stat.S_ISREG(found.st_mode) or total < KERNEL_TLS:
+            raise asyncio.SendfileNotAvailableError("too few bytes for TLS in the kernel, or no regular file")
+        transp._begin_sendfile()
+        sent = 0
+        try:
+            await self._until_flushed(transp)
+            if not transp._in_kernel:
+                first = await self.io_pool.call(self, os.pread, source, FIRST, offset)
+                if first:
+                    transp._prove(first)
+                    sent = len(first)
+                    await self._until_flushed(transp)
+                transp._hand_over()
+            target, room = transp._sendfile_fd, lambda: transp._room(True)
+            return sent + await _send(source, offset + sent, total - sent, target, room, ENCRYPTED_CHUNK)
+        except asyncio.SendfileNotAvailableError as exc:
+            if not sent:
+                raise
+            logger.debug("%r: the rest of the file is encrypted here: %s", transp, exc)
+        finally:
+            transp._end_sendfile()
+        return sent + await self._sendfile_fallback(transp, file, offset + sent, total - sent)
+
+    async def _until_flushed(self, transp: TLSTransport) -> None:
+        while not transp._flushed():
+            await transp._room(False)
 
     async def _sock_sendfile_fallback(
         self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None

@@ -9,7 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PX_SSL_WANT_READ = 2 }; /* SSL_get_error(3) */
+enum { PX_SSL_WANT_READ = 2 };          /* SSL_get_error(3) */
+enum { PX_SSL_OP_ENABLE_KTLS = 8 };     /* SSL_CTX_set_options(3) */
+enum { PX_SSL_CTRL_SET_DH_AUTO = 118 }; /* SSL_set_dh_auto(3) */
+enum { PX_SSL_SENT_SHUTDOWN = 1 };      /* SSL_set_shutdown(3) */
+enum { PX_SSL_KEY_UPDATE_NONE = -1 };   /* SSL_get_key_update_type(3) */
 
 typedef struct {
     int (*ssl_read)(void *ssl, void *data, int size);
@@ -44,6 +48,24 @@ typedef struct {
     void (*bio_clear_flags)(void *bio, int flags);
     int (*bio_test_flags)(const void *bio, int flags);
     long (*bio_ctrl)(void *bio, int command, long number, void *pointer);
+    /* For the keys that the kernel is given. */
+    uint64_t (*ssl_set_options)(void *ssl, uint64_t options);
+    int (*ssl_get_key_update_type)(const void *ssl);
+    int (*ssl_get_shutdown)(const void *ssl);
+    void (*ssl_set_shutdown)(void *ssl, int mode);
+    long (*ssl_ctrl)(void *ssl, int command, long number, void *pointer);
+    void *(*evp_cipher_ctx_new)(void);
+    void (*evp_cipher_ctx_free)(void *context);
+    int (*evp_cipher_ctx_ctrl)(void *context, int command, int number, void *pointer);
+    const void *(*evp_aes_128_gcm)(void);
+    const void *(*evp_aes_256_gcm)(void);
+    const void *(*evp_chacha20_poly1305)(void);
+    int (*evp_decrypt_init_ex)(void *context, const void *cipher, void *engine, const unsigned char *key,
+                               const unsigned char *nonce);
+    int (*evp_decrypt_update)(void *context, unsigned char *out, int *done, const unsigned char *in,
+                              int size);
+    int (*evp_decrypt_final_ex)(void *context, unsigned char *out, int *done);
+    void (*cleanse)(void *memory, size_t size);
 } px_openssl;
 
 #ifdef _WIN32
@@ -53,6 +75,9 @@ static inline const char *px_openssl_load(px_openssl *lib, const char *path) {
     return "Windows has no dlsym(3) that follows what a module was linked with";
 }
 static inline const char *px_openssl_load_bio(px_openssl *lib, const char *path) {
+    return px_openssl_load(lib, path);
+}
+static inline const char *px_openssl_load_keys(px_openssl *lib, const char *path) {
     return px_openssl_load(lib, path);
 }
 static inline int px_readable(const void *address, size_t size) { (void)address, (void)size; return 0; }
@@ -116,6 +141,28 @@ static inline const char *px_openssl_load_bio(px_openssl *lib, const char *path)
     PX_FIND(bio_clear_flags, "BIO_clear_flags")
     PX_FIND(bio_test_flags, "BIO_test_flags")
     PX_FIND(bio_ctrl, "BIO_ctrl")
+    return NULL;
+}
+
+/* The same of those for the keys; libcrypto's are found behind libssl. */
+static inline const char *px_openssl_load_keys(px_openssl *lib, const char *path) {
+    void *module = px_openssl_module(path);
+    if (module == NULL) return "the module _ssl cannot be found in the process";
+    PX_FIND(ssl_set_options, "SSL_set_options")
+    PX_FIND(ssl_get_key_update_type, "SSL_get_key_update_type")
+    PX_FIND(ssl_get_shutdown, "SSL_get_shutdown")
+    PX_FIND(ssl_set_shutdown, "SSL_set_shutdown")
+    PX_FIND(ssl_ctrl, "SSL_ctrl")
+    PX_FIND(evp_cipher_ctx_new, "EVP_CIPHER_CTX_new")
+    PX_FIND(evp_cipher_ctx_free, "EVP_CIPHER_CTX_free")
+    PX_FIND(evp_cipher_ctx_ctrl, "EVP_CIPHER_CTX_ctrl")
+    PX_FIND(evp_aes_128_gcm, "EVP_aes_128_gcm")
+    PX_FIND(evp_aes_256_gcm, "EVP_aes_256_gcm")
+    PX_FIND(evp_chacha20_poly1305, "EVP_chacha20_poly1305")
+    PX_FIND(evp_decrypt_init_ex, "EVP_DecryptInit_ex")
+    PX_FIND(evp_decrypt_update, "EVP_DecryptUpdate")
+    PX_FIND(evp_decrypt_final_ex, "EVP_DecryptFinal_ex")
+    PX_FIND(cleanse, "OPENSSL_cleanse")
     return NULL;
 }
 #undef PX_FIND

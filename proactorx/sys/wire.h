@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ktls.h"
 #include "openssl.h"
 #include "socket.h"
 
@@ -26,10 +27,14 @@ typedef struct {
     size_t room, used;
     int fd;             /* or a socket; -1: none */
     char kept, spilled; /* whether the memory BIOs may hold anything, `in` and `out` */
+    char noting;        /* the keys are to be noted, for the kernel: `keys`, if that was done */
+    char handed;        /* the kernel encrypts: nothing that OpenSSL makes may go out any more, */
+    char refused;       /* and it has made something */
+    px_keys *keys;
 } px_wire;
 
 enum { PX_BIO_SOURCE_SINK = 0x400, PX_BIO_RETRY = 0x0f };                   /* openssl/bio.h */
-enum { PX_BIO_CTRL_EOF = 2, PX_BIO_CTRL_PENDING = 10, PX_BIO_CTRL_FLUSH = 11 };
+enum { PX_BIO_CTRL_EOF = 2, PX_BIO_CTRL_PENDING = 10, PX_BIO_CTRL_FLUSH = 11, PX_BIO_CTRL_SET_KTLS = 72 };
 
 /* Of the process, as libssl is: the functions, and the kind of BIO that they have made. */
 static const px_openssl *px_wire_lib;
@@ -60,8 +65,7 @@ static int px_wire_read(void *bio, char *data, size_t size, size_t *done) {
     return 1;
 }
 
-static int px_wire_write(void *bio, const char *data, size_t size, size_t *done) {
-    px_wire *w = px_wire_lib->bio_get_data(bio);
+static int px_wire_put(px_wire *w, void *bio, const char *data, size_t size, size_t *done) {
     if (w->fd >= 0) {
         ssize_t n = px_send(w->fd, data, size);
         if (n != (ssize_t)size) w->fd = -1; /* the rest comes again, and is the caller's to send or fail */
@@ -81,12 +85,33 @@ static int px_wire_write(void *bio, const char *data, size_t size, size_t *done)
                           size > 1 << 30 ? 1 << 30 : (int)size), done);
 }
 
+static int px_wire_write(void *bio, const char *data, size_t size, size_t *done) {
+    px_wire *w = px_wire_lib->bio_get_data(bio);
+    int result;
+    if (w->keys == NULL) return px_wire_put(w, bio, data, size, done);
+    if (w->handed) {
+        w->refused = 1;
+        *done = 0;
+        return 0;
+    }
+    result = px_wire_put(w, bio, data, size, done);
+    px_keys_count(w->keys, data, *done);
+    return result;
+}
+
 static long px_wire_ctrl(void *bio, int command, long number, void *pointer) {
     px_wire *w;
     if (command == PX_BIO_CTRL_FLUSH) return 1;
-    if (command != PX_BIO_CTRL_PENDING && command != PX_BIO_CTRL_EOF)
+    if (command != PX_BIO_CTRL_PENDING && command != PX_BIO_CTRL_EOF && command != PX_BIO_CTRL_SET_KTLS)
         return 0; /* also to whether the kernel encrypts, which is asked several times for each record */
     w = px_wire_lib->bio_get_data(bio);
+    if (command == PX_BIO_CTRL_SET_KTLS) {
+        if (number && w->noting) { /* the keys to write with */
+            px_keys_forget(px_wire_lib, w->keys);
+            w->keys = px_keys_note(pointer);
+        }
+        return 0; /* OpenSSL goes on by itself */
+    }
     if (command == PX_BIO_CTRL_PENDING) return (long)(w->left + px_wire_lib->bio_ctrl_pending(w->in));
     return w->left == 0 && px_wire_lib->bio_ctrl(w->in, command, number, pointer);
 }
@@ -96,6 +121,7 @@ static int px_wire_destroy(void *bio) {
     if (w != NULL) {
         px_wire_lib->bio_free(w->in);
         px_wire_lib->bio_free(w->out);
+        px_keys_forget(px_wire_lib, w->keys);
         free(w);
     }
     return 1;

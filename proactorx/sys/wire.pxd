@@ -1,3 +1,4 @@
+from proactorx.sys.ktls cimport px_keys
 from proactorx.sys.openssl cimport px_openssl
 
 cdef extern from "proactorx/sys/wire.h":
@@ -7,6 +8,7 @@ cdef extern from "proactorx/sys/wire.h":
         char *sink
         size_t room, used
         int fd
-        bint kept, spilled
+        bint kept, spilled, noting, handed, refused
+        px_keys *keys
     bint px_wire_init(const px_openssl *lib)
     px_wire *px_wire_open(void *ssl, void *incoming, void *outgoing, void **made)

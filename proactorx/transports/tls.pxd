@@ -1,9 +1,8 @@
-from proactorx.transports.tls_records cimport TLSRecords
+from proactorx.transports.tls_kernel cimport TLSKernel
 
-cdef class TLSProtocol(TLSRecords):
+cdef class TLSProtocol(TLSKernel):
     cdef int set_app(self, protocol) except -1
     cdef int wake(self, exc) except -1
-    cdef int advance(self) except -1
     cdef int handshake(self) except -1
     cdef int handshake_done(self, exc) except -1
     cdef int read(self) except -1
@@ -17,10 +16,8 @@ cdef class TLSProtocol(TLSRecords):
     cdef int close(self) except -1
     cdef int finish_writing(self) except -1
     cdef int shut(self) except -1
-    cdef int say_end(self) except -1
     cdef bint discard_rest(self) except -1
     cdef int interrupted(self) except -1
     cdef int shut_done(self, exc) except -1
-    cdef int limit_shutdown(self) except -1
     cdef int abort(self, exc) except -1
     cdef int stop_timers(self) except -1

@@ -4,11 +4,11 @@ import ssl
 from typing import Any
 
 from proactorx.transports.registry import Registry
-from proactorx.transports.tls_records import TLSRecords
+from proactorx.transports.tls_kernel import TLSKernel
 
 logger: logging.Logger
 
-class TLSProtocol(TLSRecords):
+class TLSProtocol(TLSKernel):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

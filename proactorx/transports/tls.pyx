@@ -24,8 +24,9 @@ from proactorx.transports.reader cimport grow, grown, is_buffered, is_plain, rea
 from proactorx.transports.registry cimport Registry
 from proactorx.transports.stream cimport StreamTransport
 from proactorx.transports.tls_direct cimport direct_filled, direct_keep, direct_open
+from proactorx.transports.tls_kernel cimport TLSKernel
 from proactorx.transports.tls_records cimport (
-    FLUSHING, HANDSHAKE, OPEN, RECORD, SHUTDOWN, UNWRAPPED, TLSRecords, limits,
+    FLUSHING, HANDSHAKE, OPEN, RECORD, SHUTDOWN, UNWRAPPED, limits,
 )
 
 import asyncio
@@ -63,7 +64,7 @@ cdef object SSLError = ssl.SSLError
 cdef object Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 
 
-cdef class TLSProtocol(TLSRecords):
+cdef class TLSProtocol(TLSKernel):
     """One TLS connection: the protocol of the transport underneath.
 
     Args:
@@ -337,6 +338,8 @@ cdef class TLSProtocol(TLSRecords):
             elif self.state == FLUSHING and self.discard:
                 self.finish_writing()  # he has closed from inside of a callback
             self.hold_underlying()
+            if self.in_kernel:
+                self.check_keys()
         except (SystemExit, KeyboardInterrupt):
             self.interrupted()
             raise
@@ -518,27 +521,16 @@ cdef class TLSProtocol(TLSRecords):
         try:
             if not self.eof_seen:
                 ended = self.discard_rest()
-                self.say_end()
-                if not ended:
+                if not self.say_end() or not ended:
                     return 0
         except SSLError as exc:
             self.shut_done(exc)
         else:
+            if self.in_kernel and not self.settled():
+                return 0
             self.tell_end()
             self.shut_done(None)
         return 0
-
-    cdef int say_end(self) except -1:
-        """Make our close_notify, once all that came is read:
-        OpenSSL calls data that it finds then an error.
-        """
-        if not self.said_end:
-            self.said_end = True
-            try:
-                self.sslobj.unwrap()
-            except Again:
-                pass  # the peer has not said his yet
-        return self.forward()
 
     cdef bint discard_rest(self) except -1:
         """Read and discard what the peer still sends, and return whether it has ended.
@@ -592,5 +584,8 @@ cdef class TLSProtocol(TLSRecords):
         if self.handshake_timer is not None:
             self.handshake_timer.cancel()
             self.handshake_timer = None
+        if self.end_timer is not None:
+            self.end_timer.cancel()
+            self.end_timer = None
         return 0
 

@@ -29,3 +29,8 @@ cdef Py_ssize_t direct_pending(Direct *direct) noexcept
 cdef object direct_drain(Direct *direct)
 cdef bint direct_gather(Direct *direct, Py_ssize_t room) except -1
 cdef object direct_gathered(Direct *direct)
+cdef bint direct_noted(Direct *direct) noexcept
+cdef bint direct_prove(Direct *direct, bytes record) except -1
+cdef int direct_hand_over(Direct *direct, int fd) noexcept
+cdef bint direct_renewing(Direct *direct) noexcept
+cdef void direct_said_end(Direct *direct) noexcept

@@ -18,14 +18,17 @@ The ``SSL *`` is a field of an object that is not ours.  It is used where everyt
 CPython whose object is known; the module's own note in the ``SSL`` refers back to the object; its BIOs are
 those of the two ``MemoryBIO``s; what goes into one side comes out of the other.  Else, and on free-threaded
 builds, where the module has a lock of its own, and with ``PROACTORX_TLS=ssl`` in the environment, all goes
-through the module.  With ``PROACTORX_TLS=buffers`` only its memory BIOs stay.
+through the module.  With ``PROACTORX_TLS=buffers`` only its memory BIOs stay; with ``PROACTORX_TLS=direct``
+the kernel encrypts no file (``tls_kernel``).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
+from proactorx.sys.ktls cimport px_keys_prove, px_ktls_start
 from proactorx.sys.openssl cimport (
-    PX_SSL_WANT_READ, px_openssl, px_openssl_load, px_openssl_load_bio, px_readable,
+    PX_SSL_CTRL_SET_DH_AUTO, PX_SSL_KEY_UPDATE_NONE, PX_SSL_OP_ENABLE_KTLS, PX_SSL_SENT_SHUTDOWN,
+    PX_SSL_WANT_READ, px_openssl, px_openssl_load, px_openssl_load_bio, px_openssl_load_keys, px_readable,
 )
 from proactorx.sys.wire cimport px_wire, px_wire_init, px_wire_open
 
@@ -49,8 +52,13 @@ cdef object plain_read = ssl.SSLObject.read
 cdef object plain_write = ssl.SSLObject.write
 cdef str refusal = None      # why the ssl module does it all; "": it does not; None: nobody has looked yet
 cdef str buffered = ""       # why its memory BIOs are used; "": they are not
-cdef tuple WAYS = ("ssl", "buffers", "direct")
-cdef str allowed = "direct"
+cdef str no_kernel = ""      # why the kernel encrypts nothing; "": it may
+cdef tuple WAYS = ("ssl", "buffers", "direct", "kernel")
+cdef str allowed = "kernel"
+
+#: The upper-layer protocols of TCP that the kernel has, networking/tls.rst. To try setsockopt(2) with TCP_ULP
+#: instead would load the module "tls" where that is allowed.
+cdef str OFFERED = "/proc/sys/net/ipv4/tcp_available_ulp"
 
 
 cdef inline void *field(object thing, int index) noexcept:
@@ -71,13 +79,13 @@ cdef void *ssl_of(object inner, object incoming, object outgoing) except? NULL:
 
 cdef str look():
     """Why the functions cannot be used in this process; "": they can."""
-    global buffered
+    global buffered, no_kernel
     cdef const char *problem
     cdef bytes path
     cdef str refused
-    wish = os.environ.get("PROACTORX_TLS") or "direct"
+    wish = os.environ.get("PROACTORX_TLS") or "kernel"
     if wish not in WAYS:
-        raise ValueError(f"PROACTORX_TLS={wish!r}: 'ssl', 'buffers' or 'direct' are known")
+        raise ValueError(f"PROACTORX_TLS={wish!r}: 'ssl', 'buffers', 'direct' or 'kernel' are known")
     if wish == "ssl":
         return "PROACTORX_TLS=ssl"
     if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 15):
@@ -94,6 +102,8 @@ cdef str look():
     refused = trial(module)
     if not refused:
         buffered = f"PROACTORX_TLS={wish}" if wish == "buffers" else wire_trial(path)
+    if not refused and not buffered:
+        no_kernel = f"PROACTORX_TLS={wish}" if wish == "direct" else look_at_kernel(path)
     return refused
 
 
@@ -160,6 +170,85 @@ cdef str wire_trial(bytes path):
     return refused
 
 
+cdef str look_at_kernel(bytes path):
+    """Why no kernel gets the keys of a connection; "": it may."""
+    cdef const char *problem
+    if sys.platform != "linux":
+        return "only Linux is looked at"
+    problem = px_openssl_load_keys(&lib, path)
+    if problem != NULL:
+        return problem.decode()
+    if not ssl.OPENSSL_VERSION.startswith("OpenSSL 3."):
+        return f"{ssl.OPENSSL_VERSION} has no part in it"
+    try:
+        with open(OFFERED) as file:
+            known = file.read().split()
+    except OSError:
+        known = []
+    return "" if "tls" in known else "the kernel has no TLS, or its module is not loaded"
+
+
+cdef bint keys_come() except -1:
+    """Whether this build of OpenSSL offers the keys of a connection: asked of one that is thrown away."""
+    cdef px_wire *wire
+    cdef void *bio
+    cdef void *connection
+    cdef bint noted
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    answering = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for one in (context, answering):
+        one.maximum_version = ssl.TLSVersion.TLSv1_2
+        one.set_ciphers("ADH-AES128-GCM-SHA256:@SECLEVEL=0")  # without a certificate
+    here, there = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    whole = context.wrap_bio(incoming, outgoing)
+    peer = answering.wrap_bio(here, there, server_side=True)
+    connection = field(whole._sslobj, 1)
+    wire = px_wire_open(connection, field(incoming, 0), field(outgoing, 0), &bio)
+    if wire == NULL:
+        return False
+    wire.noting = True
+    lib.ssl_set_options(connection, PX_SSL_OP_ENABLE_KTLS)
+    lib.ssl_ctrl(field(peer._sslobj, 1), PX_SSL_CTRL_SET_DH_AUTO, 1, NULL)
+    for _ in range(4):
+        for side in (whole, peer):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+        here.write(outgoing.read())
+        incoming.write(there.read())
+    noted = wire.keys != NULL
+    lib.bio_free(bio)
+    return noted
+
+
+def kernel():
+    """Say whether the kernel encrypts files that are sent, in words: "yes (...)" or "no (...)"."""
+    cdef str reason
+    way = how()
+    if way != "libssl directly":
+        reason = way if allowed != "kernel" else f"TLS uses {way}"
+    elif allowed != "kernel":
+        reason = "switched off"
+    elif no_kernel:
+        reason = no_kernel
+    elif not keys_come():
+        reason = "this build of OpenSSL gives no keys to it"
+    else:
+        return "yes (loop.sendfile of 64 KiB or more)"
+    return f"no ({reason})"
+
+
+def refuse_kernel(str why not None):
+    """Set why the kernel is given no keys, "": it is; return what was so before (tests)."""
+    global no_kernel
+    how()
+    before, no_kernel = no_kernel, why
+    return before
+
+
 def how():
     """Say what TLS connections use, in words."""
     global refusal
@@ -169,13 +258,13 @@ def how():
         return "the ssl module (switched off)"
     if refusal:
         return f"the ssl module ({refusal})"
-    reason = buffered or ("" if allowed == "direct" else "switched off")
+    reason = buffered or ("switched off" if allowed == "buffers" else "")
     return f"libssl directly, on the ssl module's buffers ({reason})" if reason else "libssl directly"
 
 
 def allow(str way not None):
-    """Set what connections made from now on may use, "ssl", "buffers" or "direct"; return what they might
-    before (tests).
+    """Set what connections made from now on may use, "ssl", "buffers", "direct" or "kernel"; return what they
+    might before (tests).
     """
     global allowed
     if way not in WAYS:
@@ -204,8 +293,11 @@ cdef int direct_open(Direct *direct, object sslobj, object incoming, object outg
         return 0
     direct.rbio = lib.ssl_get_rbio(direct.ssl)
     direct.wbio = lib.ssl_get_wbio(direct.ssl)
-    if not buffered and allowed == "direct":
+    if not buffered and allowed != "buffers":
         direct.wire = px_wire_open(direct.ssl, direct.rbio, direct.wbio, &direct.bio)
+        if direct.wire != NULL and not no_kernel and allowed == "kernel":
+            direct.wire.noting = True
+            lib.ssl_set_options(direct.ssl, PX_SSL_OP_ENABLE_KTLS)
     return 0
 
 
@@ -364,3 +456,37 @@ cdef object direct_gathered(Direct *direct):
     data = <object>sink
     Py_DECREF(data)  # the new reference: `data` holds one
     return data
+
+
+cdef bint direct_noted(Direct *direct) noexcept:
+    """Whether there are keys for the kernel."""
+    return direct.wire != NULL and direct.wire.keys != NULL and not direct.wire.handed
+
+
+cdef bint direct_prove(Direct *direct, bytes record) except -1:
+    """Whether `record`, the last one that was made, shows that the keys and their count are right."""
+    cdef const unsigned char *data = <const unsigned char *>PyBytes_AS_STRING(record)
+    cdef size_t size = len(record)
+    return px_keys_prove(&lib, direct.wire.keys, data, size)
+
+
+cdef int direct_hand_over(Direct *direct, int fd) noexcept:
+    """Let the kernel encrypt from now on what is written to `fd`: 0, -errno, or 1 where it must not."""
+    cdef int error
+    if not direct.wire.keys.proved or unsent(direct) or direct_renewing(direct):
+        return 1
+    error = px_ktls_start(fd, direct.wire.keys)
+    direct.wire.handed = error == 0
+    return error
+
+
+cdef bint direct_renewing(Direct *direct) noexcept:
+    """Whether the peer wants other keys, or OpenSSL has tried to send something of its own
+    where the kernel encrypts.
+    """
+    return direct.wire.refused or lib.ssl_get_key_update_type(direct.ssl) != PX_SSL_KEY_UPDATE_NONE
+
+
+cdef void direct_said_end(Direct *direct) noexcept:
+    """Our close_notify is sent, not by OpenSSL: a session without one is not resumed, SSL_set_shutdown(3)."""
+    lib.ssl_set_shutdown(direct.ssl, lib.ssl_get_shutdown(direct.ssl) | PX_SSL_SENT_SHUTDOWN)

@@ -53,6 +53,8 @@ cdef class TLSRecords(RawProtocol):
     cdef bint app_told           # the user was asked not to write
     cdef bint underlying_paused       # the transport underneath asked us not to write
     cdef bint underlying_held         # we asked the transport underneath not to read
+    cdef bint in_kernel          # the kernel encrypts: what goes down is plaintext
+    cdef bint sending_file       # ``loop.sendfile`` has the connection to write to
 
     cdef int feed(self, char *data, Py_ssize_t size) except -1
     cdef int hold_underlying(self) except -1
@@ -72,6 +74,7 @@ cdef class TLSRecords(RawProtocol):
     cdef int encrypt(self, bint now) except -1
     cdef int encrypt_backlog(self) except -1
     cdef int encrypt_all(self, bytes piece, Py_ssize_t *done) except -1
+    cdef int pass_plain(self) except -1
     cdef int forward(self) except -1
     cdef int pass_down(self, data) except -1
     cdef int tell_app(self) except -1

@@ -187,6 +187,8 @@ cdef class TLSRecords(RawProtocol):
             else:
                 self.lost += 1
             return 0
+        if self.sending_file:
+            raise RuntimeError("unable to write; sendfile is in progress")
         self.backlog.append(data)
         self.backlog_size += PyBytes_GET_SIZE(data)
         if self.stream is not None:
@@ -242,6 +244,8 @@ cdef class TLSRecords(RawProtocol):
         if len(self.backlog) > 1 and size <= JOIN:
             # One record, not one for each write.
             self.backlog = [b"".join(self.backlog)]
+        if self.in_kernel:
+            return self.pass_plain()
         if self.direct.wire == NULL or self.underlying is None:
             return self.encrypt_backlog()
         if not self.underlying_paused:
@@ -295,8 +299,23 @@ cdef class TLSRecords(RawProtocol):
             done[0] += count
         return 0
 
+    cdef int pass_plain(self) except -1:
+        """Pass down what was written: the kernel encrypts it. While the transport underneath takes no more,
+        it stays here, for the user's limits; but not once he has closed.
+        """
+        cdef list backlog
+        if self.underlying_paused and self.state == OPEN:
+            return 0
+        backlog, self.backlog = self.backlog, []
+        self.backlog_size = 0
+        for piece in backlog:
+            self.pass_down(piece)
+        return 0
+
     cdef int forward(self) except -1:
         if not self.underlying_paused:
+            if self.in_kernel and self.backlog_size:
+                self.pass_plain()  # the transport underneath takes more again
             data = self.drain()
             if data:
                 self.pass_down(data)

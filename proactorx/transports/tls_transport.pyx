@@ -3,12 +3,15 @@
 from cpython.bytes cimport PyBytes_GET_SIZE
 from proactorx.transports.base cimport px_drop_dict
 from proactorx.transports.tls cimport TLSProtocol
+from proactorx.transports.tls_direct cimport direct_noted
 from proactorx.transports.tls_records cimport limits
 
 import warnings
 from asyncio import constants, sslproto, streams
 
 cdef object Drainable = streams.FlowControlMixin
+cdef object TRY_NATIVE = constants._SendfileMode.TRY_NATIVE
+cdef object FALLBACK = constants._SendfileMode.FALLBACK
 
 
 class SSLTransport(sslproto._SSLProtocolTransport):
@@ -60,7 +63,6 @@ cdef class TLSTransport:
     cdef dict __dict__
 
     _start_tls_compatible = True
-    _sendfile_compatible = constants._SendfileMode.FALLBACK
 
     def __cinit__(self):
         self.tls = no_tls
@@ -76,6 +78,10 @@ cdef class TLSTransport:
     @property
     def __class__(self):
         return SSLTransport
+
+    @property
+    def _sendfile_compatible(self):
+        return TRY_NATIVE if self.tls.in_kernel or direct_noted(&self.tls.direct) else FALLBACK
 
     @property
     def _ssl_protocol(self):
@@ -200,6 +206,33 @@ cdef class TLSTransport:
         """
         self.tls.in_high, self.tls.in_low = limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
         self.tls.hold_underlying()
+
+    # ------------------------------------------------------------------ for ``loop.sendfile``, see tls_kernel
+
+    @property
+    def _in_kernel(self):
+        return self.tls.in_kernel
+
+    def _begin_sendfile(self):
+        self.tls.begin_file()
+
+    def _end_sendfile(self):
+        self.tls.end_file()
+
+    def _flushed(self):
+        return self.tls.flushed()
+
+    def _room(self, bint full):
+        return self.tls.file_room(full)
+
+    def _sendfile_fd(self):
+        return self.tls.file_fd()
+
+    def _prove(self, bytes block not None):
+        self.tls.prove(block)
+
+    def _hand_over(self):
+        self.tls.hand_over()
 
     def _test__append_write_backlog(self, bytes data not None):
         # CPython's own tests fill the queue through this.

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import run
 
 RELEASE = "unstable"  # that of Debian 12, 6.1, knows no processor that has more registers than AVX-512's
-MODULES = "loop overlay fuse xfs btrfs nfs nfsv4 nfsd tls"
+MODULES = "loop overlay fuse xfs btrfs nfs nfsv4 nfsd tls gcm ctr seqiv chacha20poly1305 chacha"
 LOADER = b"/lib64/ld-linux-x86-64.so.2\0"
 INIT = """#!/bin/bash
 mount -t proc proc /proc; mount -t sysfs sys /sys

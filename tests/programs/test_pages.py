@@ -100,7 +100,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ("python read.py", STARTED),
         ("python three_threads.py", STARTED),
     ],
-    "kernels.md": [("python tests/kernels/", KERNELS)] * 10,
+    "kernels.md": [("python tests/kernels/", KERNELS)] * 11,
     "observe.md": [
         ("python -m proactorx run --metrics 127.0.0.1:9100 service.py", HERE),
         ("python -m proactorx top PID --record trace.html", HERE),

@@ -16,13 +16,20 @@ from transports.support import LIMIT, serving
 class Peer:
     """The other side: ``SSLObject`` over a raw socket, so that a test says when what is sent."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         self.sock = sock
         sock.setblocking(False)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         name = None if server_side else "localhost"
         self.ssl = context.wrap_bio(
-            self.incoming, self.outgoing, server_side=server_side, server_hostname=name
+            self.incoming, self.outgoing, server_side=server_side, server_hostname=name, session=session
         )
 
     async def _exchange(self, *, read: bool) -> None:
