@@ -20,7 +20,8 @@ typedef struct {
     int (*ssl_write)(void *ssl, const void *data, int size);
     int (*ssl_get_error)(const void *ssl, int result);
     void *(*ssl_get_ex_data)(const void *ssl, int index);
-    const char *(*ssl_get_version)(const void *ssl);
+    uint64_t (*ssl_get_options)(const void *ssl);
+    const void *(*ssl_get_current_cipher)(const void *ssl);
     void *(*ssl_get_rbio)(const void *ssl);
     void *(*ssl_get_wbio)(const void *ssl);
     int (*bio_read)(void *bio, void *data, int size);
@@ -108,7 +109,8 @@ static inline const char *px_openssl_load(px_openssl *lib, const char *path) {
     PX_FIND(ssl_write, "SSL_write")
     PX_FIND(ssl_get_error, "SSL_get_error")
     PX_FIND(ssl_get_ex_data, "SSL_get_ex_data")
-    PX_FIND(ssl_get_version, "SSL_get_version")
+    PX_FIND(ssl_get_options, "SSL_get_options")
+    PX_FIND(ssl_get_current_cipher, "SSL_get_current_cipher")
     PX_FIND(ssl_get_rbio, "SSL_get_rbio")
     PX_FIND(ssl_get_wbio, "SSL_get_wbio")
     PX_FIND(bio_read, "BIO_read")

@@ -8,7 +8,8 @@ cdef extern from "proactorx/sys/openssl.h":
         int (*ssl_write)(void *ssl, const void *data, int size) nogil
         int (*ssl_get_error)(const void *ssl, int result) nogil
         void *(*ssl_get_ex_data)(const void *ssl, int index) nogil
-        const char *(*ssl_get_version)(const void *ssl) nogil
+        uint64_t (*ssl_get_options)(const void *ssl) nogil
+        const void *(*ssl_get_current_cipher)(const void *ssl) nogil
         void *(*ssl_get_rbio)(const void *ssl) nogil
         void *(*ssl_get_wbio)(const void *ssl) nogil
         int (*bio_read)(void *bio, void *data, int size) nogil

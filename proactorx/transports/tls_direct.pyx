@@ -45,6 +45,7 @@ cdef extern from "Python.h":
 cdef enum:
     LARGEST = 1 << 30    # OpenSSL counts in int
     LOOKED_AT = 256      # bytes at an address that are read before anything trusts it
+    WORD = 0x7fffffff    # of the options, those that every version of OpenSSL and Python has
 
 cdef px_openssl lib
 cdef object SSLObject = ssl.SSLObject
@@ -113,6 +114,7 @@ cdef str trial(module):
     cdef char byte = 22
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.options |= ssl.OP_NO_TICKET  # not the default: to be recognized by
     whole = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
     inner = whole._sslobj
     if type(inner) is not getattr(module, "_SSLSocket", None):
@@ -122,6 +124,10 @@ cdef str trial(module):
     connection = field(inner, 1)
     if not px_readable(connection, LOOKED_AT) or ssl_of(inner, incoming, outgoing) != connection:
         return "the ssl module's object is not known"
+    if (lib.ssl_get_options(connection) & WORD) != (<unsigned long long>int(context.options) & WORD):
+        return "the options of a connection differ"
+    if (lib.ssl_get_current_cipher(connection) != NULL) != (whole.cipher() is not None):
+        return "the cipher of a connection differs"
     try:
         whole.do_handshake()
     except ssl.SSLWantReadError:
