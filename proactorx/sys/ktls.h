@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "openssl.h"
+#include "socket.h"
 
 enum { PX_TLS_HEADER = 5, PX_TLS_TAG = 16, PX_TLS_NONCE = 12 }; /* RFC 8446 sections 5.1 and 5.2 */
 enum { PX_TLS_1_2 = 0x0303, PX_TLS_1_3 = 0x0304 };
@@ -162,10 +163,8 @@ static inline int px_keys_prove(const px_openssl *lib, px_keys *k, const unsigne
 
 #ifdef __linux__
 
-#include <errno.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 
 enum { PX_TCP_ULP = 31, PX_SOL_TLS = 282, PX_TLS_TX = 1, PX_TLS_SET_RECORD_TYPE = 1 };
 enum { PX_SIOCOUTQ = 0x5411 }; /* linux/sockios.h: TIOCOUTQ */
