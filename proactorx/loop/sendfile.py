@@ -71,10 +71,12 @@ async def _send(
     target: Callable[[], int],
     room: Callable[[], Awaitable[object]],
     chunk: int = CHUNK,
+    seek: Callable[[int], object] | None = None,
 ) -> int:
     """Send up to `count` bytes of `source` (None: all), `chunk` in a call, and return how many were sent.
 
-    `target` returns the descriptor to send to, before each call; `room` waits until it takes more.
+    `target` returns the descriptor to send to, before each call; `room` waits until it takes more; `seek`
+    sets the file's position behind what was sent (default: the descriptor's, as asyncio does).
     """
     sent = 0
     moved = False  # whether to set the file's position: not if an IO thread continues from where it was
@@ -102,7 +104,9 @@ async def _send(
                 await room()
         return sent
     finally:
-        if moved:
+        if moved and seek is not None:
+            seek(offset + sent)
+        elif moved:
             os.lseek(source, offset + sent, os.SEEK_SET)
 
 
@@ -203,7 +207,8 @@ class Sendfile(Threads):
         """Send a file with the kernel's TLS; if that fails after the first record, the rest without it.
 
         Never more is asked for than there is: up to Linux 6.4 the kernel keeps the last record
-        for itself where sendfile(2) meets the file's end.
+        for itself where sendfile(2) meets the file's end.  The position is set by the file itself, as IO
+        threads would: it may have read ahead.
         """
         if sys.platform == "win32":
             raise asyncio.SendfileNotAvailableError("Windows' kernel encrypts no TLS")
@@ -211,6 +216,7 @@ class Sendfile(Threads):
         total = found.st_size - offset if count is None else min(count, found.st_size - offset)
         if not stat.S_ISREG(found.st_mode) or total < KERNEL_TLS:
             raise asyncio.SendfileNotAvailableError("too few bytes for TLS in the kernel, or no regular file")
+        seek = file.seek if hasattr(file, "seek") else lambda to: os.lseek(source, to, os.SEEK_SET)
         transp._begin_sendfile()
         sent = 0
         try:
@@ -220,10 +226,12 @@ class Sendfile(Threads):
                 if first:
                     transp._prove(first)
                     sent = len(first)
+                    seek(offset + sent)
                     await self._until_flushed(transp)
                 transp._hand_over()
             target, room = transp._sendfile_fd, lambda: transp._room(True)
-            return sent + await _send(source, offset + sent, total - sent, target, room, ENCRYPTED_CHUNK)
+            rest = _send(source, offset + sent, total - sent, target, room, ENCRYPTED_CHUNK, seek)
+            return sent + await rest
         except asyncio.SendfileNotAvailableError as exc:
             if not sent:
                 raise

@@ -167,7 +167,6 @@ static inline int px_keys_prove(const px_openssl *lib, px_keys *k, const unsigne
 #include <sys/ioctl.h>
 
 enum { PX_TCP_ULP = 31, PX_SOL_TLS = 282, PX_TLS_TX = 1, PX_TLS_SET_RECORD_TYPE = 1 };
-enum { PX_SIOCOUTQ = 0x5411 }; /* linux/sockios.h: TIOCOUTQ */
 enum { PX_ALERT = 21 };        /* the type of its records, RFC 8446 section 5.1 */
 enum { PX_TLS_ROOM = 131072 }; /* of a send buffer: more than a record and an alert need there */
 
@@ -207,11 +206,11 @@ static inline int px_ktls_say_end(int fd) {
 
 /* Whether close(2) will drop nothing.  The kernel keeps a record that it has made and TCP had no room for;
  * close(2) tries once more, and frees what has no room then (Linux' net/tls/tls_sw.c).  So: when the peer has
- * acknowledged all that TCP has, tcp(7), and with a buffer that has room for the rest. */
+ * acknowledged all that TCP has, TIOCOUTQ in tcp(7), and with a buffer that has room for the rest. */
 static inline int px_ktls_settled(int fd) {
     int queued = 0, buffer = 0, room = PX_TLS_ROOM;
     socklen_t size = sizeof buffer;
-    if (ioctl(fd, PX_SIOCOUTQ, &queued) < 0) return 1; /* the connection is gone */
+    if (ioctl(fd, TIOCOUTQ, &queued) < 0) return 1; /* the connection is gone */
     if (queued > 0) return 0;
     if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, &size) == 0 && buffer < PX_TLS_ROOM)
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);

@@ -220,7 +220,7 @@ cdef class TLSProtocol(TLSKernel):
 
     def eof_received(self):
         """The transport underneath will bring no more.  True: it is to stay open,
-        bytes for the user are left.
+        bytes for the user are left, or the kernel has bytes for the peer.
         """
         self.eof_seen = True
         try:
@@ -231,11 +231,12 @@ cdef class TLSProtocol(TLSKernel):
             elif self.state == OPEN:
                 self.state = FLUSHING
                 self.finish_writing()
-                return self.state == FLUSHING
+                return self.state == FLUSHING or self.unsettled()
             elif self.state == FLUSHING:
                 self.finish_writing()
             elif self.state == SHUTDOWN:
                 self.shut()
+            return self.unsettled()
         except Exception:
             if self.underlying is not None:
                 self.underlying.close()
@@ -519,7 +520,8 @@ cdef class TLSProtocol(TLSKernel):
         if self.finished:
             return 0
         try:
-            if not self.eof_seen:
+            # Not after an end without close_notify.  The kernel's may have waited for room since the peer's.
+            if not self.eof_seen or (self.in_kernel and self.notified):
                 ended = self.discard_rest()
                 if not self.say_end() or not ended:
                     return 0

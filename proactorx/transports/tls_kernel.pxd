@@ -15,6 +15,7 @@ cdef class TLSKernel(TLSRecords):
     cdef int check_keys(self) except -1
     cdef bint say_end(self) except -1
     cdef bint kernel_says_end(self) except -1
+    cdef bint unsettled(self) noexcept
     cdef bint settled(self) except -1
     cdef int advance(self) except -1
     cdef int limit_shutdown(self) except -1

@@ -170,9 +170,15 @@ cdef class TLSKernel(TLSRecords):
             direct_said_end(&self.direct)
         return True
 
+    cdef bint unsettled(self) noexcept:
+        """Return whether `settled` closes later."""
+        return self.in_kernel and self.state == SHUTDOWN and not self.finished
+
     cdef bint settled(self) except -1:
         """Return whether the descriptor may be closed: the peer is to have everything."""
-        if self.stream is None or self.stream.lost or px_ktls_settled(self.stream.fd):
+        if self.stream is None or self.stream.lost:
+            return True
+        if not self.stream.buffered and px_ktls_settled(self.stream.fd):
             return True
         if self.end_timer is None:
             self.end_delay = min(2 * self.end_delay, LATER) if self.end_delay else SOON

@@ -81,7 +81,10 @@ cdef class TLSTransport:
 
     @property
     def _sendfile_compatible(self):
-        return TRY_NATIVE if self.tls.in_kernel or direct_noted(&self.tls.direct) else FALLBACK
+        # Another's transport underneath, or TLS, need not even have a socket.
+        if self.tls.stream is None or not (self.tls.in_kernel or direct_noted(&self.tls.direct)):
+            return FALLBACK
+        return TRY_NATIVE
 
     @property
     def _ssl_protocol(self):

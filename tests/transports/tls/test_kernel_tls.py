@@ -203,6 +203,31 @@ async def test_what_the_kernel_cannot_is_done_here(certificates: Certificates, f
         assert not server.transport._in_kernel
 
 
+class Mover(asyncio.Transport):
+    """A transport of another package: what it is made of, it does not say."""
+
+    _start_tls_compatible = True
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__()
+        self.write, self.close, self.abort = transport.write, transport.close, transport.abort
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+        self.set_protocol, self.is_closing = transport.set_protocol, transport.is_closing
+
+
+async def test_a_transport_without_a_socket(certificates: Certificates, file: IO[bytes]) -> None:
+    server = Recorder()
+    async with serving(lambda: server, ssl=certificates.server()) as (_, address):
+        transport, _ = await running().create_connection(Recorder, *address)
+        secured = await running().start_tls(
+            Mover(transport), Recorder(), certificates.client(), server_hostname="localhost"
+        )
+        assert await running().sendfile(secured, file) == len(CONTENTS)
+        assert await server.until_received(len(CONTENTS)) == CONTENTS
+        secured.close()
+        await server.until_lost()
+
+
 def test_it_is_reported() -> None:
     assert tls_direct.kernel() == "yes (loop.sendfile of 64 KiB or more)"
     tls_direct.refuse_kernel("for a reason")
@@ -309,9 +334,7 @@ async def test_cancelled_half_way(certificates: Certificates, tmp_path: Path) ->
     async with accepted(certificates, server) as peer:
         with path.open("rb") as large:
             sending = asyncio.create_task(running().sendfile(server.transport, large))
-            await until(
-                lambda: server.transport._in_kernel and large.fileno() and os.lseek(large.fileno(), 0, 1) == 0
-            )
+            await until(lambda: server.transport._in_kernel)
             await asyncio.sleep(0.1)  # as much as the socket takes
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -323,10 +346,51 @@ async def test_cancelled_half_way(certificates: Certificates, tmp_path: Path) ->
 
 
 @needs_kernel
-@pytest.mark.parametrize("early", [False, True], ids=["peer waits", "peer ended before"])
+async def test_cancelled_before_the_kernel_has_it(certificates: Certificates, file: IO[bytes]) -> None:
+    """The record that is to show the keys is a part of the file too."""
+    server = Recorder()
+    async with serving(lambda: server, ssl=certificates.server()) as (_, address):
+        with dial(address, receive_buffer=4096) as sock:
+            peer = Peer(sock, certificates.client())
+            await peer.handshake()
+            await server.until_event("connection_made")
+            shrink(server.transport, 2048)
+            sending = asyncio.create_task(running().sendfile(server.transport, file))
+            await until(lambda: not server.transport._flushed())
+            assert not server.transport._in_kernel
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert file.tell() == FIRST
+            server.transport.write(b"then this")
+            assert await peer.receive(FIRST + 9) == CONTENTS[:FIRST] + b"then this"
+            server.transport.abort()
+            await server.until_lost()
+
+
+@needs_kernel
+async def test_the_position_of_a_file_that_has_read_ahead(
+    certificates: Certificates, file: IO[bytes]
+) -> None:
+    server = Recorder()
+    async with accepted(certificates, server) as peer:
+        for _ in range(2):  # the second one is the kernel's from its beginning
+            file.seek(0)
+            assert file.read(100) == CONTENTS[:100]
+            sending = asyncio.create_task(
+                running().sendfile(server.transport, file, 50, 70_000, fallback=False)
+            )
+            assert await peer.receive(70_000) == CONTENTS[50:70_050]
+            assert await sending == 70_000
+            assert file.tell() == 70_050
+            assert file.read(100) == CONTENTS[70_050:70_150]
+
+
+@needs_kernel
+@pytest.mark.parametrize("early", ["", "close_notify", "FIN", "close_notify and FIN"])
 @pytest.mark.parametrize("size", [100, 5000, 16_384, 30_000, 90_000])
 async def test_the_last_bytes_come_to_who_reads_slowly(
-    certificates: Certificates, file: IO[bytes], size: int, early: bool
+    certificates: Certificates, file: IO[bytes], size: int, early: str
 ) -> None:
     """The kernel keeps a record that TCP has no room for, and close(2) drops it. Where the peer has said its
     end, nothing of its is waited for.
@@ -342,11 +406,15 @@ async def test_the_last_bytes_come_to_who_reads_slowly(
             for byte in (b"a", b"b", b"c"):
                 server.transport.write(byte * size)
                 await turns(1)
-            if early:
+            if "close_notify" in early:
                 await peer.say_end()
+            if "FIN" in early:
+                sock.shutdown(socket.SHUT_WR)
             server.transport.close()
             await asyncio.sleep(0.05)  # nothing is read meanwhile
-            assert await peer.receive_all() == b"a" * size + b"b" * size + b"c" * size
+            assert await peer.receive(3 * size) == b"a" * size + b"b" * size + b"c" * size
+            if early != "FIN":
+                assert await peer.receive_all() == b""
             if not early:
                 await peer.say_end()
             assert await server.until_lost() is None
