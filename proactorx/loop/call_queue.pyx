@@ -163,7 +163,7 @@ cdef class HandleWatch(Watch):
         if not handle._cancelled:
             self.queue.add_soon(handle)
         elif packet.flags & PACKET_MORE:
-            self.queue._end_watch(self, self.events)  # see Readers: its user did that
+            self.queue._end_watch(self, self.events)  # of Readers
         return 0
 
 

@@ -118,8 +118,6 @@ class Readers(asyncio.BaseEventLoop):
         fd = _fileno(file)
         self._check_closed()
         self._ensure_fd_no_transport(fd)
-        # Always a new op: the number may belong to another file by now.
-        self._unwatch(fd, events)
         if isinstance(file, int):
             # As on stock asyncio: a descriptor is known by the object that the other direction was asked for
             # with.
@@ -127,22 +125,37 @@ class Readers(asyncio.BaseEventLoop):
             file = file if other is None else other.file
         handle = self._make_handle(callback, args)
         watch = HandleWatch(fd, events, cast(CallQueue, self), handle)
-        self._port.start(watch)
+        old = self._watches.get((fd, events))
+        if old is not None:
+            self._port.stop(old.watch)  # always a new op: the number may belong to another file by now
+        try:
+            self._port.start(watch)
+        except BaseException:
+            self._unwatch(fd, events)
+            raise
         self._watches[fd, events] = _Watched(file, watch, handle)
+        if old is not None:
+            old.handle.cancel()  # last: what it lets go may have finalizers, which set another callback
         return handle
 
     def _end_watch(self, watch: Watch, events: int) -> None:
-        """Forget a watch whose handle its user has cancelled: nobody would take what makes it ready."""
+        """End a watch whose handle was cancelled: nobody would take what makes it ready.
+
+        Its user did that, or Ctrl-C came while ``_unwatch`` was at it.
+        """
         watched = self._watches.get((watch.fd, events))
         if watched is not None and watched.watch is watch:
-            self._unwatch(watch.fd, events)
+            del self._watches[watch.fd, events]
+        self._port.stop(watch)
 
     def _unwatch(self, fd: int, events: int) -> bool:
         if self.is_closed():
             return False
-        watched = self._watches.pop((fd, events), None)
+        watched = self._watches.get((fd, events))
         if watched is None:
             return False
+        # First: what an exception leaves is ended with the next event. What the handle lets go may have
+        # finalizers, which set another callback.
         watched.handle.cancel()
-        self._port.stop(watched.watch)
+        self._end_watch(watched.watch, events)
         return True

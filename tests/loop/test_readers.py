@@ -424,3 +424,48 @@ def test_between_two_runs(loop: asyncio.AbstractEventLoop, pair: Pair) -> None:
     right.send(b"b")
     loop.run_until_complete(until(lambda: got == [b"a", b"b"]))
     assert loop.remove_reader(left)
+
+
+@pytest.mark.ours
+def test_a_removal_that_was_interrupted(loop: Any, pair: Pair) -> None:
+    class Interrupted(dict[Any, Any]):
+        def __delitem__(self, key: Any) -> None:
+            super().__delitem__(key)
+            raise KeyboardInterrupt
+
+    left, right = pair
+    seen: list[str] = []
+    loop.add_reader(left, seen.append, "called")
+    right.send(b"x")
+    loop._watches = Interrupted(loop._watches)
+    with pytest.raises(KeyboardInterrupt):
+        loop.remove_reader(left)
+    loop.run_until_complete(asyncio.sleep(0.02))
+    before = loop.stats().turns
+    loop.run_until_complete(asyncio.sleep(0.2))
+    assert loop.stats().turns - before < 100, "the loop turns for what nobody takes"
+    assert not seen
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_the_finalizer_of_an_argument_sets_another_callback(pair: Pair, replace: bool) -> None:
+    left, right = pair
+    seen: list[str] = []
+
+    class Argument:
+        def __del__(self) -> None:
+            loop.add_reader(left, seen.append, "last")
+
+    loop = running()
+    right.send(b"x")
+    loop.add_reader(left, print, Argument())
+    if replace:
+        loop.add_reader(left, seen.append, "replaced")
+    else:
+        loop.remove_reader(left)
+    await until(lambda: seen)
+    assert set(seen) == {"last"}
+    assert loop.remove_reader(left)
+    seen.clear()
+    await turns()
+    assert not seen
