@@ -33,7 +33,7 @@ typedef struct {
     px_keys *keys;
 } px_wire;
 
-enum { PX_BIO_SOURCE_SINK = 0x400, PX_BIO_RETRY = 0x0f };                   /* openssl/bio.h */
+enum { PX_BIO_SOURCE_SINK = 0x400, PX_BIO_RETRY = 0x0f, PX_BIO_WAIT_READ = 0x09 }; /* openssl/bio.h */
 enum { PX_BIO_CTRL_EOF = 2, PX_BIO_CTRL_PENDING = 10, PX_BIO_CTRL_FLUSH = 11, PX_BIO_CTRL_SET_KTLS = 72 };
 
 /* Of the process, as libssl is: the functions, and the kind of BIO that they have made. */
@@ -92,6 +92,7 @@ static int px_wire_write(void *bio, const char *data, size_t size, size_t *done)
     if (w->handed) {
         w->refused = 1;
         *done = 0;
+        px_wire_lib->bio_set_flags(bio, PX_BIO_WAIT_READ); /* not failed: who reads sees `refused` */
         return 0;
     }
     result = px_wire_put(w, bio, data, size, done);

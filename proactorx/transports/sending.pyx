@@ -443,7 +443,7 @@ cdef class SendingTransport(BaseTransport):
 
     cdef int has_room(self) except -1:
         room, self.room = self.room, None
-        if not room.done():
+        if not room.done() and not self._loop.is_closed():  # who waits for it is not run again then
             room.set_result(None)
         return 0
 

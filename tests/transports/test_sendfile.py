@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -386,3 +388,33 @@ async def test_a_gibibyte_takes_no_memory(tmp_path: Path) -> None:
 def _resident() -> int:
     status = Path("/proc/self/statm")
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
+
+
+@pytest.mark.ours  # asyncio's own coroutine fails when it is collected
+def test_the_loop_is_closed_meanwhile(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], file: IO[bytes]
+) -> None:
+    """Nobody runs what waits for room any more; that is no error of the loop's."""
+    loop = loop_factory()
+    errors: list[Any] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    left, right = socket.socketpair()
+
+    async def begin() -> list[Any]:
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+        sending: Any = loop.create_task(loop.sendfile(transport, file))
+        while not await loop.sock_recv(right, 1):
+            pass
+        await turns(5)
+        sending._log_destroy_pending = False
+        return [transport, sending]
+
+    right.setblocking(False)
+    kept = loop.run_until_complete(begin())
+    assert not kept[1].done()
+    loop.close()
+    with right, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the transport is not closed
+        kept.clear()
+        gc.collect()
+    assert not errors

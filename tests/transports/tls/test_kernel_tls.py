@@ -210,9 +210,8 @@ class Mover(asyncio.Transport):
 
     def __init__(self, transport: Any) -> None:
         super().__init__()
-        self.write, self.close, self.abort = transport.write, transport.close, transport.abort
-        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
-        self.set_protocol, self.is_closing = transport.set_protocol, transport.is_closing
+        for name in ("write", "close", "abort", "pause_reading", "resume_reading", "set_protocol", "is_closing"):
+            setattr(self, name, getattr(transport, name))
 
 
 async def test_a_transport_without_a_socket(certificates: Certificates, file: IO[bytes]) -> None:
