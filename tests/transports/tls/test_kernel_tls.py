@@ -210,7 +210,8 @@ class Mover(asyncio.Transport):
 
     def __init__(self, transport: Any) -> None:
         super().__init__()
-        for name in ("write", "close", "abort", "pause_reading", "resume_reading", "set_protocol", "is_closing"):
+        passed_on = "write close abort pause_reading resume_reading set_protocol is_closing"
+        for name in passed_on.split():
             setattr(self, name, getattr(transport, name))
 
 
