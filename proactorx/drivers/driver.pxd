@@ -36,6 +36,7 @@ cdef inline int check_resumed(Op op) except -1:
 cdef class Driver:
     cdef PacketQueue queue
     cdef BufferPool buffers          # what packets with PACKET_BUFFER have their bytes in
+    cdef char *scratch               # PX_SCRATCH_SIZE bytes, for what one call receives until it is given on
     cdef readonly list inflight      # the driver's references: one for each op that is not done
     cdef bint opened                 # the facility of the operating system has been made
     cdef public bint closed

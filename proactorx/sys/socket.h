@@ -56,6 +56,16 @@ static inline ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) {
     return n < 0 ? -errno : n;
 }
 
+/* As px_recv_cut, on any stream: what finds no room in `buffer` comes into `rest`. */
+static inline ssize_t px_recv_both(int fd, char *buffer, size_t size, char *rest, size_t more, int *cut) {
+    struct iovec vector[2] = {{.iov_base = buffer, .iov_len = size}, {.iov_base = rest, .iov_len = more}};
+    struct msghdr message = {.msg_iov = vector, .msg_iovlen = 2};
+    ssize_t n;
+    do n = recvmsg(fd, &message, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+    *cut = n >= 0 && (message.msg_flags & MSG_CTRUNC) != 0;
+    return n < 0 ? -errno : n;
+}
+
 /* What a receive would find, without taking it: 1, 0 at the end, or -errno. */
 static inline ssize_t px_peek(int fd) {
     char byte;

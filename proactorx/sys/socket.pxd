@@ -23,6 +23,7 @@ cdef extern from "proactorx/sys/socket.h" nogil:
     # Sockets.
     ssize_t px_recv(int fd, char *buffer, size_t size)
     ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut)
+    ssize_t px_recv_both(int fd, char *buffer, size_t size, char *rest, size_t more, int *cut)
     ssize_t px_send(int fd, const char *buffer, size_t size)
     ssize_t px_sendv(int fd, iovec *vector, int count)
     ssize_t px_recvmsg(int fd, px_message *message, char *buffer, size_t size)

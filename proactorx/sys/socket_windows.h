@@ -67,6 +67,13 @@ static inline ssize_t px_recv_cut(int fd, char *buffer, size_t size, int *cut) {
     return px_recv(fd, buffer, size);
 }
 
+static inline ssize_t px_recv_both(int fd, char *buffer, size_t size, char *rest, size_t more, int *cut) {
+    ssize_t n = px_recv(fd, buffer, size);
+    (void)rest;
+    *cut = more && n == (ssize_t)size;
+    return n;
+}
+
 static inline ssize_t px_recv(int fd, char *buffer, size_t size) {
     int n = recv(PX_SOCKET(fd), buffer, px_clamp(size), 0);
     return n < 0 ? px_socket_failure() : n;

@@ -4,11 +4,15 @@
 ``data_received`` does one thing: ``StreamReader.feed_data``.  For exactly these two classes the same is done
 here, straight into the reader's buffer.  A subclass, a method that was replaced (in its class or in one
 instance) and a Python whose ``feed_data`` does something else get the call.
+
+And what a ``BufferedProtocol`` is asked.
 """
 
+from cpython.buffer cimport PyBUF_WRITABLE
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.object cimport PyObject
 from libc.string cimport memcpy
+from proactorx.sys.raised cimport px_raised
 
 import asyncio
 from asyncio import streams
@@ -17,6 +21,9 @@ cdef extern from "Python.h":
     object PyObject_GetAttr(object instance, object name)
     bint PyMethod_Check(object method)
     PyObject *PyMethod_GET_FUNCTION(object method)
+    object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
+    # As C has it: -1 with an exception set, which Cython does not look at.
+    int px_get_buffer "PyObject_GetBuffer"(object buffer, Py_buffer *view, int flags)
 
 # The attributes that the methods used when this was written (Python 3.11 to 3.15).
 _FEED = {"NotImplementedError", "_buffer", "_eof", "_limit", "_paused", "_transport", "_wakeup_waiter",
@@ -31,6 +38,8 @@ cdef object Protocol = streams.StreamReaderProtocol
 cdef object feed_data = Reader.feed_data
 cdef object wakeup_waiter = Reader._wakeup_waiter
 cdef object data_received = Protocol.data_received
+cdef object GET_BUFFER = "get_buffer"
+cdef object ANY_SIZE = -1
 cdef bint known = False
 
 
@@ -54,6 +63,29 @@ cdef bint is_buffered(protocol) except -1:
         return True
     return (not hasattr(protocol, "data_received") and hasattr(protocol, "get_buffer")
             and hasattr(protocol, "buffer_updated"))
+
+
+cdef int ask_for_buffer(PyObject *protocol, Py_buffer *view) except -1:
+    """Get a buffer of the protocol's into `view`."""
+    cdef PyObject *args[2]
+    args[0] = protocol
+    args[1] = <PyObject *>ANY_SIZE
+    buffer = PyObject_VectorcallMethod(GET_BUFFER, args, 2, NULL)
+    if not len(buffer):
+        raise RuntimeError("get_buffer() returned an empty buffer")
+    if px_get_buffer(buffer, view, PyBUF_WRITABLE) < 0:
+        refused(buffer)
+    return 0
+
+
+cdef int refused(buffer) except -1:
+    try:
+        px_raised()
+    except BufferError:
+        # The error of socket.recv_into(), which stock asyncio calls.
+        raise TypeError(
+            f"get_buffer() must return a read-write bytes-like object, not {type(buffer).__name__}") from None
+    return 0
 
 
 cdef inline bint calls(object instance, object name, PyObject *function) except -1:

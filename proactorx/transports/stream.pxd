@@ -14,6 +14,7 @@ cdef class StreamTransport(SendingTransport):
     cdef flag buffered_protocol
     cdef flag reader_protocol    # asyncio's own, see `reader`
     cdef flag raw_protocol       # a layer of this package, see RawProtocol
+    cdef uint8_t large           # KiB: of the large messages that came last, see `plan`
     # What the user of the layer above has said and was told, for `observe`: it is the layer's to write.
     cdef flag layer_paused       # ``pause_reading``
     cdef flag layer_told         # ``pause_writing``
@@ -36,11 +37,15 @@ cdef class StreamTransport(SendingTransport):
     cdef int buffer_updated(self, Py_ssize_t size) except -1
     cdef _eof(self)
     cdef int start_reading(self) except -1
+    @cython.final
+    cdef void plan(self, Py_ssize_t size) noexcept
+    @cython.final
+    cdef Py_ssize_t land(self, uint32_t mask) except? -1
     cdef void left_behind(self, Py_ssize_t n, bint more) noexcept
     @cython.final
-    cdef int data(self, char *data, Py_ssize_t size) except -1
+    cdef int data(self, char *data, Py_ssize_t size, bytes whole) except -1
     @cython.final
-    cdef int data_reader(self, char *data, Py_ssize_t size) except -1
+    cdef int data_reader(self, char *data, Py_ssize_t size, bytes whole) except -1
     @cython.final
     cdef int data_plain(self, object data) except -1
     @cython.final
@@ -49,6 +54,8 @@ cdef class StreamTransport(SendingTransport):
     cdef int data_buffered(self, char *data, Py_ssize_t size) except -1
     @cython.final
     cdef int ready(self, uint32_t mask) except -1
+    @cython.final
+    cdef int took(self, Py_ssize_t n) except -1
     @cython.final
     cdef int eof(self) except -1
     cdef int receive_failed(self, int error) except -1

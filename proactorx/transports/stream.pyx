@@ -4,11 +4,14 @@ Reading.  A receive op runs as long as the transport reads.  Its packets are giv
 context of the connection, one call per packet.  What the kernel has taken when reading is paused is kept and
 given first when it resumes.  A ``BufferedProtocol`` gets its bytes by recv(2) straight into its own buffer.
 
+Bytes come into the loop's one buffer, which the processor's cache has, and an object of their exact size is
+made of them.  Behind a large message the next one is received into such an object at once (`plan`, `land`).
+
 Writing and closing: see ``sending``.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release
+from cpython.buffer cimport PyBuffer_Release
 from cpython.long cimport PyLong_FromSsize_t
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -20,10 +23,12 @@ from libc.string cimport memcpy
 from proactorx.ops.op cimport PACKET_READY, RECV_STREAM, RawPacket, may_stop_short
 from proactorx.transports.base cimport px_drop_dict
 from proactorx.transports.read_state cimport ReadState, is_compiled, state_of
-from proactorx.transports.reader cimport feed, is_buffered, is_plain
+from proactorx.transports.reader cimport ask_for_buffer, feed, is_buffered, is_plain
 from proactorx.transports.registry cimport Flushable, Registry
 from proactorx.transports.sending cimport SendingTransport
-from proactorx.sys.socket cimport POLLERR, POLLHUP, POLLPRI, POLLRDHUP, px_name, px_recv, px_recv_cut
+from proactorx.sys.socket cimport (
+    POLLERR, POLLHUP, POLLPRI, POLLRDHUP, PX_SCRATCH_SIZE, px_name, px_recv, px_recv_both, px_recv_cut,
+)
 
 import asyncio
 import contextlib
@@ -42,15 +47,23 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     int px_enter "PyContext_Enter"(PyObject *context) except -1
     int px_exit "PyContext_Exit"(PyObject *context) except -1
-    object PyObject_VectorcallMethod(object name, PyObject **args, size_t nargsf, PyObject *kwnames)
-    # As C has them: NULL or -1 with an exception set, which Cython does not look at.
-    int px_get_buffer "PyObject_GetBuffer"(object buffer, Py_buffer *view, int flags)
+    PyObject *px_new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    int px_resize "_PyBytes_Resize"(PyObject **made, Py_ssize_t size) except -1
+    # As C has it: NULL with an exception set, which Cython does not look at.
     PyObject *px_call_method "PyObject_VectorcallMethod"(PyObject *name, PyObject **args, size_t nargsf,
                                                          PyObject *kwnames)
 
 cdef enum:
     MORE_BEHIND = POLLRDHUP | POLLHUP | POLLERR | POLLPRI  # a short read is not the last then
 
+# What is received straight into an object.  The copy of less costs too little to be measured; for more, a C
+# library that has never freed as much maps pages.
+cdef enum:
+    KIB = 1024
+    LARGE = 24 * KIB
+    LARGEST = 127 * KIB
+
+cdef bint lands = sys.platform != "win32"  # there the kernel fills the driver's buffers before it is asked
 cdef int AF_UNIX = getattr(socket, "AF_UNIX", -1)
 # Where the socket module knows the flag, a socket object is made without the system calls that ask for the
 # type and set what the descriptor is already.
@@ -60,9 +73,7 @@ cdef object NONBLOCKING_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONB
 cdef bint counted = not python.FREE_THREADED
 
 cdef object DATA_RECEIVED = "data_received"
-cdef object GET_BUFFER = "get_buffer"
 cdef object BUFFER_UPDATED = "buffer_updated"
-cdef object ANY_SIZE = -1
 
 
 class TCPTransport(transports._FlowControlMixin, asyncio.Transport):
@@ -71,28 +82,6 @@ class TCPTransport(transports._FlowControlMixin, asyncio.Transport):
 
 # As above: an exception is the caller's to handle.
 ctypedef int (*Unchecked)(PyObject *protocol, Py_buffer *view) noexcept
-
-
-cdef int ask_for_buffer(PyObject *protocol, Py_buffer *view) except -1:
-    cdef PyObject *args[2]
-    args[0] = protocol
-    args[1] = <PyObject *>ANY_SIZE
-    buffer = PyObject_VectorcallMethod(GET_BUFFER, args, 2, NULL)
-    if not len(buffer):
-        raise RuntimeError("get_buffer() returned an empty buffer")
-    if px_get_buffer(buffer, view, PyBUF_WRITABLE) < 0:
-        refused(buffer)
-    return 0
-
-
-cdef int refused(buffer) except -1:
-    try:
-        px_raised()
-    except BufferError:
-        # The error of socket.recv_into(), which stock asyncio calls.
-        raise TypeError(
-            f"get_buffer() must return a read-write bytes-like object, not {type(buffer).__name__}") from None
-    return 0
 
 
 cdef class RawProtocol(Flushable):
@@ -231,8 +220,6 @@ cdef class StreamTransport(SendingTransport):
         self.reader_of_ours = protocol._stream_reader_wr if is_compiled(protocol) else None
         self.reader_protocol = self.reader_of_ours is not None or is_plain(protocol)
         self.raw_protocol = isinstance(protocol, RawProtocol)
-        if buffered == self.buffered_protocol:
-            return
         self.buffered_protocol = buffered
         if self.receive is not None:
             self.receive.direct = buffered
@@ -268,7 +255,7 @@ cdef class StreamTransport(SendingTransport):
         if packet.flags & PACKET_READY:
             self.ready(<uint32_t>packet.res)
         elif packet.res > 0:
-            self.data(packet.data, packet.res)
+            self.data(packet.data, packet.res, None)
         elif packet.res == 0:
             self.eof()
         elif packet.res != -ECANCELED:
@@ -321,7 +308,8 @@ cdef class StreamTransport(SendingTransport):
                 self.start_reading()
         return 0
 
-    cdef int data(self, char *data, Py_ssize_t size) except -1:
+    cdef int data(self, char *data, Py_ssize_t size, bytes whole) except -1:
+        """Bytes have come; `whole`: as an object, which may be given on, or None."""
         if self.closing:
             return 0
         if self.reading_paused or self.stash is not None:
@@ -329,7 +317,7 @@ cdef class StreamTransport(SendingTransport):
                 self.stash = []
             self.stash.append(PyBytes_FromStringAndSize(data, size))
             return 0
-        if self.reader_protocol and self.data_reader(data, size):
+        if self.reader_protocol and self.data_reader(data, size, whole):
             return 0
         px_enter(<PyObject *>self.context)
         try:
@@ -338,14 +326,16 @@ cdef class StreamTransport(SendingTransport):
             elif self.buffered_protocol:
                 self.data_buffered(data, size)
             else:
-                self.data_plain(PyBytes_FromStringAndSize(data, size))
+                if size >= LARGE:
+                    self.plan(size)
+                self.data_plain(PyBytes_FromStringAndSize(data, size) if whole is None else whole)
         finally:
             px_exit(<PyObject *>self.context)
             if self.dirty:
                 self.flush()
         return 0
 
-    cdef int data_reader(self, char *data, Py_ssize_t size) except -1:
+    cdef int data_reader(self, char *data, Py_ssize_t size, bytes whole) except -1:
         """1: the bytes are in the protocol's ``StreamReader``; 0: it has to be called."""
         cdef ReadState state
         try:
@@ -354,6 +344,11 @@ cdef class StreamTransport(SendingTransport):
             state = state_of(self.reader_of_ours)
             if state is None:
                 return 0
+            if state.held is None and size >= LARGE:
+                self.plan(size)
+                if whole is not None:
+                    state.adopt(whole)
+                    return 1
             state.add(data, size)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -447,10 +442,9 @@ cdef class StreamTransport(SendingTransport):
         return 0
 
     cdef int ready(self, uint32_t mask) except -1:
-        """The socket is readable and the protocol has buffers of its own: receive straight into them."""
+        """The socket is readable and the call is ours to make: into the protocol's buffer, or see `land`."""
         cdef Py_buffer view
         cdef Py_ssize_t n, room
-        cdef bytes data
         cdef int cut = 0
         if self.closing or self.fd < 0:
             return 0
@@ -458,40 +452,67 @@ cdef class StreamTransport(SendingTransport):
         self.receive.again = True
         if self.stash is not None:
             return self.unstash()
+        if not self.buffered_protocol:
+            return self.took(self.land(mask))
         self.in_callback = True
         px_enter(<PyObject *>self.context)
         try:
-            if not self.buffered_protocol:
-                # The protocol was changed back: as any other stream, but the call is ours to make.
-                data = PyBytes_FromStringAndSize(NULL, 65536)
-                room = 65536
-                n = px_recv(self.fd, PyBytes_AS_STRING(data), room)
-                self.left_behind(n, n == room or mask & MORE_BEHIND != 0)
-                if n > 0:
-                    self.data_plain(data[:n])
+            if not self.get_buffer(&view):
+                return 0
+            room = view.len
+            if self.receive is not None and may_stop_short(self.receive):
+                n = px_recv_cut(self.fd, <char *>view.buf, room, &cut)
             else:
-                if not self.get_buffer(&view):
-                    return 0
-                room = view.len
-                if self.receive is not None and may_stop_short(self.receive):
-                    n = px_recv_cut(self.fd, <char *>view.buf, room, &cut)
-                else:
-                    n = px_recv(self.fd, <char *>view.buf, room)
-                PyBuffer_Release(&view)
-                self.left_behind(n, n == room or cut or mask & MORE_BEHIND != 0)
-                if n > 0:
-                    self.buffer_updated(n)
+                n = px_recv(self.fd, <char *>view.buf, room)
+            PyBuffer_Release(&view)
+            self.left_behind(n, n == room or cut or mask & MORE_BEHIND != 0)
+            if n > 0:
+                self.buffer_updated(n)
         finally:
             px_exit(<PyObject *>self.context)
             self.in_callback = False
             if self.dirty:
                 self.flush()
+        return self.took(n)
+
+    cdef int took(self, Py_ssize_t n) except -1:
+        """The receive of `ready` has given `n`, and the protocol has what has come."""
         if n == 0:
             self.stop_reading()
             self.eof()
         elif n < 0 and n != -EAGAIN and n != -EWOULDBLOCK:
             self.receive_failed(<int>-n)
         return 0
+
+    cdef void plan(self, Py_ssize_t size) noexcept:
+        """The protocol is given an object of `size` bytes: choose how its next bytes are received."""
+        if LARGE <= size <= LARGEST and lands and self.receive is not None:
+            self.receive.direct = True
+            # Rather more than the last one than less: what was too much is given back at once.
+            size = (size + KIB - 1) // KIB
+            self.large = <uint8_t>(size if size > self.large else self.large - (self.large - size) // 8)
+
+    cdef Py_ssize_t land(self, uint32_t mask) except? -1:
+        """Receive into a new object: after a large message, or behind one for a ``BufferedProtocol``."""
+        cdef Py_ssize_t n, room = self.large * KIB or LARGE
+        cdef int cut = 0
+        cdef char *rest = self.port.driver.scratch
+        cdef PyObject *made = px_new_bytes(NULL, room)
+        cdef bytes whole
+        n = px_recv_both(self.fd, PyBytes_AS_STRING(<object>made), room, rest, PX_SCRATCH_SIZE - room, &cut)
+        self.left_behind(n, n == PX_SCRATCH_SIZE or cut or mask & MORE_BEHIND != 0)
+        if n <= 0:
+            Py_DECREF(<object>made)
+            return n
+        self.receive.direct = False  # unless it is a large one again
+        if n != room and n >= LARGE:
+            px_resize(&made, n)
+        if n > room:
+            memcpy(PyBytes_AS_STRING(<object>made) + room, rest, n - room)
+        whole = <bytes>made
+        Py_DECREF(whole)
+        self.data(PyBytes_AS_STRING(whole), n, whole if n >= LARGE else None)
+        return n
 
     cdef void left_behind(self, Py_ssize_t n, bint more) noexcept:
         """A receive has given `n`; whether there may be bytes in the socket of which no edge will tell,

@@ -18,7 +18,6 @@ cdef struct FdSlot:
 cdef class ReadinessDriver(Driver):
     cdef FdSlot *slots
     cdef int slot_count
-    cdef char *scratch
     cdef bint lazy       # a registration may outlast the receive that it was made for
 
     cdef FdSlot *slot_of(self, int fd) except NULL
