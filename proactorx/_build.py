@@ -84,9 +84,13 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]
     parallel: int | bool | None
 
     def finalize_options(self) -> None:
-        portable = {extension.name: extension for extension in self.distribution.ext_modules or []}
+        # An editable install makes this command twice: the second finds what the first has added. A module
+        # that is listed twice is compiled by two threads at once, into one object file.
+        listed = {extension.name: extension for extension in self.distribution.ext_modules or []}
+        added = {SHARED, *(f"proactorx.{name}" for name in (*LINUX, *WINDOWS))}
+        portable = [name for name in listed if name not in added]
         extensions = [
-            portable.get(name) or Extension(name, [f"{name.replace('.', '/')}.pyx"])
+            listed.get(name) or Extension(name, [f"{name.replace('.', '/')}.pyx"])
             for name in modules_for(sys.platform, portable)
         ]
         # A change to one of these builds every module again; the sdist contains them.

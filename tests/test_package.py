@@ -177,3 +177,33 @@ def test_a_module_with_nothing_in_it_ends_the_build(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.stdout.decode().endswith("refused\n"), done.stderr.decode()
+
+
+BUILD_TWICE = """
+import sys
+from setuptools import Distribution, Extension
+from proactorx._build import BuildExt
+
+distribution = Distribution({"ext_modules": [Extension("proactorx.ops.op", ["proactorx/ops/op.pyx"])]})
+for _ in range(3):
+    BuildExt(distribution).ensure_finalized()
+    print(*sorted(extension.name for extension in distribution.ext_modules))
+"""
+
+
+def test_no_module_is_built_twice_at_once() -> None:
+    """``pip install -e`` makes the command twice for one distribution: two compilers wrote one object."""
+    pytest.importorskip("setuptools")
+    package = str(Path(proactorx.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD_TWICE],
+        env={**os.environ, "PYTHONPATH": package},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *others = done.stdout.splitlines()
+    names = first.split()
+    assert len(names) == len(set(names)) > 1
+    assert others == [first, first]

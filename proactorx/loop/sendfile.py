@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from proactorx.transports.sending import SendingTransport
     from proactorx.transports.stream import StreamTransport
 
-logger = logging.getLogger("asyncio")
+logger: logging.Logger = logging.getLogger("asyncio")
 
 #: Bytes in one call: the call may read from a disk, and blocks the loop meanwhile.
 CHUNK = 1 << 20
