@@ -60,7 +60,7 @@ class Transmission:
                 with contextlib.suppress(OSError):  # closed by now
                     self._set_position()
             for future in (ended, over):
-                if not future.done():
+                if not future.done() and not self._loop.is_closed():  # who waits is not run again then
                     future.set_result(None)
 
         size, position = min(CHUNK, self._left), self._offset + self._sent

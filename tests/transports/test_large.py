@@ -19,6 +19,8 @@ KIB = 1024
 LARGE = 24 * KIB  # as in the transport: from here on
 
 each_kind = pytest.mark.parametrize("kind", ["tcp", "accepted", "unix"])
+# Its buffers do not grow, and what is sent is there at once.
+on_a_unix_socket = pytest.mark.parametrize("kind", ["unix"])
 
 SIZES: dict[str, Sequence[int]] = {
     "equal": [40 * KIB] * 6,
@@ -67,14 +69,15 @@ async def test_what_is_delivered_is_no_larger_than_its_bytes(kind: str) -> None:
     assert all(hash(data) == hash(bytes(bytearray(data))) for data in kept)
 
 
-async def test_what_is_there_comes_in_one_call() -> None:
+@on_a_unix_socket
+async def test_what_is_there_comes_in_one_call(kind: str) -> None:
     """However much less the message before it had."""
     lengths: list[int] = []
 
     def note(_protocol: Recorder, data: bytes) -> None:
         lengths.append(len(data))
 
-    async with linked("unix", Recorder(data_received=note)) as link:
+    async with linked(kind, Recorder(data_received=note)) as link:
         for size in (26_000, 30_000, 90_000, 25_000, 90_000, 100):
             link.transport.pause_reading()
             await link.to_peer_end(bytes(size))
@@ -133,9 +136,10 @@ async def test_pausing_in_each_call(kind: str) -> None:
         assert await one_by_one(link, [*SIZES["growing"], *SIZES["alternating"]]) == link.protocol.data
 
 
-async def test_paused_bytes_stay_in_the_socket() -> None:
+@on_a_unix_socket
+async def test_paused_bytes_stay_in_the_socket(kind: str) -> None:
     """A peer that goes on is stopped by the full buffers."""
-    async with linked("unix") as link:
+    async with linked(kind) as link:
         await expect_large(link)
         link.transport.pause_reading()
         link.peer.setblocking(False)
