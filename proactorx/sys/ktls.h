@@ -200,7 +200,6 @@ static inline int px_ktls_say_end(int fd) {
     control.header.cmsg_type = PX_TLS_SET_RECORD_TYPE;
     control.header.cmsg_len = CMSG_LEN(1);
     *CMSG_DATA(&control.header) = PX_ALERT;
-    message.msg_controllen = CMSG_SPACE(1);
     return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 

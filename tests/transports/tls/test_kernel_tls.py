@@ -7,6 +7,7 @@ with TLS: ``python tests/kernels/user_mode.py python -m pytest tests/transports/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -14,7 +15,7 @@ import ssl
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +40,7 @@ needs_kernel = pytest.mark.skipif(not IN_KERNEL, reason="the kernel has no TLS, 
 KIB = 1024
 FIRST = 16 * KIB  # what is sent to show that the keys are right
 CONTENTS = bytes(range(251)) * 4000  # no page is like another
+LARGE = CONTENTS * 20  # more than the socket takes at once
 SUITES = pytest.mark.parametrize(
     ("version", "ciphers"),
     [
@@ -263,6 +265,30 @@ async def handed(server: Any, peer: Peer, file: IO[bytes]) -> None:
     assert server.transport._in_kernel
 
 
+@contextlib.asynccontextmanager
+async def half_way(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Any]:
+    """The server's protocol, the peer, the file, and the task that sends it, a part of which has gone."""
+    path = tmp_path / "large"
+    path.write_bytes(LARGE)
+    server = Recorder()
+    async with accepted(certificates, server) as peer:
+        with path.open("rb") as large:
+            sending = asyncio.create_task(running().sendfile(server.transport, large))
+            await until(lambda: server.transport._in_kernel)
+            yield server, peer, large, sending
+
+
+@contextlib.asynccontextmanager
+async def slow_peer(certificates: Certificates, server: Recorder) -> AsyncIterator[Peer]:
+    """Of a server; it takes little at a time."""
+    async with serving(lambda: server, ssl=certificates.server()) as (_, address):
+        with dial(address, receive_buffer=4096) as sock:
+            peer = Peer(sock, certificates.client())
+            await peer.handshake()
+            await server.until_event("connection_made")
+            yield peer
+
+
 @needs_kernel
 @SUITES
 async def test_files_and_writes_keep_their_order(
@@ -328,44 +354,34 @@ async def test_small_files_are_encrypted_here(certificates: Certificates, file: 
 @needs_kernel
 async def test_cancelled_half_way(certificates: Certificates, tmp_path: Path) -> None:
     """The position tells how much has gone; the connection can be used on."""
-    path = tmp_path / "large"
-    path.write_bytes(CONTENTS * 20)
-    server = Recorder()
-    async with accepted(certificates, server) as peer:
-        with path.open("rb") as large:
-            sending = asyncio.create_task(running().sendfile(server.transport, large))
-            await until(lambda: server.transport._in_kernel)
-            await asyncio.sleep(0.1)  # as much as the socket takes
-            sending.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            sent = os.lseek(large.fileno(), 0, os.SEEK_CUR)
-        assert FIRST < sent < 20 * len(CONTENTS)
+    async with half_way(certificates, tmp_path) as (server, peer, large, sending):
+        await asyncio.sleep(0.1)  # as much as the socket takes
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        sent = os.lseek(large.fileno(), 0, os.SEEK_CUR)
+        assert FIRST < sent < len(LARGE)
         server.transport.write(b"then this")
-        assert await peer.receive(sent + 9) == (CONTENTS * 20)[:sent] + b"then this"
+        assert await peer.receive(sent + 9) == LARGE[:sent] + b"then this"
 
 
 @needs_kernel
 async def test_cancelled_before_the_kernel_has_it(certificates: Certificates, file: IO[bytes]) -> None:
     """The record that is to show the keys is a part of the file too."""
     server = Recorder()
-    async with serving(lambda: server, ssl=certificates.server()) as (_, address):
-        with dial(address, receive_buffer=4096) as sock:
-            peer = Peer(sock, certificates.client())
-            await peer.handshake()
-            await server.until_event("connection_made")
-            shrink(server.transport, 2048)
-            sending = asyncio.create_task(running().sendfile(server.transport, file))
-            await until(lambda: not server.transport._flushed())
-            assert not server.transport._in_kernel
-            sending.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            assert file.tell() == FIRST
-            server.transport.write(b"then this")
-            assert await peer.receive(FIRST + 9) == CONTENTS[:FIRST] + b"then this"
-            server.transport.abort()
-            await server.until_lost()
+    async with slow_peer(certificates, server) as peer:
+        shrink(server.transport, 2048)
+        sending = asyncio.create_task(running().sendfile(server.transport, file))
+        await until(lambda: not server.transport._flushed())
+        assert not server.transport._in_kernel
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert file.tell() == FIRST
+        server.transport.write(b"then this")
+        assert await peer.receive(FIRST + 9) == CONTENTS[:FIRST] + b"then this"
+        server.transport.abort()
+        await server.until_lost()
 
 
 @needs_kernel
@@ -396,63 +412,47 @@ async def test_the_last_bytes_come_to_who_reads_slowly(
     end, nothing of its is waited for.
     """
     server = Recorder()
-    async with serving(lambda: server, ssl=certificates.server()) as (_, address):
-        with dial(address, receive_buffer=4096) as sock:
-            peer = Peer(sock, certificates.client())
-            await peer.handshake()
-            await server.until_event("connection_made")
-            await handed(server, peer, file)
-            shrink(server.transport, 2048)
-            for byte in (b"a", b"b", b"c"):
-                server.transport.write(byte * size)
-                await turns(1)
-            if "close_notify" in early:
-                await peer.say_end()
-            if "FIN" in early:
-                sock.shutdown(socket.SHUT_WR)
-            server.transport.close()
-            await asyncio.sleep(0.05)  # nothing is read meanwhile
-            assert await peer.receive(3 * size) == b"a" * size + b"b" * size + b"c" * size
-            if early != "FIN":
-                assert await peer.receive_all() == b""
-            if not early:
-                await peer.say_end()
-            assert await server.until_lost() is None
+    async with slow_peer(certificates, server) as peer:
+        await handed(server, peer, file)
+        shrink(server.transport, 2048)
+        for byte in (b"a", b"b", b"c"):
+            server.transport.write(byte * size)
+            await turns(1)
+        if "close_notify" in early:
+            await peer.say_end()
+        if "FIN" in early:
+            peer.sock.shutdown(socket.SHUT_WR)
+        server.transport.close()
+        await asyncio.sleep(0.05)  # nothing is read meanwhile
+        assert await peer.receive(3 * size) == b"a" * size + b"b" * size + b"c" * size
+        if early != "FIN":
+            assert await peer.receive_all() == b""
+        if not early:
+            await peer.say_end()
+        assert await server.until_lost() is None
 
 
 @needs_kernel
 @pytest.mark.parametrize("how", ["close", "abort"])
 async def test_closed_meanwhile(certificates: Certificates, tmp_path: Path, how: str) -> None:
-    path = tmp_path / "large"
-    path.write_bytes(CONTENTS * 20)
-    server = Recorder()
-    async with accepted(certificates, server) as peer:
-        with path.open("rb") as large:
-            sending = asyncio.create_task(running().sendfile(server.transport, large))
-            await until(lambda: server.transport._in_kernel)
-            await asyncio.sleep(0.05)
-            getattr(server.transport, how)()
-            if how == "close":
-                got = await peer.receive_all()  # a part of the file, and close_notify
-                assert got == (CONTENTS * 20)[: len(got)]
-                await peer.say_end()
-            with pytest.raises(ConnectionError):
-                await asyncio.wait_for(sending, LIMIT)
+    async with half_way(certificates, tmp_path) as (server, peer, _, sending):
+        await asyncio.sleep(0.05)
+        getattr(server.transport, how)()
+        if how == "close":
+            got = await peer.receive_all()  # a part of the file, and close_notify
+            assert got == LARGE[: len(got)]
+            await peer.say_end()
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(sending, LIMIT)
         assert await server.until_lost() is None
 
 
 @needs_kernel
 async def test_the_peer_goes_away(certificates: Certificates, tmp_path: Path) -> None:
-    path = tmp_path / "large"
-    path.write_bytes(CONTENTS * 20)
-    server = Recorder()
-    async with accepted(certificates, server) as peer:
-        with path.open("rb") as large:
-            sending = asyncio.create_task(running().sendfile(server.transport, large))
-            await until(lambda: server.transport._in_kernel)
-            reset(peer.sock)
-            with pytest.raises(ConnectionError):
-                await asyncio.wait_for(sending, LIMIT)
+    async with half_way(certificates, tmp_path) as (server, peer, _, sending):
+        reset(peer.sock)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(sending, LIMIT)
         await server.until_lost()
 
 
@@ -484,23 +484,17 @@ async def test_a_session_can_be_resumed(certificates: Certificates, file: IO[byt
 @needs_kernel
 async def test_the_file_is_cut_meanwhile(certificates: Certificates, tmp_path: Path) -> None:
     """As without TLS, what there was is sent; what is written afterwards arrives."""
-    path = tmp_path / "large"
-    path.write_bytes(CONTENTS * 20)
-    server = Recorder()
-    async with accepted(certificates, server) as peer:
-        with path.open("rb") as large:
-            sending = asyncio.create_task(running().sendfile(server.transport, large))
-            await until(lambda: server.transport._in_kernel)
-            await asyncio.sleep(0.05)
-            os.truncate(path, 10_000_000)
-            got = bytearray()
-            while not sending.done():
-                got += await peer.receive(1)
-                await turns(1)
-            sent = await sending
+    async with half_way(certificates, tmp_path) as (server, peer, large, sending):
+        await asyncio.sleep(0.05)
+        os.truncate(large.name, 10_000_000)
+        got = bytearray()
+        while not sending.done():
+            got += await peer.receive(1)
+            await turns(1)
+        sent = await sending
         server.transport.write(b"afterwards")
         got += await peer.receive(sent + 10 - len(got))
-        assert got == (CONTENTS * 20)[:sent] + b"afterwards"
+        assert got == LARGE[:sent] + b"afterwards"
 
 
 @needs_kernel
@@ -513,7 +507,6 @@ async def test_writes_are_limited_as_before(certificates: Certificates, file: IO
             server.transport.write(CONTENTS)
         size = server.transport.get_write_buffer_size()
         assert size >= server.transport.get_write_buffer_limits()[1]
-        writes = 1
         total = bytearray()
         while "resume_writing" not in server.events:
             total += await peer.receive(1)
